@@ -1,0 +1,1 @@
+"""BEIR-style evaluation: data sets, runs, measures."""

@@ -1,0 +1,57 @@
+"""YAML over dataclasses: the defaults live in frozen dataclasses, a file overrides fields, an unknown key is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["from_mapping", "load_yaml", "resolve"]
+
+T = TypeVar("T")
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping; raise UserError naming the file otherwise."""
+    import yaml
+
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file; give the path of a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: found a {type(values).__name__}, need a mapping of settings to values")
+    return values
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], source: str) -> T:
+    """Build the dataclass `cls` from `values`; raise UserError that names `source` for an unknown key.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Settings:
+    ...     depth: int = 10
+    >>> from_mapping(Settings, {"depth": 5}, "here").depth
+    5
+    """
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UserError(f"{source}: unknown setting {unknown[0]!r}; known settings: {', '.join(known)}")
+    return cls(**values)
+
+
+def resolve(cls: type[T], path: str | Path | None = None, **overrides: Any) -> T:
+    """Return `cls` with its defaults, overridden by the YAML file `path`, overridden by those `overrides` not None."""
+    values = load_yaml(path) if path is not None else {}
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    return from_mapping(cls, values, str(path) if path is not None else "settings")

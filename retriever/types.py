@@ -1,0 +1,169 @@
+"""The records that cross module boundaries, the Encoder protocol and the one error class.
+
+Importing this module imports neither numpy nor torch: the command line's help stays instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    FloatArray: TypeAlias = NDArray[np.float32]
+    BoolArray: TypeAlias = NDArray[np.bool_]
+
+__all__ = [
+    "Document",
+    "Encoded",
+    "Encoder",
+    "EncoderIdentity",
+    "Hit",
+    "LegPart",
+    "MetadataValue",
+    "Qrels",
+    "Query",
+    "Ranking",
+    "Run",
+    "ScoredDoc",
+    "TermMatch",
+    "UserError",
+]
+
+MetadataValue: TypeAlias = "str | int | float | bool | None | list[MetadataValue] | dict[str, MetadataValue]"
+
+
+class UserError(ValueError):
+    """The user's input, folder or setting is at fault.
+
+    The message is one line that says what was found, what is allowed and the remedy;
+    the command line prints it without a traceback and exits with 1.
+    """
+
+
+class Document(NamedTuple):
+    """One record of a corpus: an opaque id, a text, an optional title and further fields."""
+
+    doc_id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, MetadataValue] = MappingProxyType({})
+
+    @property
+    def contents(self) -> str:
+        """Return title and text as the one field that every leg reads (BEIR's "flat" form).
+
+        >>> Document("d1", "Trees make wood.", title="Trees").contents
+        'Trees Trees make wood.'
+        """
+        return f"{self.title} {self.text}".strip()
+
+
+class Query(NamedTuple):
+    """One question with its id."""
+
+    query_id: str
+    text: str
+
+
+class ScoredDoc(NamedTuple):
+    """A document and its score in one ranking."""
+
+    doc_id: str
+    score: float
+
+
+Ranking: TypeAlias = list[ScoredDoc]
+"""Hits of one query, ordered by (score descending, doc_id ascending), each doc_id once."""
+
+Run: TypeAlias = dict[str, Ranking]
+"""A ranking for each query_id."""
+
+Qrels: TypeAlias = dict[str, dict[str, int]]
+"""Judged grades: query_id -> doc_id -> relevance."""
+
+
+class TermMatch(NamedTuple):
+    """One term shared by query and document, with the weight that each side gives it."""
+
+    leg: str
+    term: str
+    query_weight: float
+    doc_weight: float
+    contribution: float
+
+
+class LegPart(NamedTuple):
+    """What one leg says about a hit: its rank (from 1), its raw score and that score after normalisation."""
+
+    rank: int
+    score: float
+    normalised: float
+
+
+class Hit(NamedTuple):
+    """One search result; `parts` maps each leg that found it to its LegPart."""
+
+    rank: int
+    doc_id: str
+    score: float
+    title: str
+    text: str
+    metadata: Mapping[str, MetadataValue]
+    parts: Mapping[str, LegPart]
+    terms: tuple[TermMatch, ...] = ()
+
+
+class Encoded(NamedTuple):
+    """Both views of n texts, on the CPU; a view that the encoder does not have is None.
+
+    dense: float32 (n, dense_dim), unit length, zero for a text without tokens.
+    sparse: float32 csr (n, vocab_size), weights > 0, sorted indices, an empty row for a text without tokens.
+    truncated: bool (n,), True where the text was longer than the encoder reads.
+    """
+
+    dense: FloatArray | None
+    sparse: csr_matrix | None
+    truncated: BoolArray
+
+
+class EncoderIdentity(NamedTuple):
+    """What an index remembers of its encoder, so that it is never searched with another one.
+
+    name: the specification that `load_encoder` takes (a folder, a hub name, "default", "st:...", "none").
+    sha256: digest of the weights and of the settings that change the output; "" for "none".
+    dense_dim, vocab_size: 0 where the view is missing.
+    """
+
+    name: str
+    sha256: str
+    dense_dim: int
+    vocab_size: int
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns texts into both views. Nothing downstream knows which encoder it is."""
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Return name, digest and sizes."""
+        ...
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Return the term of each sparse dimension, length vocab_size; empty without a sparse view."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+        """Encode n passages, in order."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        """Encode n queries, in order."""
+        ...
+

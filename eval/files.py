@@ -1,0 +1,90 @@
+"""Lines of a plain or gzipped file with their numbers, and a file that appears only when it is complete."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
+
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Line", "atomic_file", "file_errors", "numbered_lines"]
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """One line without its line break; `where` is "FILE:NUMBER" for messages."""
+
+    where: str
+    text: str
+
+
+@contextmanager
+def file_errors(path: Path, verb: str) -> Iterator[None]:
+    """Turn what the operating system says about `path` into one UserError; `verb` is "read" or "write"."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file or folder; check the path") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: not a whole gzip file ({error}); fetch or compress it again") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path}: cannot {verb} ({reason}); check permissions, free space and the path") from None
+
+
+def numbered_lines(path: Path) -> Iterator[Line]:
+    r"""Yield the lines of a UTF-8 file that are not blank; a path ending in .gz is unpacked on the way.
+
+    Only "\n" and "\r\n" end a line: ids may hold the other characters that `str.splitlines` breaks at.
+    """
+    with file_errors(path, "read"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        for number, raw in enumerate(cast("IO[bytes]", stream), start=1):
+            line = raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw
+            if not line.strip():
+                continue
+            try:
+                yield Line(f"{path}:{number}", line.rstrip(b"\r\n").decode())
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}:{number}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
+                ) from None
+
+
+@contextmanager
+def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[IO[bytes]]:
+    """Open a new file beside `path` for writing and rename it when the block ends well, so that no reader sees a part.
+
+    On an error nothing is left. A path ending in .gz is packed on the way.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise UserError(f"{path}: exists and is not a regular file; give the path of a file")
+    if target.exists() and not overwrite:
+        raise UserError(f"{path}: exists; give another path, remove it, or allow overwriting")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with file_errors(path, "write"):
+        raw = partial.open("wb")
+    stream = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if target.suffix == ".gz" else raw
+    try:
+        yield cast("IO[bytes]", stream)
+        with file_errors(path, "write"):
+            if stream is not raw:
+                stream.close()
+            raw.flush()
+            os.fsync(raw.fileno())
+            raw.close()
+            partial.replace(target)
+    finally:
+        # Closing a file on a full disk tries to write once more; the first error is the one to report.
+        for opened in (stream, raw):
+            with suppress(OSError):
+                opened.close()
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""What a Lucene commit says about the rest of the folder: the record that makes all of it one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retriever.index.rows import RowMark
+from retriever.types import UserError
+
+__all__ = ["CommitRecord", "parse_commit"]
+
+KEY = "retriever"
+START = RowMark()
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """The state of an index at one commit.
+
+    number: counts the commits. rows_folder, live_file, dense_file: paths inside the index folder ("" for none).
+    mark: how far the row files reach. dense_rows: rows that the FAISS file covers.
+    documents, empty, truncated: live documents; those without text; those longer than the encoder reads.
+    *_crc: CRC-32 of the files. note: the caller's own words, such as a position in the input.
+    """
+
+    number: int = 0
+    rows_folder: str = "rows"
+    mark: RowMark = START
+    live_file: str = ""
+    live_crc: int = 0
+    dense_type: str = "flat"
+    dense_file: str = ""
+    dense_rows: int = 0
+    dense_crc: int = 0
+    documents: int = 0
+    empty: int = 0
+    truncated: int = 0
+    note: Mapping[str, str] = field(default_factory=dict)
+
+    def user_data(self) -> dict[str, str]:
+        """Return the record as Lucene keeps it."""
+        values = dataclasses.asdict(self) | {"mark": self.mark._asdict(), "note": dict(self.note)}
+        return {KEY: json.dumps(values, ensure_ascii=False)}
+
+
+def parse_commit(folder: Path, user_data: Mapping[str, str]) -> CommitRecord:
+    """Read a record back; raise UserError if this Lucene commit is not one of ours."""
+    try:
+        values = json.loads(user_data[KEY])
+        return CommitRecord(**values | {"mark": RowMark(**values["mark"])})
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{folder}: damaged (retriever did not write its last commit); restore it from a copy, or build it again"
+        ) from None

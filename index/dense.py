@@ -1,0 +1,216 @@
+"""Search over vectors: FAISS proposes rows, their exact scores decide.
+
+Every type returns exact float32 inner products, ordered by (score descending, doc_id ascending) before the cut;
+types differ only in which rows they propose. The FAISS file is derived from the rows and may be older than they are:
+rows that it does not cover are searched exactly.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from retriever.index.files import checksum, sync_path
+from retriever.types import Ranking, ScoredDoc, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from retriever.index.rows import RowReader
+    from retriever.types import BoolArray, FloatArray
+
+    Rows = NDArray[np.int64]
+
+__all__ = ["DENSE_TYPES", "DenseSearcher", "build", "choose_type"]
+
+BLOCK = 16_384
+"""Rows read at a time."""
+SCAN_BELOW = 4_096
+"""With so few rows to choose from, scoring all of them beats a search that skips most of what it visits."""
+SAMPLE = 65_536
+"""Rows that FAISS is trained on."""
+
+
+class DenseType(NamedTuple):
+    """A FAISS index type: its factory string for n rows, and how many rows it proposes for a hit that is wanted."""
+
+    factory: str
+    proposals_per_hit: int
+
+
+DENSE_TYPES = {
+    "flat": DenseType("Flat", 1),
+    "hnsw": DenseType("HNSW32,SQ8", 2),
+    "ivf": DenseType("IVF{lists},RaBitQ", 10),
+}
+AUTO = ((50_000, "flat"), (500_000, "hnsw"))
+
+
+def choose_type(name: str, rows: int) -> str:
+    """Return the type that `name` stands for: "auto" goes by the number of rows.
+
+    >>> choose_type("auto", 60_000)
+    'hnsw'
+    """
+    if name == "auto":
+        return next((kind for limit, kind in AUTO if rows <= limit), "ivf")
+    if name not in DENSE_TYPES:
+        raise UserError(f"dense type {name!r} is not known; allowed: auto, {', '.join(DENSE_TYPES)}")
+    return name
+
+
+def _faiss() -> Any:
+    import faiss
+
+    return faiss  # its stubs lack half of what it has
+
+
+def build(path: Path, kind: str, rows: RowReader, live: BoolArray) -> int:
+    """Write the FAISS index of all rows, read in blocks, to `path`; return its CRC-32.
+
+    live: bool (n,); only these rows are trained on, all are added, so that positions are row numbers.
+    """
+    faiss = _faiss()
+
+    vectors = rows.vectors
+    assert vectors is not None
+    candidates = np.flatnonzero(live)
+    if not len(candidates):
+        candidates = np.arange(len(vectors))
+    stride = -(-len(candidates) // SAMPLE)
+    sample = np.ascontiguousarray(vectors[candidates[::stride]])
+    lists = max(1, min(round(4 * np.sqrt(len(vectors))), len(sample) // 39))
+    factory = DENSE_TYPES[kind].factory.format(lists=lists)
+    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(sample)
+    for start in range(0, len(vectors), BLOCK):
+        index.add(np.ascontiguousarray(vectors[start : start + BLOCK]))
+    temporary = path.with_name(path.name + ".tmp")
+    _write(index, temporary)
+    sync_path(temporary)
+    crc = checksum(temporary)
+    temporary.replace(path)
+    sync_path(path.parent)
+    return crc
+
+
+def _write(index: Any, path: Path) -> None:
+    """Write through Python, whose errors say why (FAISS's own writer says only "write error")."""
+    faiss = _faiss()
+
+    with path.open("wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+
+
+def exact_scores(vectors: FloatArray, query: FloatArray) -> FloatArray:
+    """Return float32 inner products (n,); unlike BLAS, equal vectors get equal scores wherever they stand."""
+    scores: FloatArray = np.einsum("ij,j->i", vectors, query)
+    return scores
+
+
+class _Candidates(NamedTuple):
+    rows: Rows
+    scores: FloatArray
+
+
+class DenseSearcher:
+    """Searches the rows of one commit from any number of threads.
+
+    live: bool (n,), the rows that may be returned.
+    path: the FAISS file, None to search the rows themselves ("flat").
+    """
+
+    def __init__(self, rows: RowReader, live: BoolArray, kind: str, path: Path | None) -> None:
+        assert rows.vectors is not None
+        self._rows, self._vectors, self._live = rows, rows.vectors, live
+        self._kind = kind
+        self._loading = threading.Lock()
+        self._index: Any = None
+        if path is not None:
+            faiss = _faiss()
+
+            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+
+    def search(self, queries: FloatArray, top_k: int, allowed: BoolArray | None = None) -> list[Ranking]:
+        """Rank the live rows, of those only the `allowed` ones (bool (n,)) if given, for queries (m, dim).
+
+        A query of zeros (a text without tokens) has no hits.
+        """
+        eligible = self._live if allowed is None else self._live & allowed
+        return [self._search(query, top_k, eligible) if query.any() else [] for query in queries]
+
+    def _search(self, query: FloatArray, top_k: int, eligible: BoolArray) -> Ranking:
+        index = self._flat() if self._kind == "flat" else self._index
+        covered = 0 if index is None else index.ntotal
+        fresh = self._scan(query, top_k, covered + np.flatnonzero(eligible[covered:]))
+        old = self._propose(index, query, top_k, eligible[:covered]) if covered else _Candidates(*_nothing())
+        rows, scores = np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores])
+        hits = [ScoredDoc(*pair) for pair in zip(self._rows.doc_ids(rows), scores.tolist(), strict=True)]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id))[:top_k]
+
+    def _flat(self) -> Any:
+        """Return FAISS over all rows, loaded at the first search that needs it."""
+        with self._loading:
+            if self._index is None:
+                faiss = _faiss()
+
+                self._index = faiss.IndexFlatIP(self._vectors.shape[1])
+                for start in range(0, len(self._vectors), BLOCK):
+                    self._index.add(np.ascontiguousarray(self._vectors[start : start + BLOCK]))
+            return self._index
+
+    def _propose(self, index: Any, query: FloatArray, top_k: int, eligible: BoolArray) -> _Candidates:
+        """Let FAISS propose rows, and score them exactly; propose more while a tie may straddle the boundary."""
+        available = int(eligible.sum())
+        wanted = top_k * DENSE_TYPES[self._kind].proposals_per_hit + 32
+        bitmap = np.packbits(eligible, bitorder="little")
+        while wanted < available and (available > SCAN_BELOW or self._kind == "flat"):
+            parameters = _parameters(index, bitmap, wanted)
+            approximate, rows = index.search(query[None], wanted, params=parameters)
+            approximate, rows = approximate[0][rows[0] >= 0], rows[0][rows[0] >= 0]
+            scores = exact_scores(self._vectors[rows], query)
+            best = np.argsort(-scores, kind="stable")[:top_k]
+            # What FAISS left out scores at most the boundary (plus its rounding): it matters only beside a hit there.
+            boundary = approximate.min(initial=np.inf)
+            if len(rows) < wanted or approximate[best].min() > boundary + 1e-5 * max(1.0, abs(boundary)):
+                return _Candidates(rows, scores)
+            wanted *= 4
+        return self._scan(query, top_k, np.flatnonzero(eligible))
+
+    def _scan(self, query: FloatArray, top_k: int, rows: Rows) -> _Candidates:
+        """Score these rows exactly; return at least the best top_k and all that tie with the last of them."""
+        kept_rows, kept_scores = _nothing()
+        for block in _blocks(rows):
+            kept_rows = np.concatenate([kept_rows, block])
+            kept_scores = np.concatenate([kept_scores, exact_scores(self._vectors[block], query)])
+            if len(kept_rows) > top_k:
+                least = np.partition(kept_scores, -top_k)[-top_k]
+                kept_rows, kept_scores = kept_rows[kept_scores >= least], kept_scores[kept_scores >= least]
+        return _Candidates(kept_rows, kept_scores)
+
+
+def _nothing() -> tuple[Rows, FloatArray]:
+    return np.empty(0, np.int64), np.empty(0, np.float32)
+
+
+def _blocks(rows: Rows) -> Iterator[Rows]:
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+
+
+def _parameters(index: Any, bitmap: NDArray[np.uint8], wanted: int) -> Any:
+    """Return FAISS search parameters that keep to the rows in `bitmap` and visit enough for `wanted` of them."""
+    faiss = _faiss()
+
+    selector = faiss.IDSelectorBitmap(bitmap)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(128, 2 * wanted))
+    if isinstance(index, faiss.IndexIVF):
+        # Lists hold about 8 rows per square root of n: enough of them for what is wanted, a sixteenth at least.
+        lists = max(16, index.nlist // 16, -(-2 * wanted * index.nlist // max(1, index.ntotal)))
+        return faiss.SearchParametersIVF(sel=selector, nprobe=min(index.nlist, lists))
+    return faiss.SearchParameters(sel=selector)

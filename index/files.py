@@ -1,0 +1,72 @@
+"""Writing files so that a crash leaves the old one or the new one, and telling the user when the disk is at fault."""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from retriever.types import UserError
+
+__all__ = ["checksum", "disk_errors", "sync_path", "write_all", "write_whole"]
+
+BLOCK = 1 << 20
+
+
+def write_all(descriptor: int, data: Any) -> None:
+    """Write every byte of `data` (bytes or a contiguous array): a nearly full disk takes only a part at a time."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_path(path: Path) -> None:
+    """Make a file's content, or the creations, renames and deletions in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `path` through a temporary file, fsync and rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    sync_path(path.parent)
+
+
+def checksum(path: Path) -> int:
+    """Return the CRC-32 of a file, read in blocks."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            value = zlib.crc32(block, value)
+    return value
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into a UserError; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{folder}: no space left on device; the last commit is kept: free some space and run again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(
+                f"{folder}: cannot write there ({error.strerror}); give write access or another folder"
+            ) from error
+        raise

@@ -1,0 +1,56 @@
+"""Impacts: float term weights as the integers that Lucene keeps as term frequencies."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["LARGEST_IMPACT", "impact_query", "impact_strings", "quantise"]
+
+LARGEST_IMPACT = 65_535
+"""Lucene adds up a document's frequencies in 32 bits: 32,768 terms of this size still fit."""
+
+
+def quantise(weights: csr_matrix, scale: int) -> csr_matrix:
+    """Return round(weights * scale) as int32, clipped to [0, LARGEST_IMPACT], zeros dropped.
+
+    weights: csr (n, vocab_size). |w - q / scale| <= 0.5 / scale for 0 <= w <= LARGEST_IMPACT / scale.
+
+    >>> from scipy.sparse import csr_matrix
+    >>> quantise(csr_matrix([[0.0, 1.204, 0.004]]), 100).toarray().tolist()
+    [[0, 120, 0]]
+    """
+    if not np.isfinite(weights.data).all():
+        raise ValueError("a term weight is not finite")
+    impacts = weights.copy()
+    impacts.data = np.clip(np.rint(weights.data.astype(np.float64) * scale), 0, LARGEST_IMPACT).astype(np.int32)
+    impacts.eliminate_zeros()
+    return impacts
+
+
+def impact_strings(impacts: csr_matrix) -> list[str]:
+    """Write each row as "id|frequency id|frequency", the input of Lucene's delimitedTermFrequency filter.
+
+    >>> from scipy.sparse import csr_matrix
+    >>> impact_strings(csr_matrix([[0, 120, 7], [0, 0, 0]]))
+    ['1|120 2|7', '']
+    """
+    terms, frequencies, ends = impacts.indices.tolist(), impacts.data.tolist(), impacts.indptr.tolist()
+    pairs = [f"{term}|{frequency}" for term, frequency in zip(terms, frequencies, strict=True)]
+    return [" ".join(pairs[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+def impact_query(terms: csr_matrix) -> str:
+    """Write one query row (1, vocab_size) as "id^weight id^weight" for Lucene's QueryParser.
+
+    Weights are fixed-point (the parser knows no exponents); those below 1e-9 or negative are dropped.
+    """
+    if not np.isfinite(terms.data).all():
+        raise ValueError("a query term weight is not finite")
+    pairs = zip(terms.indices.tolist(), terms.data.tolist(), strict=True)
+    return " ".join(f"{term}^{weight:.9f}" for term, weight in pairs if weight >= 1e-9)

@@ -1,0 +1,165 @@
+"""Reading an index folder: one commit, seen whole, searched by any number of threads."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retriever.index.commit import CommitRecord, parse_commit
+from retriever.index.dense import DenseSearcher
+from retriever.index.jvm import LuceneReader
+from retriever.index.quantise import impact_query
+from retriever.index.rows import SEARCHABLE, RowReader, read_flags
+from retriever.index.settings import IndexSettings, read_settings
+from retriever.types import Document, Ranking, ScoredDoc, TermMatch, UserError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from scipy.sparse import csr_matrix
+
+    from retriever.types import FloatArray
+
+__all__ = ["FolderReader"]
+
+ATTEMPTS = 20
+"""A writer may commit, and remove the files of the commit before, while a reader opens that one."""
+
+
+class FolderReader:
+    """The state of an index folder at its last commit when it was opened; later commits do not change it.
+
+    commit_data: what the commit says: counts, note, dense type.
+    """
+
+    def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader) -> None:
+        self.path, self.settings, self._lucene = path, settings, lucene
+        self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
+        self._dense: DenseSearcher | None = None
+        commit, dim = self.commit_data, settings.encoder.dense_dim
+        if dim:
+            rows = RowReader(path / commit.rows_folder, dim, commit.mark)
+            flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
+            file = path / commit.dense_file if commit.dense_file else None
+            self._dense = DenseSearcher(rows, (flags & SEARCHABLE).astype(bool), commit.dense_type, file)
+
+    @classmethod
+    def open(cls, path: str | Path) -> FolderReader:
+        """Open the last commit; raise UserError for a folder that is missing, foreign or damaged."""
+        path = Path(path)
+        settings = read_settings(path)
+        missing = ""
+        for _ in range(ATTEMPTS):
+            lucene = LuceneReader(path / "lucene", settings.k1, settings.b)
+            try:
+                return cls(path, settings, lucene)
+            except FileNotFoundError as error:
+                lucene.close()
+                missing = str(error.filename)
+            except BaseException:
+                lucene.close()
+                raise
+        raise UserError(f"{missing}: missing, the index is damaged; restore it from a copy, or build it again")
+
+    @property
+    def num_documents(self) -> int:
+        """Return the number of documents."""
+        return self.commit_data.documents
+
+    @property
+    def has_dense(self) -> bool:
+        """Say whether the index holds vectors."""
+        return self.settings.encoder.dense_dim > 0
+
+    @property
+    def has_sparse(self) -> bool:
+        """Say whether the index holds learned sparse terms."""
+        return self.settings.encoder.vocab_size > 0
+
+    def bm25(self, text: str, top_k: int) -> Ranking:
+        """Rank by BM25 over title and text; a query of which analysis leaves nothing has no hits."""
+        _check_top_k(top_k)
+        return self._lucene.bm25(text, top_k)
+
+    def sparse(self, terms: csr_matrix, top_k: int) -> Ranking:
+        """Rank by the inner product of query terms (1, vocab_size) and stored term weights, where it is above 0."""
+        _check_top_k(top_k)
+        if not self.has_sparse:
+            raise UserError(f"{self.path}: has no sparse terms; search it with another mode")
+        scale = self.settings.impact_scale
+        hits = self._lucene.impact(impact_query(terms), top_k)
+        return [ScoredDoc(hit.doc_id, hit.score / scale) for hit in hits if hit.score > 0]
+
+    def dense(self, vectors: FloatArray, top_k: int) -> list[Ranking]:
+        """Rank by inner product for each query vector (n, dense_dim); a zero vector has no hits."""
+        _check_top_k(top_k)
+        if self._dense is None:
+            raise UserError(f"{self.path}: has no vectors; search it with another mode")
+        if vectors.ndim != 2 or vectors.shape[1] != self.settings.encoder.dense_dim or not np.isfinite(vectors).all():
+            raise ValueError(f"need finite query vectors (n, {self.settings.encoder.dense_dim}), found {vectors.shape}")
+        return self._dense.search(np.ascontiguousarray(vectors, dtype=np.float32), top_k)
+
+    def documents(self, ids: Iterable[str]) -> dict[str, Document]:
+        """Return the stored documents of these ids; unknown ids are left out."""
+        raws = {doc_id: self._lucene.raw(doc_id) for doc_id in ids}
+        return {doc_id: _document(raw) for doc_id, raw in raws.items() if raw is not None}
+
+    def explain_bm25(self, text: str, doc_id: str) -> list[TermMatch]:
+        """Return the analysed terms that a query shares with a document; the contributions add up to its score."""
+        matches = []
+        for term, count in Counter(self._lucene.analyse(text)).items():
+            weight = self._lucene.bm25_score(term, doc_id)
+            if weight > 0:
+                matches.append(TermMatch("bm25", term, float(count), weight, count * weight))
+        return sorted(matches, key=lambda match: (-match.contribution, match.term))
+
+    def explain_sparse(self, terms: csr_matrix, doc_id: str) -> list[TermMatch]:
+        """Return the vocabulary ids, as decimal terms, that query terms (1, vocab_size) share with a document."""
+        matches = []
+        for term, query_weight in zip(terms.indices.tolist(), terms.data.tolist(), strict=True):
+            weight = self._lucene.impact_of(str(term), doc_id) / self.settings.impact_scale
+            if weight > 0 and query_weight > 0:
+                matches.append(TermMatch("sparse", str(term), query_weight, weight, query_weight * weight))
+        return sorted(matches, key=lambda match: (-match.contribution, match.term))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes that each part of the folder takes."""
+        parts = {"lucene": "lucene", "rows": self.commit_data.rows_folder, "dense": "dense"}
+        return {name: _size(self.path / folder) for name, folder in parts.items()}
+
+    def close(self) -> None:
+        """Free the files."""
+        self._lucene.close()
+
+    def __enter__(self) -> FolderReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise UserError(f"top_k {top_k} is out of range; need 1 or more")
+
+
+def _document(raw: str) -> Document:
+    fields = json.loads(raw)
+    return Document(fields["id"], fields["text"], fields["title"], fields["metadata"])
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size
+        except FileNotFoundError:  # a writer may be merging
+            continue
+    return total

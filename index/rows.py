@@ -1,0 +1,159 @@
+"""Vectors, ids and flags of every document version, in files that only grow: row i is the i-th version added."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from retriever.index.files import sync_path, write_all, write_whole
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from retriever.types import FloatArray
+
+__all__ = [
+    "ALIVE",
+    "EMPTY",
+    "SEARCHABLE",
+    "TRUNCATED",
+    "RowMark",
+    "RowReader",
+    "RowWriter",
+    "read_flags",
+    "write_flags",
+]
+
+VECTORS, IDS, ENDS = "vectors.f32", "ids.utf8", "ids.end"
+
+ALIVE, SEARCHABLE, EMPTY, TRUNCATED = 1, 2, 4, 8
+"""Flags of a row: it is its document's newest version; its vector may be returned; its text is empty; was cut short."""
+PLANES = (ALIVE, SEARCHABLE, EMPTY, TRUNCATED)
+
+
+class RowMark(NamedTuple):
+    """How far the files reach at a commit, and the CRC-32 of each up to there."""
+
+    rows: int = 0
+    id_bytes: int = 0
+    vectors_crc: int = 0
+    ids_crc: int = 0
+    ends_crc: int = 0
+
+
+def _sizes(mark: RowMark, dim: int) -> dict[str, int]:
+    sizes = {IDS: mark.id_bytes, ENDS: 8 * mark.rows}
+    return sizes | {VECTORS: 4 * dim * mark.rows} if dim else sizes
+
+
+def _check(folder: Path, mark: RowMark, dim: int) -> None:
+    """Raise FileNotFoundError for a missing file and UserError for one shorter than the commit says."""
+    for name, size in _sizes(mark, dim).items():
+        found = (folder / name).stat().st_size
+        if found < size:
+            raise UserError(
+                f"{folder / name}: damaged ({found} bytes, the commit needs {size}); "
+                "restore it from a copy, or build the index again"
+            )
+
+
+class RowWriter:
+    """Appends rows after a mark; what lies beyond it was never committed and is cut off."""
+
+    def __init__(self, folder: Path, dim: int, mark: RowMark) -> None:
+        folder.mkdir(exist_ok=True)
+        self.mark, self._dim, self._folder = mark, dim, folder
+        if mark.rows:
+            _check(folder, mark, dim)
+        self._files: dict[str, int] = {}
+        try:
+            for name, size in _sizes(mark, dim).items():
+                self._files[name] = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+                os.ftruncate(self._files[name], size)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, doc_ids: Sequence[str], vectors: FloatArray | None) -> None:
+        """Append n rows: ids and, if the index has vectors, float32 (n, dim)."""
+        if not doc_ids:
+            return
+        encoded = [doc_id.encode() for doc_id in doc_ids]
+        lengths = np.fromiter(map(len, encoded), dtype=np.uint64, count=len(encoded))
+        ids, ends = b"".join(encoded), (np.cumsum(lengths) + np.uint64(self.mark.id_bytes)).astype("<u8").tobytes()
+        mark = self.mark
+        vectors_crc = mark.vectors_crc
+        if vectors is not None:
+            data = np.ascontiguousarray(vectors, dtype="<f4").data
+            write_all(self._files[VECTORS], data)
+            vectors_crc = zlib.crc32(data, vectors_crc)
+        write_all(self._files[IDS], ids)
+        write_all(self._files[ENDS], ends)
+        self.mark = RowMark(
+            mark.rows + len(doc_ids),
+            mark.id_bytes + len(ids),
+            vectors_crc,
+            zlib.crc32(ids, mark.ids_crc),
+            zlib.crc32(ends, mark.ends_crc),
+        )
+
+    def sync(self) -> None:
+        """Make all rows durable."""
+        for descriptor in self._files.values():
+            os.fsync(descriptor)
+        sync_path(self._folder)
+
+    def close(self) -> None:
+        """Close the files; what was not committed stays behind until the next writer cuts it off."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+
+class RowReader:
+    """The rows of one commit, memory-mapped.
+
+    vectors: float32 (n, dim), None if the index has none.
+    """
+
+    def __init__(self, folder: Path, dim: int, mark: RowMark) -> None:
+        _check(folder, mark, dim)
+        self.vectors: FloatArray | None = None
+        if dim:
+            shape = (mark.rows, dim)
+            self.vectors = (
+                np.memmap(folder / VECTORS, "<f4", "r", shape=shape) if mark.rows else np.empty(shape, np.float32)
+            )
+        self._ids = np.memmap(folder / IDS, np.uint8, "r", shape=(mark.id_bytes,)) if mark.id_bytes else b""
+        self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=(mark.rows,)) if mark.rows else np.empty(0, np.uint64)
+
+    def doc_ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the ids of these rows."""
+        ends = self._ends[rows].tolist()
+        starts = np.where(rows > 0, self._ends[np.maximum(rows - 1, 0)], 0).tolist() if len(rows) else []
+        return [bytes(self._ids[start:end]).decode() for start, end in zip(starts, ends, strict=True)]
+
+
+def write_flags(path: Path, flags: NDArray[np.uint8]) -> int:
+    """Write the flags of all rows as one packed bitmap after the other, in the order of PLANES; return the CRC-32."""
+    data = b"".join(np.packbits(flags & plane != 0, bitorder="little").tobytes() for plane in PLANES)
+    write_whole(path, data)
+    return zlib.crc32(data)
+
+
+def read_flags(path: Path, rows: int, crc: int) -> NDArray[np.uint8]:
+    """Read what `write_flags` wrote: uint8 (rows,); raise UserError if the file is not the one that was committed."""
+    data = path.read_bytes()
+    if zlib.crc32(data) != crc:
+        raise UserError(f"{path}: damaged (wrong checksum); restore it from a copy, or build the index again")
+    planes = np.frombuffer(data, np.uint8).reshape(len(PLANES), (rows + 7) // 8)
+    flags = np.zeros(rows, np.uint8)
+    for plane, bits in zip(PLANES, planes, strict=True):
+        flags |= np.unpackbits(bits, count=rows, bitorder="little") * np.uint8(plane)
+    return flags

@@ -1,0 +1,84 @@
+"""What an index folder is and may never change: index.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from retriever.index.files import write_whole
+from retriever.types import EncoderIdentity, UserError
+
+__all__ = ["FORMAT", "VERSION", "IndexSettings", "read_settings", "write_settings"]
+
+FORMAT = "retriever-index"
+VERSION = 1
+FILE = "index.json"
+REBUILD = "build it again with `retriever index`"
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """Settings that every document of an index shares; changing one means building the index again.
+
+    encoder: identity of the encoder whose vectors and terms are stored; its sizes are 0 for a missing view.
+    analyzer, k1, b: how BM25 reads and scores `contents`.
+    impact_scale: a stored impact is round(weight * impact_scale).
+    row_dtype: number format of rows/vectors.
+    """
+
+    encoder: EncoderIdentity
+    analyzer: str = "english"
+    k1: float = 0.9
+    b: float = 0.4
+    impact_scale: int = 100
+    row_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse what this version cannot store."""
+        allowed = {"analyzer": ["english"], "row_dtype": ["float32"]}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise UserError(f"{name} {getattr(self, name)!r} is not known; allowed: {', '.join(values)}")
+        if not (self.k1 >= 0 and 0 <= self.b <= 1):
+            raise UserError(f"k1 {self.k1} and b {self.b} are out of range; need k1 >= 0 and 0 <= b <= 1")
+        if self.impact_scale < 1:
+            raise UserError(f"impact_scale {self.impact_scale} is out of range; need 1 or more")
+
+
+def write_settings(folder: Path, settings: IndexSettings) -> None:
+    """Write index.json in one step: a folder has it completely or not at all."""
+    values = {"format": FORMAT, "version": VERSION} | dataclasses.asdict(settings)
+    values["encoder"] = settings.encoder._asdict()
+    write_whole(folder / FILE, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_settings(folder: Path) -> IndexSettings:
+    """Read index.json; raise UserError for a missing folder, a foreign one, another version or damage."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such index folder; create one with `retriever index CORPUS --index {folder}`")
+    path = folder / FILE
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(
+            f"{folder}: not an index folder (it has no {FILE}); give a folder made by `retriever index`"
+        ) from None
+    except PermissionError:
+        raise UserError(f"{path}: permission denied; give the user read access to the index folder") from None
+    try:
+        values = json.loads(text)
+    except ValueError:
+        raise UserError(f"{path}: damaged (not JSON); restore the file from a copy, or {REBUILD}") from None
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise UserError(f"{path}: not the settings of a retriever index; need format {FORMAT!r}")
+    version = values.pop("version", None)
+    if version != VERSION:
+        raise UserError(f"{path}: found format version {version!r}, this program reads {VERSION}; {REBUILD}")
+    try:
+        return IndexSettings(**values | {"encoder": EncoderIdentity(**values["encoder"])})
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{path}: damaged (settings missing or unknown); restore it from a copy, or {REBUILD}"
+        ) from None

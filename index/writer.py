@@ -1,0 +1,286 @@
+"""Writing an index folder: documents go to Lucene and to the rows, and one Lucene commit makes both visible."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from retriever.index import dense
+from retriever.index.commit import CommitRecord, parse_commit
+from retriever.index.files import disk_errors
+from retriever.index.jvm import LONGEST_TERM, LuceneDocument, LuceneWriter, read_user_data, start_jvm
+from retriever.index.lock import WriteLock
+from retriever.index.quantise import impact_strings, quantise
+from retriever.index.rows import ALIVE, EMPTY, SEARCHABLE, TRUNCATED, RowReader, RowWriter, read_flags, write_flags
+from retriever.index.settings import IndexSettings, read_settings, write_settings
+from retriever.types import Document, Encoded, UserError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from retriever.types import FloatArray
+
+__all__ = ["FolderWriter"]
+
+
+class _Batch(NamedTuple):
+    """A batch, checked and converted: one entry per document; vectors float32 (n, dim) or None."""
+
+    raws: list[str]
+    impacts: list[str]
+    vectors: FloatArray | None
+    flags: list[int]
+
+
+class FolderWriter:
+    """The one writer of an index folder. Nothing lasts before `commit`; `close` forgets what was not committed.
+
+    Use it from one thread, as a context manager. Open it with `create` or `open`.
+    """
+
+    def __init__(self, path: Path, settings: IndexSettings, lock: WriteLock, lucene: LuceneWriter) -> None:
+        self.path, self.settings = path, settings
+        self._lock, self._lucene = lock, lucene
+        self._whole = True
+        self.committed = parse_commit(path, read_user_data(path / "lucene"))
+        rows = path / self.committed.rows_folder
+        self._flags = bytearray()
+        self._row_of: dict[str, int] = {}
+        self._rows = RowWriter(rows, settings.encoder.dense_dim, self.committed.mark)
+        try:
+            self._load(rows)
+        except BaseException:
+            self._rows.close()
+            raise
+
+    @classmethod
+    def create(cls, path: str | Path, settings: IndexSettings) -> FolderWriter:
+        """Make an empty index in a new or empty folder."""
+        path = Path(path)
+        start_jvm()
+        with disk_errors(path):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path}: a file, need a new or empty folder for the index; give another path")
+            if path.is_dir() and any(path.iterdir()):
+                raise UserError(
+                    f"{path}: the folder is not empty; give a new folder, or add to the index with `retriever add`"
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            lock = WriteLock(path)
+        try:
+            with disk_errors(path):
+                (path / "dense").mkdir()
+                (path / "lucene").mkdir()
+                lucene = LuceneWriter(path / "lucene", settings.k1, settings.b)
+                with _closed_on_error(lucene):
+                    live = path / "rows" / "live-0.bin"
+                    live.parent.mkdir()
+                    crc = write_flags(live, np.empty(0, np.uint8))
+                    lucene.commit(CommitRecord(live_file="rows/live-0.bin", live_crc=crc).user_data())
+                    # Last: only with this file is the folder an index, and then it is a whole one.
+                    write_settings(path, settings)
+                    return cls(path, settings, lock, lucene)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def open(cls, path: str | Path) -> FolderWriter:
+        """Continue after the last commit; what an earlier writer left beyond it is cut off."""
+        path = Path(path)
+        settings = read_settings(path)
+        with disk_errors(path):
+            lock = WriteLock(path)
+        try:
+            with disk_errors(path):
+                lucene = LuceneWriter(path / "lucene", settings.k1, settings.b)
+                with _closed_on_error(lucene):
+                    return cls(path, settings, lock, lucene)
+        except BaseException:
+            lock.release()
+            raise
+
+    def _load(self, rows: Path) -> None:
+        mark = self.committed.mark
+        flags = read_flags(self.path / self.committed.live_file, mark.rows, self.committed.live_crc)
+        self._flags.extend(flags.tobytes())
+        alive = np.flatnonzero(flags & ALIVE)
+        ids = RowReader(rows, self.settings.encoder.dense_dim, mark).doc_ids(alive)
+        self._row_of.update(zip(ids, alive.tolist(), strict=True))
+        self._remove_unreferenced()
+
+    @property
+    def doc_ids(self) -> Collection[str]:
+        """Return the ids of the documents, uncommitted changes included."""
+        return self._row_of.keys()
+
+    def __contains__(self, doc_id: str) -> bool:
+        return doc_id in self._row_of
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    @property
+    def committed_note(self) -> Mapping[str, str]:
+        """Return the note of the last commit."""
+        return self.committed.note
+
+    def add(self, documents: Sequence[Document], encoded: Encoded | None) -> None:
+        """Add documents with their vectors and terms; an id that is there already is replaced in every leg.
+
+        encoded: both views of `contents`, in the order of `documents`; None only for an index without encoder.
+        """
+        batch = self._check(documents, encoded)
+        with self._changes():
+            self._rows.append([document.doc_id for document in documents], batch.vectors)
+            for document, raw, impacts, flags in zip(documents, batch.raws, batch.impacts, batch.flags, strict=True):
+                row, old = len(self._flags), self._row_of.get(document.doc_id)
+                fields = LuceneDocument(document.doc_id, document.contents, impacts, raw, row, document.metadata)
+                self._lucene.add(fields, replace=old is not None)
+                if old is not None:
+                    self._flags[old] = 0
+                self._flags.append(flags)
+                self._row_of[document.doc_id] = row
+
+    def _check(self, documents: Sequence[Document], encoded: Encoded | None) -> _Batch:
+        """Convert a batch and refuse it as a whole before anything is written."""
+        raws = [_raw(document) for document in documents]
+        empty = np.array([not document.contents.strip() for document in documents], dtype=bool)
+        impacts, vectors, truncated = [""] * len(documents), None, np.zeros(len(documents), bool)
+        searchable = np.zeros(len(documents), bool)
+        encoder = self.settings.encoder
+        shapes = (
+            (len(documents), encoder.dense_dim) if encoder.dense_dim else None,
+            (len(documents), encoder.vocab_size) if encoder.vocab_size else None,
+        )
+        found = (
+            None if encoded is None or encoded.dense is None else encoded.dense.shape,
+            None if encoded is None or encoded.sparse is None else encoded.sparse.shape,
+        )
+        if found != shapes:
+            raise ValueError(f"dense and sparse view have the shapes {found}, the index needs {shapes}")
+        if encoded is not None:
+            truncated = encoded.truncated
+            if encoded.dense is not None:
+                vectors = encoded.dense
+                if not np.isfinite(vectors).all():
+                    raise ValueError("a vector holds a value that is not finite")
+                searchable = vectors.any(axis=1) & ~empty
+            if encoded.sparse is not None:
+                strings = impact_strings(quantise(encoded.sparse, self.settings.impact_scale))
+                impacts = ["" if skip else line for line, skip in zip(strings, empty, strict=True)]
+        flags = ALIVE | SEARCHABLE * searchable | EMPTY * empty | TRUNCATED * truncated
+        return _Batch(raws, impacts, vectors, flags.tolist())
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete documents from every leg; return how many there were. Unknown ids are passed over."""
+        known = {doc_id for doc_id in ids if doc_id in self._row_of}
+        if known:
+            with self._changes():
+                self._lucene.delete(known)
+                for doc_id in known:
+                    self._flags[self._row_of.pop(doc_id)] = 0
+        return len(known)
+
+    def commit(self, note: Mapping[str, str] | None = None, dense_type: str | None = None) -> None:
+        """Make everything so far durable, and visible to readers that open from now on.
+
+        note: what `committed_note` will say. dense_type: FAISS type ("auto", "flat", "hnsw", "ivf") to build now;
+        None keeps the FAISS file that there is, and newer rows are searched exactly.
+        """
+        with self._changes():
+            self._rows.sync()
+            record = self._next_record(note or {}, dense_type)
+            self._lucene.commit(record.user_data())
+            self.committed = record
+        self._remove_unreferenced()
+
+    def _next_record(self, note: Mapping[str, str], dense_type: str | None) -> CommitRecord:
+        """Write the files of the next commit beside those of the last one."""
+        last, number = self.committed, self.committed.number + 1
+        flags = np.frombuffer(bytes(self._flags), np.uint8)
+        live_file = f"{last.rows_folder}/live-{number}.bin"
+        kind, file, rows, crc = last.dense_type, last.dense_file, last.dense_rows, last.dense_crc
+        if dense_type is not None and self.settings.encoder.dense_dim:
+            kind = dense.choose_type(dense_type, len(flags))
+            file, rows, crc = "", 0, 0
+            if kind != "flat" and len(flags):
+                file, rows = f"dense/{kind}-{number}.faiss", len(flags)
+                reader = RowReader(self.path / last.rows_folder, self.settings.encoder.dense_dim, self._rows.mark)
+                crc = dense.build(self.path / file, kind, reader, (flags & SEARCHABLE).astype(bool))
+        return CommitRecord(
+            number=number,
+            rows_folder=last.rows_folder,
+            mark=self._rows.mark,
+            live_file=live_file,
+            live_crc=write_flags(self.path / live_file, flags),
+            dense_type=kind,
+            dense_file=file,
+            dense_rows=rows,
+            dense_crc=crc,
+            documents=int(np.count_nonzero(flags & ALIVE)),
+            empty=int(np.count_nonzero(flags & EMPTY)),
+            truncated=int(np.count_nonzero(flags & TRUNCATED)),
+            note=dict(note),
+        )
+
+    @contextmanager
+    def _changes(self) -> Iterator[None]:
+        """Refuse to go on after a change that failed or was interrupted half-way: only the last commit counts then."""
+        if not self._whole:
+            raise RuntimeError("an earlier change failed; close this writer and open the index again")
+        self._whole = False
+        with disk_errors(self.path):
+            yield
+        self._whole = True
+
+    def _remove_unreferenced(self) -> None:
+        """Remove files that the last commit does not name: those of older commits and of interrupted ones."""
+        named = {self.path / self.committed.live_file, self.path / (self.committed.dense_file or "dense")}
+        for pattern in ("rows*/live-*.bin*", "dense/*.faiss*", "index.json.tmp"):
+            for file in set(self.path.glob(pattern)) - named:
+                file.unlink()
+
+    def close(self) -> None:
+        """Forget what was not committed and let the next writer in."""
+        self._rows.close()
+        try:
+            self._lucene.close()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> FolderWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def _closed_on_error(lucene: LuceneWriter) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        lucene.close()
+        raise
+
+
+def _raw(document: Document) -> str:
+    """Return the stored JSON of a document; raise UserError for an id or a text that cannot be stored."""
+    fields = {"id": document.doc_id, "title": document.title, "text": document.text}
+    raw = json.dumps(fields | {"metadata": dict(document.metadata)}, ensure_ascii=False)
+    shown = ascii(document.doc_id[:80])
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"document {shown}: holds half of a surrogate pair; write its text as valid Unicode") from None
+    if len(document.doc_id.encode()) > LONGEST_TERM:
+        raise UserError(f"document {shown}...: the id is longer than {LONGEST_TERM} bytes; give it a shorter one")
+    return raw

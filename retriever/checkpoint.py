@@ -1,0 +1,78 @@
+"""Weights on disk: safetensors, either as they are or compactly (int8 with a scale per row, or float16).
+
+A matrix stored as int8 is kept beside its scales, `name` int8 (..., rows, columns) and `name.scale` float32 (..., rows):
+value = int8 * scale, the largest magnitude of each row mapped to 127 (symmetric per-channel quantisation, Jacob et al. 2018).
+Vectors stay in float32: they are few and the layer norms are sensitive.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["STORAGE", "dequantise_rows", "quantise_rows", "read_weights", "write_weights"]
+
+WEIGHTS = "model.safetensors"
+STORAGE = ("float32", "float16", "int8")
+SCALE = ".scale8"
+
+
+def quantise_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 values of the shape of `matrix` (..., rows, columns) and float32 scales (..., rows)."""
+    import torch
+
+    scale = matrix.abs().amax(-1).clamp_min(1e-30) / 127
+    return (matrix / scale.unsqueeze(-1)).round().to(torch.int8), scale
+
+
+def dequantise_rows(values: Tensor, scale: Tensor) -> Tensor:
+    """Return the float32 matrix of int8 values and row scales."""
+    return values.float() * scale.unsqueeze(-1)
+
+
+def write_weights(state: dict[str, Tensor], folder: Path, storage: str = "float32") -> None:
+    """Write `state` to folder/model.safetensors, matrices in `storage`, vectors and flags as they are."""
+    import torch
+    from safetensors.torch import save_file
+
+    if storage not in STORAGE:
+        raise UserError(f"storage {storage!r} is unknown; choose one of {', '.join(STORAGE)}")
+    stored: dict[str, Tensor] = {}
+    for name, value in state.items():
+        value = value.detach().contiguous()
+        if storage == "int8" and value.is_floating_point() and value.ndim > 1 and value.numel():
+            stored[name], stored[name + SCALE] = quantise_rows(value.float())
+        elif storage == "float16" and value.is_floating_point() and value.ndim > 1:
+            stored[name] = value.to(torch.float16)
+        else:
+            stored[name] = value.clone()
+    save_file(stored, folder / WEIGHTS, metadata={"format": "pt", "storage": storage})
+
+
+def read_weights(folder: str | Path) -> dict[str, Tensor] | None:
+    """Read folder/model.safetensors and restore compact weights to float32; None where there is no such file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(folder) / WEIGHTS
+    if not path.is_file():
+        return None
+    try:
+        stored = load_file(path)
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise UserError(f"{path}: damaged weights file ({error}); copy or build the encoder again") from None
+    state = {}
+    for name, value in stored.items():
+        if name.endswith(SCALE):
+            continue
+        scale = stored.get(name + SCALE)
+        if scale is not None:
+            value = dequantise_rows(value, scale)
+        state[name] = value.float() if value.is_floating_point() else value
+    return state

@@ -194,9 +194,7 @@ class FusionConfig:
         _check("normalisation", self.normalisation, NORMALISATIONS)
         _check("missing", self.missing, MISSING)
         if not isinstance(self.weights, Mapping) or not self.weights:
-            raise UserError(
-                f"weights: found {self.weights!r}, need a number for each of {', '.join(LEGS)}; give them"
-            )
+            raise UserError(f"weights: found {self.weights!r}, need a number for each of {', '.join(LEGS)}; give them")
         for leg in self.weights:
             _check("leg", leg, LEGS)
         _check_weights(self.weights)

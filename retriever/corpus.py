@@ -213,7 +213,7 @@ def survey(
         tqdm(corpus, desc="survey", unit=" records", file=sys.stderr, disable=not progress)
     ):
         records += 1
-        digest.update(json.dumps(document).encode() + b"\n")
+        digest.update(_fingerprint(document))
         if document is None:
             if on_bad == "error":
                 raise UserError(f"{source}: {problem}, or leave bad records out with --on-bad skip")
@@ -248,6 +248,11 @@ def survey(
         dropped=frozenset(dropped),
         digest=digest.hexdigest(),
     )
+
+
+def _fingerprint(document: Document | None) -> bytes:
+    fields = None if document is None else [*document[:3], dict(document.metadata)]
+    return json.dumps(fields).encode() + b"\n"
 
 
 def _check_policy(name: str, value: str, allowed: Sequence[str]) -> None:

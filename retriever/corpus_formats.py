@@ -126,6 +126,10 @@ def read_table(source: str, columns: Sequence[str], cells: Sequence[str]) -> Row
 
 def _header(path: Path, cells: Iterable[str]) -> list[str]:
     columns = [cell.strip() for cell in cells]
+    try:
+        "".join(columns).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{path}:1: the header is not UTF-8; save the file as UTF-8") from None
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
         raise UserError(f"{path}:1: the column {repeated[0]!r} stands twice in the header; give each its own name")

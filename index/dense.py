@@ -134,7 +134,11 @@ class DenseSearcher:
         if path is not None:
             faiss = _faiss()
 
-            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            try:
+                self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            except RuntimeError:
+                path.stat()  # FileNotFoundError if a newer commit has removed it
+                raise UserError(f"{path}: damaged, FAISS cannot read it; restore it from a copy") from None
 
     def search(self, queries: FloatArray, top_k: int, allowed: BoolArray | None = None) -> list[Ranking]:
         """Rank the live rows, of those only the `allowed` ones (bool (n,)) if given, for queries (m, dim).
@@ -165,21 +169,24 @@ class DenseSearcher:
             return self._index
 
     def _propose(self, index: Any, query: FloatArray, top_k: int, eligible: BoolArray) -> _Candidates:
-        """Let FAISS propose rows, and score them exactly; propose more while a tie may straddle the boundary."""
+        """Let FAISS propose rows, and score them exactly.
+
+        Where it finds too few, or more rows may tie with the last hit than it proposed, all rows are scored: a graph
+        full of equal vectors does not reach all of them.
+        """
         available = int(eligible.sum())
         wanted = top_k * DENSE_TYPES[self._kind].proposals_per_hit + 32
-        bitmap = np.packbits(eligible, bitorder="little")
-        while wanted < available and (available > SCAN_BELOW or self._kind == "flat"):
-            parameters = _parameters(index, bitmap, wanted)
+        if wanted < available and (available > SCAN_BELOW or self._kind == "flat"):
+            parameters = _parameters(index, np.packbits(eligible, bitorder="little"), wanted)
             approximate, rows = index.search(query[None], wanted, params=parameters)
             approximate, rows = approximate[0][rows[0] >= 0], rows[0][rows[0] >= 0]
             scores = exact_scores(self._vectors[rows], query)
-            best = np.argsort(-scores, kind="stable")[:top_k]
-            # What FAISS left out scores at most the boundary (plus its rounding): it matters only beside a hit there.
-            boundary = approximate.min(initial=np.inf)
-            if len(rows) < wanted or approximate[best].min() > boundary + 1e-5 * max(1.0, abs(boundary)):
-                return _Candidates(rows, scores)
-            wanted *= 4
+            if len(rows) == wanted:
+                last = np.argsort(-scores, kind="stable")[:top_k][-1]
+                # What FAISS left out scores at most the boundary: it matters only if the last hit is there, too.
+                boundary = approximate.min()
+                if approximate[last] > boundary + 1e-5 * max(1.0, abs(boundary)):
+                    return _Candidates(rows, scores)
         return self._scan(query, top_k, np.flatnonzero(eligible))
 
     def _scan(self, query: FloatArray, top_k: int, rows: Rows) -> _Candidates:

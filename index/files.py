@@ -12,9 +12,11 @@ from typing import Any
 
 from retriever.types import UserError
 
-__all__ = ["checksum", "disk_errors", "sync_path", "write_all", "write_whole"]
+__all__ = ["DISK_FULL", "checksum", "disk_errors", "sync_path", "write_all", "write_whole"]
 
 BLOCK = 1 << 20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, or no room in one file: the remedy is the same."""
 
 
 def write_all(descriptor: int, data: Any) -> None:
@@ -61,9 +63,10 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise UserError(
-                f"{folder}: no space left on device; the last commit is kept: free some space and run again"
+                f"{folder}: no space left on device ({error.strerror}); "
+                "the last commit is kept: free some space and run again"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(

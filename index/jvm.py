@@ -12,7 +12,6 @@ Lucene fields of a document:
 from __future__ import annotations
 
 import base64
-import errno
 import functools
 import importlib.util
 import json
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+from retriever.index.files import DISK_FULL
 from retriever.types import MetadataValue, Ranking, ScoredDoc, UserError
 
 __all__ = [
@@ -44,7 +44,21 @@ LONGEST_TERM = 32_766
 """Longest indexed value in UTF-8 bytes (IndexWriter.MAX_TERM_LENGTH)."""
 MOST_CLAUSES = 1 << 20
 LARGEST_NUMBER = sys.float_info.max
-_starting = threading.Lock()
+_starting, _reflecting = threading.Lock(), threading.RLock()
+RETURNED = (
+    "java.util.Map",
+    "java.util.Set",
+    "java.util.List",
+    "java.lang.Object",
+    "java.lang.Number",
+    *(
+        LUCENE + name
+        for name in ("index.IndexCommit", "index.DirectoryReader", "index.SegmentInfos", "store.Directory")
+    ),
+    *(LUCENE + name for name in ("search.Query", "search.BooleanQuery", "search.TopDocs", "search.TopFieldDocs")),
+    *(LUCENE + name for name in ("search.Explanation", "search.Sort", "util.BytesRef", "store.FSDirectory")),
+)
+"""Types of what our calls return: pyjnius reflects on them when first met, and two threads that meet one trip over it."""
 
 
 def start_jvm(heap: str = "1g") -> None:
@@ -95,14 +109,17 @@ def _boot(java_home: str) -> None:
     _java("java.util.logging.Logger").getLogger("org.apache.lucene").setLevel(severe)
     error = _java("org.apache.logging.log4j.Level").ERROR
     _java("org.apache.logging.log4j.core.config.Configurator").setRootLevel(error)
-    _java(LUCENE + "search.IndexSearcher").setMaxClauseCount(MOST_CLAUSES)
+    _lucene("search.IndexSearcher").setMaxClauseCount(MOST_CLAUSES)
+    for name in RETURNED:
+        _java(name)
 
 
 @functools.cache
 def _java(name: str) -> Any:
     from jnius import autoclass
 
-    return autoclass(name)
+    with _reflecting:
+        return autoclass(name)
 
 
 def _lucene(name: str) -> Any:
@@ -117,7 +134,8 @@ def _as(name: str, value: Any) -> Any:
 
 
 def _bytes_ref(text: str) -> Any:
-    return _lucene("util.BytesRef")(_as("java.lang.CharSequence", _java("java.lang.String")(text)))
+    # Not by way of java.lang.String(text): pyjnius picks its constructor from char[], which halves an emoji.
+    return _lucene("index.Term")("id", text).bytes()
 
 
 def _disk_full_as_os_error(function: Callable[P, T]) -> Callable[P, T]:
@@ -130,8 +148,9 @@ def _disk_full_as_os_error(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except JavaException as error:
-            if "No space left on device" in str(error):
-                raise OSError(errno.ENOSPC, "No space left on device") from error
+            for number in DISK_FULL:  # Java has only the system's message
+                if os.strerror(number) in str(error):
+                    raise OSError(number, os.strerror(number)) from error
             raise
 
     return guarded
@@ -172,7 +191,7 @@ def read_user_data(folder: Path) -> dict[str, str]:
 
 def _to_dict(java_map: Any) -> dict[str, str]:
     mapper = _java("com.fasterxml.jackson.databind.ObjectMapper")()
-    values: dict[str, str] = json.loads(mapper.writeValueAsString(java_map))
+    values: dict[str, str] = json.loads(mapper.writeValueAsString(_as("java.lang.Object", java_map)))
     return values
 
 

@@ -28,9 +28,15 @@ class WriteLock:
             raise UserError(
                 f"{folder}: another writer has it open (process {holder}); wait for it to end, or stop it"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, b"%d\n" % os.getpid())
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, b"%d\n" % os.getpid())
+        except OSError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let the next writer in; the file stays, because removing it would race with a writer that opens it."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1

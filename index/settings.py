@@ -41,10 +41,13 @@ class IndexSettings:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise UserError(f"{name} {getattr(self, name)!r} is not known; allowed: {', '.join(values)}")
+        for name in ("k1", "b", "impact_scale"):
+            if not isinstance(getattr(self, name), int | float):
+                raise UserError(f"{name} {getattr(self, name)!r} is not a number; give one, or leave it out")
         if not (self.k1 >= 0 and 0 <= self.b <= 1):
             raise UserError(f"k1 {self.k1} and b {self.b} are out of range; need k1 >= 0 and 0 <= b <= 1")
-        if self.impact_scale < 1:
-            raise UserError(f"impact_scale {self.impact_scale} is out of range; need 1 or more")
+        if self.impact_scale != int(self.impact_scale) or self.impact_scale < 1:
+            raise UserError(f"impact_scale {self.impact_scale} is out of range; need a whole number from 1")
 
 
 def write_settings(folder: Path, settings: IndexSettings) -> None:

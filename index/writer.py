@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,12 +67,20 @@ class FolderWriter:
         with disk_errors(path):
             if path.exists() and not path.is_dir():
                 raise UserError(f"{path}: a file, need a new or empty folder for the index; give another path")
-            if path.is_dir() and any(path.iterdir()):
-                raise UserError(
-                    f"{path}: the folder is not empty; give a new folder, or add to the index with `retriever add`"
-                )
+            new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
-            lock = WriteLock(path)
+            _refuse_if_not_empty(path, set())
+            try:
+                lock = WriteLock(path)
+            except OSError:
+                if new:
+                    shutil.rmtree(path)
+                raise
+        try:
+            _refuse_if_not_empty(path, {"write.lock"})  # somebody else may have been faster
+        except UserError:
+            lock.release()
+            raise
         try:
             with disk_errors(path):
                 (path / "dense").mkdir()
@@ -86,6 +95,10 @@ class FolderWriter:
                     write_settings(path, settings)
                     return cls(path, settings, lock, lucene)
         except BaseException:
+            for part in path.iterdir():
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+            if new:
+                path.rmdir()
             lock.release()
             raise
 
@@ -101,6 +114,11 @@ class FolderWriter:
                 lucene = LuceneWriter(path / "lucene", settings.k1, settings.b)
                 with _closed_on_error(lucene):
                     return cls(path, settings, lock, lucene)
+        except FileNotFoundError as error:
+            lock.release()
+            raise UserError(
+                f"{error.filename}: missing, the index is damaged; restore it from a copy, or build it again"
+            ) from None
         except BaseException:
             lock.release()
             raise
@@ -261,6 +279,15 @@ class FolderWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _refuse_if_not_empty(path: Path, ours: set[str]) -> None:
+    found = sorted({file.name for file in path.iterdir()} - ours)
+    if found:
+        raise UserError(
+            f"{path}: the folder is not empty (it has {found[0]!r}); "
+            "give a new folder, or add to an index with `retriever add`"
+        )
 
 
 @contextmanager

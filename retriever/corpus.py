@@ -111,8 +111,16 @@ def _document(fields: dict[str, Any], *, typed: bool) -> Document:
         doc_id,
         _text(text_key, fields[text_key]),
         _text("title", fields.get("title")),
-        {key: value for key, value in fields.items() if key not in (id_key, text_key, "title")},
+        _metadata(fields, (id_key, text_key, "title")),
     )
+
+
+def _metadata(fields: dict[str, Any], used: Sequence[str]) -> dict[str, Any]:
+    """Return the other fields; those of BEIR's `metadata` object stand beside them, so that filters can name them."""
+    found = {key: value for key, value in fields.items() if key not in used}
+    if isinstance(found.get("metadata"), dict):
+        found = found.pop("metadata") | found
+    return found
 
 
 def open_corpus(spec: str | Path) -> Corpus:

@@ -1,0 +1,180 @@
+"""From a corpus to an index folder: survey, encode, add, commit; every step a stream."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from retriever.corpus import Survey, documents, open_corpus, survey
+from retriever.index.settings import IndexSettings
+from retriever.index.writer import FolderWriter
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tqdm import tqdm
+
+    from retriever.corpus import Corpus, NumberedDocument
+    from retriever.types import Document, Encoded, Encoder
+
+__all__ = ["IndexReport", "IndexingConfig", "build_index", "encode_contents"]
+
+
+@dataclass(frozen=True)
+class IndexingConfig:
+    """How to build an index.
+
+    on_duplicate: error, skip (keep the first) or replace (keep the last). on_bad: error or skip.
+    dense_type: flat, hnsw, ivf or auto (by size). batch: documents encoded and added together.
+    commit_every_documents, commit_every_seconds: what comes first; a crash loses no more than that.
+    """
+
+    on_duplicate: str = "error"
+    on_bad: str = "error"
+    dense_type: str = "auto"
+    batch: int = 512
+    commit_every_documents: int = 20_000
+    commit_every_seconds: float = 120.0
+    k1: float = 0.9
+    b: float = 0.4
+    impact_scale: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done before anything is read."""
+        if self.dense_type not in DENSE_TYPES:
+            raise UserError(f"dense type {self.dense_type!r} is unknown; choose one of {', '.join(DENSE_TYPES)}")
+        if self.batch < 1 or self.commit_every_documents < 1 or self.commit_every_seconds <= 0:
+            raise UserError("batch, commit_every_documents and commit_every_seconds must be above 0")
+
+
+DENSE_TYPES = ("auto", "flat", "hnsw", "ivf")
+
+
+class IndexReport(NamedTuple):
+    """What was indexed: live documents, those without text, those cut off by the encoder, what the survey left out."""
+
+    documents: int
+    empty: int
+    truncated: int
+    bad: int
+    duplicates: int
+    first_bad: str
+    seconds: float
+    sizes: Mapping[str, int]
+
+
+def build_index(
+    corpus: str | Path | Corpus,
+    folder: str | Path,
+    encoder: Encoder,
+    config: IndexingConfig | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+) -> IndexReport:
+    """Index a corpus into a new folder, or go on after the last commit of an interrupted run.
+
+    Every record is read and checked once before the first is encoded, so bad input leaves nothing behind.
+
+    Raises:
+        UserError: bad input, a folder that is not empty, another corpus or encoder than the interrupted run had.
+    """
+    config = config or IndexingConfig()
+    folder = Path(folder)
+    started = time.monotonic()
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder}: the output folder is not empty; choose another, remove it, or continue an interrupted run "
+            "with --resume"
+        )
+    if not isinstance(corpus, str | Path):
+        source = corpus
+    else:
+        source = open_corpus(corpus)
+    found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
+    with _open_writer(folder, encoder, config, found, resume) as writer:
+        _write(writer, source, found, encoder, config, progress)
+        committed = writer.committed
+    return IndexReport(
+        documents=committed.documents,
+        empty=committed.empty,
+        truncated=committed.truncated,
+        bad=found.bad,
+        duplicates=found.duplicates,
+        first_bad=found.first_bad,
+        seconds=time.monotonic() - started,
+        sizes=_sizes(folder),
+    )
+
+
+def encode_contents(encoder: Encoder, batch: Sequence[Document]) -> Encoded | None:
+    """Encode title and text of documents; None for an encoder without views."""
+    encoded = encoder.encode_documents([document.contents for document in batch])
+    return None if encoded.dense is None and encoded.sparse is None else encoded
+
+
+def _open_writer(
+    folder: Path, encoder: Encoder, config: IndexingConfig, found: Survey, resume: bool
+) -> FolderWriter:
+    settings = IndexSettings(encoder.identity, k1=config.k1, b=config.b, impact_scale=config.impact_scale)
+    if not (resume and (folder / "index.json").exists()):
+        return FolderWriter.create(folder, settings)
+    writer = FolderWriter.open(folder)
+    try:
+        if writer.settings.encoder.sha256 != encoder.identity.sha256:
+            raise UserError(
+                f"{folder}: begun with the encoder {writer.settings.encoder.name}, cannot go on with "
+                f"{encoder.identity.name}; give the same one with --encoder"
+            )
+        if writer.committed_note and writer.committed_note.get("corpus") != found.digest:
+            raise UserError(f"{folder}: begun with another corpus; give the same one, or build a new index")
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+def _write(
+    writer: FolderWriter,
+    source: Corpus,
+    found: Survey,
+    encoder: Encoder,
+    config: IndexingConfig,
+    progress: bool,
+) -> None:
+    from tqdm import tqdm
+
+    start = int(writer.committed_note.get("position", 0))
+    with tqdm(
+        total=found.documents, initial=len(writer), desc="index", unit=" docs", file=sys.stderr, disable=not progress
+    ) as bar:
+        last_count, last_time = len(writer), time.monotonic()
+        stream = documents(source, found, start)
+        while batch := list(islice(stream, config.batch)):
+            _add(writer, batch, encoder, bar)
+            late = time.monotonic() - last_time >= config.commit_every_seconds
+            if late or len(writer) - last_count >= config.commit_every_documents:
+                writer.commit({"corpus": found.digest, "position": str(batch[-1].ordinal + 1)})
+                last_count, last_time = len(writer), time.monotonic()
+        bar.set_description("commit")
+        writer.commit({"corpus": found.digest, "position": str(found.records)}, dense_type=config.dense_type)
+
+
+def _add(writer: FolderWriter, batch: Sequence[NumberedDocument], encoder: Encoder, bar: tqdm[None]) -> None:
+    group = [numbered.document for numbered in batch]
+    writer.add(group, encode_contents(encoder, group))
+    bar.update(len(group))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return bytes per part of the index folder."""
+    return {
+        part.name: sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+        for part in sorted(folder.iterdir())
+        if part.is_dir()
+    }

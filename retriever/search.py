@@ -1,0 +1,235 @@
+"""Search: encode the query once, run the legs side by side, fuse, fetch the text of what is shown."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from retriever.encoder import RuntimeConfig, load_encoder
+from retriever.fusion import LEGS, FusionConfig, fuse
+from retriever.index.reader import FolderReader
+from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, ScoredDoc, TermMatch, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from scipy.sparse import csr_matrix
+
+__all__ = ["MODES", "QueryRanking", "Retriever"]
+
+MODES = ("hybrid", *LEGS)
+CANDIDATES = 1000
+"""Hits that each leg hands to the fusion. Min-max normalisation depends on it, so it does not follow top_k:
+the first ten of a hundred hits are the same ten that are found alone."""
+QUERIES_PER_BATCH = 256
+
+
+class QueryRanking(NamedTuple):
+    """The hits of one query of a batch, without their texts."""
+
+    query_id: str
+    ranking: Ranking
+
+
+class Fusion(NamedTuple):
+    """One query's final ranking, and what each leg said about the documents in it."""
+
+    ranking: Ranking
+    parts: Mapping[str, Mapping[str, LegPart]]
+
+
+class Retriever:
+    """Searches an index folder. Thread-safe; a context manager that frees the index when it is left.
+
+    Examples:
+        hits = Retriever.open("my-index").search("how do vaccines work", top_k=10, mode="hybrid")
+        hits[0].doc_id, hits[0].score, hits[0].text, hits[0].parts
+    """
+
+    def __init__(
+        self,
+        reader: FolderReader,
+        encoder: str | Encoder | None = None,
+        fusion: FusionConfig | None = None,
+        runtime: RuntimeConfig | None = None,
+    ) -> None:
+        self.reader = reader
+        self.fusion = fusion or FusionConfig()
+        self._encoder = encoder
+        self._runtime = runtime
+        self._pool = ThreadPoolExecutor(max_workers=len(LEGS), thread_name_prefix="leg")
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        encoder: str | Encoder | None = None,
+        fusion: FusionConfig | None = None,
+        runtime: RuntimeConfig | None = None,
+    ) -> Retriever:
+        """Open an index folder as it stands at its last commit.
+
+        encoder: where the index's encoder is, if not where it was when the index was built; it is loaded with the first
+        query that needs it. fusion: how hybrid search combines the legs.
+
+        Raises:
+            UserError: the folder is missing, foreign or damaged.
+        """
+        return cls(FolderReader.open(path), encoder, fusion, runtime)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Return the encoder of the index; raise UserError if it is not there or not the same any more."""
+        wanted = self.reader.settings.encoder
+        given = self._encoder
+        encoder = load_encoder(given or wanted.name, self._runtime) if given is None or isinstance(given, str) else given
+        if encoder.identity.sha256 != wanted.sha256:
+            raise UserError(
+                f"{self.reader.path}: built with the encoder {wanted.name} (sha256 {wanted.sha256[:12]}), "
+                f"found {encoder.identity.name} ({encoder.identity.sha256[:12]}); "
+                "give the original one with --encoder, or build the index again"
+            )
+        return encoder
+
+    @property
+    def legs(self) -> tuple[str, ...]:
+        """Return the legs that the index has."""
+        has = {"bm25": True, "sparse": self.reader.has_sparse, "dense": self.reader.has_dense}
+        return tuple(leg for leg in LEGS if has[leg])
+
+    def search(self, query: str, top_k: int = 10, mode: str = "hybrid", explain: bool = False) -> list[Hit]:
+        """Return the best `top_k` documents for `query`, with their texts.
+
+        mode: "hybrid" or one leg ("bm25", "sparse", "dense"). explain: also say which terms matched.
+
+        Raises:
+            UserError: the query is empty, top_k below 1, or the index cannot answer in this mode.
+        """
+        if not query.strip():
+            raise UserError("the query is empty; give at least one word")
+        legs = self._legs_of(mode)
+        encoded = self._encode([query], legs)
+        depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
+        _check_top_k(top_k)
+        futures = {leg: self._pool.submit(self._run_leg, leg, query, encoded, 0, depth) for leg in legs}
+        fused = self._fuse({leg: future.result() for leg, future in futures.items()})
+        shown = fused.ranking[:top_k]
+        documents = self.reader.documents(hit.doc_id for hit in shown)
+        return [
+            Hit(
+                rank=rank,
+                doc_id=hit.doc_id,
+                score=hit.score,
+                title=documents[hit.doc_id].title,
+                text=documents[hit.doc_id].text,
+                metadata=documents[hit.doc_id].metadata,
+                parts=fused.parts[hit.doc_id],
+                terms=self._explain(legs, query, encoded, hit.doc_id) if explain else (),
+            )
+            for rank, hit in enumerate(shown, start=1)
+        ]
+
+    def rank(self, queries: Iterable[Query], top_k: int = 1000, mode: str = "hybrid") -> Iterator[QueryRanking]:
+        """Yield each query's ranking without texts, in order: for run files and evaluation.
+
+        Queries are encoded and searched in batches; a query without any word has no hits.
+
+        Raises:
+            UserError: top_k below 1, or the index cannot answer in this mode.
+        """
+        legs = self._legs_of(mode)
+        _check_top_k(top_k)
+        depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
+        stream = iter(queries)
+        while batch := list(islice(stream, QUERIES_PER_BATCH)):
+            encoded = self._encode([query.text for query in batch], legs)
+            columns = {leg: self._run_batch(leg, batch, encoded, depth) for leg in legs}
+            for i, query in enumerate(batch):
+                fused = self._fuse({leg: column[i] for leg, column in columns.items()})
+                yield QueryRanking(query.query_id, fused.ranking[:top_k])
+
+    def close(self) -> None:
+        """Free the index."""
+        self._pool.shutdown()
+        self.reader.close()
+
+    def __enter__(self) -> Retriever:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _legs_of(self, mode: str) -> tuple[str, ...]:
+        if mode not in MODES:
+            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
+        if mode == "hybrid":
+            return tuple(leg for leg in self.legs if self.fusion.weights.get(leg, 0) > 0) or self.legs
+        if mode not in self.legs:
+            raise UserError(
+                f"{self.reader.path}: the index has no {mode} leg (its encoder is {self.reader.settings.encoder.name}); "
+                f"search it with one of {', '.join(self.legs)}, or build it with another encoder"
+            )
+        return (mode,)
+
+    def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
+        """Encode the queries once for all legs; BM25 alone needs no network, which is then not even loaded."""
+        return None if tuple(legs) == ("bm25",) else self.encoder.encode_queries(texts)
+
+    def _run_leg(self, leg: str, text: str, encoded: Encoded | None, row: int, depth: int) -> Ranking:
+        if leg == "bm25":
+            return self.reader.bm25(text, depth)
+        assert encoded is not None
+        if leg == "sparse":
+            return self.reader.sparse(_row(encoded, row), depth)
+        assert encoded.dense is not None
+        return self.reader.dense(encoded.dense[row : row + 1], depth)[0]
+
+    def _run_batch(self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int) -> list[Ranking]:
+        """Search one leg for a batch: vectors together, because that is one matrix product; words query by query."""
+        if leg == "dense":
+            assert encoded is not None and encoded.dense is not None
+            return self.reader.dense(encoded.dense, depth)
+        texts = [query.text for query in batch]
+        return list(
+            self._pool.map(lambda row: self._run_leg(leg, texts[row], encoded, row, depth), range(len(batch)))
+        )
+
+    def _fuse(self, rankings: Mapping[str, Ranking]) -> Fusion:
+        parts: dict[str, dict[str, LegPart]] = {}
+        if len(rankings) == 1:
+            [(leg, ranking)] = rankings.items()
+            normalised = {leg: {hit.doc_id: hit.score for hit in ranking}}
+        else:
+            ranking, normalised = fuse(rankings, self.fusion)
+        for leg, hits in rankings.items():
+            for rank, (doc_id, score) in enumerate(hits, start=1):
+                parts.setdefault(doc_id, {})[leg] = LegPart(rank, score, normalised[leg][doc_id])
+        return Fusion(ranking, parts)
+
+    def _explain(
+        self, legs: Sequence[str], query: str, encoded: Encoded | None, doc_id: str
+    ) -> tuple[TermMatch, ...]:
+        terms: list[TermMatch] = []
+        if "bm25" in legs:
+            terms += self.reader.explain_bm25(query, doc_id)
+        if "sparse" in legs and encoded is not None:
+            vocabulary = self.encoder.vocabulary
+            found = self.reader.explain_sparse(_row(encoded, 0), doc_id)
+            terms += [match._replace(term=vocabulary[int(match.term)]) for match in found]
+        return tuple(terms)
+
+
+def _row(encoded: Encoded, row: int) -> csr_matrix:
+    assert encoded.sparse is not None
+    return encoded.sparse[row]
+
+
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise UserError(f"top_k is {top_k}; need 1 or more")

@@ -1,0 +1,422 @@
+"""The command line. A command parses, makes one library call and prints; results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from retriever.eval.evaluator import Evaluation
+    from retriever.fusion import FusionConfig
+    from retriever.search import Retriever
+
+__all__ = ["cli"]
+
+INTERRUPTED = 130
+MODES = ("hybrid", "bm25", "sparse", "dense")
+
+
+class Cli(click.Group):
+    """Turns the user's faults into one line and exit code 1, Ctrl-C into exit code 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted; what was committed is kept (`retriever index ... --resume` goes on)", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hybrid-retriever")
+def cli() -> None:
+    """Hybrid text retrieval: BM25, learned sparse terms and dense vectors, fused.
+
+    \b
+    Example:
+      retriever index my-corpus.jsonl --index my-index
+      retriever search my-index "how do vaccines work"
+    """
+    # Models come from folders; a library that looks for news of them on the network would only wait for its time-out.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+encoder_option = click.option(
+    "--encoder",
+    "-e",
+    metavar="E",
+    help="A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone.",
+)
+precision_option = click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
+)
+mode_option = click.option("--mode", "-m", type=click.Choice(MODES), default="hybrid", show_default=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+
+
+def fusion_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose how hybrid search fuses its legs."""
+    options = (
+        click.option("--fusion", type=click.Choice(["weighted-sum", "rrf", "product"]), help="How to fuse the legs."),
+        click.option("--weights", metavar="LEG=W,...", help="Weights of the legs, e.g. bm25=0.3,sparse=0.2,dense=0.5."),
+        click.option(
+            "--normalisation", type=click.Choice(["none", "min-max", "max", "sum", "z-score"]), help="For weighted-sum."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.option("--index", "folder", type=click.Path(path_type=Path), default="python-docs-index", show_default=True)
+@encoder_option
+@quiet_option
+def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
+    """Index the documentation of the running Python and search it.
+
+    \b
+    Example:
+      retriever demo
+    """
+    from retriever.demo import DEMO_QUERIES, python_documentation
+    from retriever.encoder import load_encoder
+    from retriever.indexing import build_index
+    from retriever.render import side_by_side
+    from retriever.search import Retriever
+
+    if (folder / "index.json").exists():
+        click.echo(f"{folder} is there already and is searched as it is.")
+    else:
+        click.echo("Indexing the documentation of the running Python (its docstrings; nothing is downloaded) ...")
+        report = build_index(
+            python_documentation(), folder, load_encoder(encoder or "default"), progress=not quiet
+        )
+        click.echo(f"{report.documents} documents in {folder}, {report.seconds:.0f} s.")
+    with Retriever.open(folder, encoder) as retriever:
+        modes = ("hybrid", *retriever.legs)
+        for query in DEMO_QUERIES:
+            click.echo(f"\n{query}")
+            click.echo(
+                side_by_side({mode: [hit.doc_id for hit in retriever.search(query, 3, mode)] for mode in modes})
+            )
+    click.echo(
+        "\nTry next:\n"
+        f'  retriever search {folder} "your own question" --explain\n'
+        f'  retriever search {folder} "your own question" --mode bm25 --json\n'
+        "  retriever index YOUR-CORPUS.jsonl --index my-index"
+    )
+
+
+@cli.command()
+@click.argument("corpus")
+@click.option("--index", "folder", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@encoder_option
+@precision_option
+@click.option("--resume", is_flag=True, help="Go on after the last commit of an interrupted run.")
+@click.option("--on-duplicate", type=click.Choice(["error", "skip", "replace"]), help="Ids that stand twice: skip keeps the first.")
+@click.option("--on-bad", type=click.Choice(["error", "skip"]), help="Records that cannot be read.")
+@click.option("--dense-type", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), help="FAISS index; auto goes by size.")
+@click.option("--commit-every-documents", type=click.IntRange(min=1), help="A crash loses no more than this.")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
+@json_option
+@quiet_option
+def index(
+    corpus: str,
+    folder: Path,
+    encoder: str | None,
+    precision: str,
+    resume: bool,
+    config: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Index CORPUS into a new folder.
+
+    CORPUS is a BEIR folder, a JSONL, TSV, CSV or Parquet file (.gz too), a folder of text files, or hf:NAME.
+
+    \b
+    Example:
+      retriever index corpus.jsonl --index my-index
+    """
+    from retriever.config import resolve
+    from retriever.encoder import RuntimeConfig, load_encoder
+    from retriever.indexing import IndexingConfig, build_index
+    from retriever.render import human_bytes
+
+    report = build_index(
+        corpus,
+        folder,
+        load_encoder(encoder or "default", RuntimeConfig(precision=precision)),
+        resolve(IndexingConfig, config, **settings),
+        resume=resume,
+        progress=not quiet,
+    )
+    if report.bad:
+        click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
+    if report.truncated:
+        click.echo(f"{report.truncated} texts are longer than the encoder reads; their vectors cover the start", err=True)
+    if as_json:
+        click.echo(json.dumps(report._asdict()))
+        return
+    sizes = ", ".join(f"{part} {human_bytes(size)}" for part, size in report.sizes.items() if size)
+    click.echo(
+        f"{report.documents} documents ({report.empty} without text, {report.duplicates} duplicates left out) "
+        f"in {folder}: {sizes}; {report.seconds:.1f} s"
+    )
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("query", required=False)
+@click.option("--queries", type=click.Path(path_type=Path), help="A file of queries (JSONL or TSV) instead of QUERY.")
+@mode_option
+@click.option("--top-k", "-k", type=int, default=10, show_default=True)
+@click.option("--explain", is_flag=True, help="Show which terms matched.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Where --queries writes its run (.trec, .jsonl).")
+@click.option("--tag", default="retriever", show_default=True, help="Name of the run in its file.")
+@fusion_options
+@encoder_option
+@json_option
+def search(
+    folder: Path,
+    query: str | None,
+    queries: Path | None,
+    mode: str,
+    top_k: int,
+    explain: bool,
+    output: Path | None,
+    tag: str,
+    fusion: str | None,
+    weights: str | None,
+    normalisation: str | None,
+    encoder: str | None,
+    as_json: bool,
+) -> None:
+    """Search an index for QUERY, or for every query of a file.
+
+    \b
+    Example:
+      retriever search my-index "how do vaccines work" --explain
+      retriever search my-index --queries queries.jsonl --top-k 1000 --mode bm25 --output run.trec
+    """
+    from retriever.render import hit_json, hit_text
+    from retriever.search import Retriever
+
+    if (query is None) == (queries is None):
+        raise click.UsageError("give a QUERY or --queries FILE, one of the two")
+    if (queries is None) != (output is None):
+        raise click.UsageError("--queries and --output go together")
+    with Retriever.open(folder, encoder, _fusion(fusion, weights, normalisation)) as retriever:
+        if queries is not None and output is not None:
+            _search_file(retriever, queries, output, mode, top_k, tag)
+            return
+        hits = retriever.search(query or "", top_k, mode, explain)
+        if not hits and not as_json:
+            click.echo("no hits", err=True)
+        for hit in hits:
+            click.echo(hit_json(hit) if as_json else hit_text(hit))
+
+
+def _search_file(retriever: Retriever, queries: Path, output: Path, mode: str, top_k: int, tag: str) -> None:
+    from tqdm import tqdm
+
+    from retriever.corpus import load_queries
+    from retriever.eval.runs import RunWriter
+
+    asked = list(load_queries(queries))
+    with RunWriter(output, tag) as writer:
+        for query_id, ranking in tqdm(
+            retriever.rank(asked, top_k, mode), total=len(asked), desc=mode, unit=" queries", file=sys.stderr
+        ):
+            writer.write(query_id, ranking)
+    click.echo(f"{len(asked)} queries in {output}", err=True)
+
+
+@cli.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("qrels", required=False, type=click.Path(path_type=Path))
+@click.option("--measure", "-m", "measures", multiple=True, default=("nDCG@10", "R@100"), show_default=True)
+@click.option("--per-query", is_flag=True, help="Print each query's values too.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="A BEIR folder: index it, search it, measure.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--index", "folder", type=click.Path(path_type=Path), help="Index of the data set; made if missing.")
+@click.option("--modes", default="bm25,sparse,dense,hybrid", show_default=True)
+@click.option("--top-k", "-k", type=int, default=1000, show_default=True, help="Depth of the runs.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for the run files.")
+@fusion_options
+@encoder_option
+@precision_option
+@json_option
+@quiet_option
+def evaluate(
+    run: Path | None,
+    qrels: Path | None,
+    measures: tuple[str, ...],
+    per_query: bool,
+    dataset: Path | None,
+    split: str,
+    folder: Path | None,
+    modes: str,
+    top_k: int,
+    output: Path | None,
+    fusion: str | None,
+    weights: str | None,
+    normalisation: str | None,
+    encoder: str | None,
+    precision: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure a RUN against QRELS, or a whole BEIR folder in several modes.
+
+    Values are trec_eval's, means are over all judged queries.
+
+    \b
+    Example:
+      retriever evaluate run.trec qrels.tsv -m nDCG@10 -m R@100
+      retriever evaluate --dataset nfcorpus --modes bm25,hybrid
+    """
+    if dataset is None:
+        from retriever.eval.datasets import read_qrels
+        from retriever.eval.evaluator import evaluate_run
+        from retriever.eval.runs import read_run
+
+        if run is None or qrels is None:
+            raise click.UsageError("give RUN and QRELS, or --dataset FOLDER")
+        _show({run.name: evaluate_run(read_run(run), read_qrels(qrels), measures)}, "run", per_query, as_json)
+        return
+    from retriever.encoder import RuntimeConfig, load_encoder
+    from retriever.experiment import evaluate_dataset
+
+    if run is not None:
+        raise click.UsageError("give RUN and QRELS, or --dataset FOLDER, not both")
+    results = evaluate_dataset(
+        dataset,
+        load_encoder(encoder or "default", RuntimeConfig(precision=precision)),
+        split=split,
+        folder=folder,
+        modes=[mode.strip() for mode in modes.split(",")],
+        measures=measures,
+        top_k=top_k,
+        fusion=_fusion(fusion, weights, normalisation),
+        output=output,
+        progress=not quiet,
+    )
+    _show(results, "mode", per_query, as_json)
+
+
+def _show(results: dict[str, Evaluation], kind: str, per_query: bool, as_json: bool) -> None:
+    """Print evaluations by name; with JSON, one object a line, the mean of each name last."""
+    from retriever.render import table
+
+    for name, result in results.items():
+        for query_id, values in result.per_query.items() if per_query else ():
+            if as_json:
+                click.echo(json.dumps({kind: name, "query_id": query_id} | values))
+            else:
+                click.echo("\t".join([name, query_id, *(f"{value:.4f}" for value in values.values())]))
+        if result.queries_missing:
+            click.echo(f"{name}: {result.queries_missing} judged queries have no hits and count as 0", err=True)
+        if as_json:
+            counts = {"queries_judged": result.queries_judged, "queries_missing": result.queries_missing}
+            click.echo(json.dumps({kind: name, "mean": result.mean} | counts))
+    if not as_json:
+        names = list(next(iter(results.values())).mean)
+        rows = [[name, *(f"{result.mean[measure]:.4f}" for measure in names)] for name, result in results.items()]
+        click.echo(table([kind, *names], rows))
+
+
+def _fusion(method: str | None, weights: str | None, normalisation: str | None) -> FusionConfig:
+    from retriever.config import resolve
+    from retriever.fusion import FusionConfig
+
+    return resolve(FusionConfig, None, method=method, weights=_weights(weights), normalisation=normalisation)
+
+
+def _weights(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    try:
+        return {leg.strip(): float(weight) for leg, weight in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise UserError(f"weights {text!r} cannot be read; write them as bm25=0.3,sparse=0.2,dense=0.5") from None
+
+
+@cli.command()
+@click.argument("base")
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The encoder folder to make.")
+@click.option("--experts", "num_experts", type=int, help="Copies of each feed-forward layer.")
+@click.option("--experts-per-token", type=int, help="Copies that a token uses.")
+@click.option("--granularity", type=int, help="Fine-grained experts that a copy is cut into.")
+@click.option("--shared-experts", type=int, help="Fine-grained experts that every token uses.")
+@click.option("--moe-layers", metavar="I,J,...", help="Layers to turn into MoE layers; every second one by default.")
+@click.option("--reinit-fraction", type=float, help="Share of each expert's neurons drawn afresh.")
+@click.option("--storage", type=click.Choice(["int8", "float16", "float32"]), default="int8", show_default=True)
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
+def upcycle(
+    base: str, output: Path, moe_layers: str | None, storage: str, config: Path | None, **settings: Any
+) -> None:
+    """Turn the BERT-shaped checkpoint BASE (a folder or hub name) into a Mixture-of-Experts encoder.
+
+    \b
+    Example:
+      retriever upcycle sentence-transformers/all-MiniLM-L6-v2 --output my-encoder
+    """
+    from retriever.checkpoint import save_encoder
+    from retriever.config import resolve
+    from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
+
+    layers = None if moe_layers is None else _layers(moe_layers)
+    model, tokenizer = upcycle_checkpoint(base, resolve(UpcycleConfig, config, moe_layers=layers, **settings))
+    folder = save_encoder(model, tokenizer, output, storage)
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+    count = sum(value.numel() for value in model.parameters()) / 1e6
+    click.echo(f"{folder}: {count:.1f} million parameters, {size:.1f} MiB")
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"layers {text!r} cannot be read; write their numbers as 1,3,5") from None
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Check Java, torch, FAISS, the processor and the default encoder; exit with 1 if something is missing.
+
+    \b
+    Example:
+      retriever doctor
+    """
+    from retriever.doctor import examine
+    from retriever.encoder import default_encoder_path
+    from retriever.render import findings_text
+
+    findings = examine(default_encoder_path())
+    if as_json:
+        _print_lines(json.dumps(finding._asdict()) for finding in findings)
+    else:
+        click.echo(findings_text(findings))
+    sys.exit(any(finding.status == "problem" for finding in findings))
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)

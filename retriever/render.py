@@ -1,0 +1,112 @@
+"""What a person sees: hits, comparisons and tables as plain text. Functions of records, they print nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from textwrap import shorten, wrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from retriever.doctor import Finding
+    from retriever.types import Hit, TermMatch
+
+__all__ = ["findings_text", "hit_json", "hit_text", "human_bytes", "side_by_side", "table"]
+
+SNIPPET = 240
+TERMS_SHOWN = 8
+
+
+def hit_text(hit: Hit) -> str:
+    """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the text."""
+    lines = [f"{hit.rank:>2}. {hit.score:.4f}  {hit.doc_id}  {hit.title}".rstrip()]
+    legs = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
+    lines.append(f"    {' | '.join(legs)}")
+    snippet = shorten(hit.text, SNIPPET, placeholder=" ...")
+    lines += [f"    {line}" for line in wrap(snippet, shutil.get_terminal_size().columns - 4)]
+    for leg in dict.fromkeys(match.leg for match in hit.terms):
+        matches = [match for match in hit.terms if match.leg == leg]
+        lines.append(f"    {leg} terms: {_terms_text(matches)}")
+    return "\n".join(lines)
+
+
+def _terms_text(matches: Sequence[TermMatch]) -> str:
+    """Return "term query x document" of the best matches."""
+    shown = [f"{m.term} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
+    more = len(matches) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def hit_json(hit: Hit) -> str:
+    """Return a hit as one line of JSON."""
+    values: dict[str, Any] = hit._asdict()
+    values["metadata"] = dict(hit.metadata)
+    values["parts"] = {leg: part._asdict() for leg, part in hit.parts.items()}
+    values["terms"] = [match._asdict() for match in hit.terms]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def side_by_side(columns: Mapping[str, Sequence[str]], width: int | None = None) -> str:
+    """Return lists of short texts as columns under their names.
+
+    >>> print(side_by_side({"bm25": ["a", "b"], "dense": ["c"]}, width=12))
+    bm25  dense
+    a     c
+    b
+    """
+    width = width or shutil.get_terminal_size().columns
+    cell = max(width // max(len(columns), 1), 6)
+    depth = max((len(texts) for texts in columns.values()), default=0)
+    rows = [list(columns)] + [
+        [texts[i] if i < len(texts) else "" for texts in columns.values()] for i in range(depth)
+    ]
+    return "\n".join("".join(_fit(text, cell - 1).ljust(cell) for text in row).rstrip() for row in rows)
+
+
+def _fit(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows under a header, the first column to the left and the others to the right.
+
+    >>> print(table(["mode", "nDCG@10"], [["bm25", "0.3218"]]))
+    mode  nDCG@10
+    bm25   0.3218
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join([first, *others]).rstrip()
+
+    return "\n".join(line(row) for row in [header, *rows])
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """Return the doctor's findings, one a line, with the fix under those that need one."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.status:<8} {finding.name}: {finding.found}")
+        if finding.status != "ok":
+            lines.append(f"{'':<8} needed: {finding.needed}")
+            lines.append(f"{'':<8} fix: {finding.fix}")
+    return "\n".join(lines)
+
+
+def human_bytes(count: float) -> str:
+    """Return a size with a binary unit.
+
+    >>> human_bytes(1536)
+    '1.5 KiB'
+    """
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -236,14 +236,14 @@ def _search_file(retriever: Retriever, queries: Path, output: Path, mode: str, t
     from tqdm import tqdm
 
     from retriever.corpus import load_queries
-    from retriever.eval.runs import RunWriter
+    from retriever.eval.runs import RunWriter, separate_ties
 
     asked = list(load_queries(queries))
     with RunWriter(output, tag) as writer:
         for query_id, ranking in tqdm(
             retriever.rank(asked, top_k, mode), total=len(asked), desc=mode, unit=" queries", file=sys.stderr
         ):
-            writer.write(query_id, ranking)
+            writer.write(query_id, separate_ties(ranking))
     click.echo(f"{len(asked)} queries in {output}", err=True)
 
 

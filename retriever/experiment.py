@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from retriever.corpus import open_corpus, survey
 from retriever.eval.datasets import load_dataset
 from retriever.eval.evaluator import DEFAULT_MEASURES, Evaluation, evaluate_run
-from retriever.eval.runs import write_run
+from retriever.eval.runs import separate_ties, write_run
 from retriever.indexing import build_index
 from retriever.search import MODES, Retriever
 from retriever.types import UserError
@@ -59,7 +59,7 @@ def evaluate_dataset(
     results = {}
     with Retriever.open(folder, encoder, fusion) as retriever:
         for mode in modes:
-            run = {query_id: ranking for query_id, ranking in retriever.rank(data.queries, top_k, mode)}
+            run = {query_id: separate_ties(ranking) for query_id, ranking in retriever.rank(data.queries, top_k, mode)}
             results[mode] = evaluate_run(run, data.qrels, measures)
             if output is not None:
                 output.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def separate_ties(ranking: Ranking) -> Ranking:
     """Lower tied scores by the least that single precision can tell, so that every tool keeps the order of `ranking`.
 
     A system that shows tied documents in one order should not be measured in another: Anserini does the same before it
-    writes a run, and only with it are its published figures met (BM25 on NFCorpus: nDCG@10 0.3206 without, 0.3218 with).
+    writes a run, and only so are its published figures met (BM25 on NFCorpus: nDCG@10 0.3206 without, 0.3218 with).
 
     >>> [hit.score for hit in separate_ties([ScoredDoc("a", 0.5), ScoredDoc("b", 0.5)])]
     [0.5, 0.4999999701976776]

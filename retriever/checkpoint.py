@@ -88,6 +88,8 @@ def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, fold
     Raises UserError if the folder exists and is not empty, or if `storage` is unknown.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: the output folder is a file; choose another or remove it first")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: the output folder is not empty; choose another or remove it first")
     folder.parent.mkdir(parents=True, exist_ok=True)

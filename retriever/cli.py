@@ -1,4 +1,4 @@
-"""The command line. A command parses, makes one library call and prints; results on stdout, everything else on stderr."""
+"""The command line: a command parses, makes one library call and prints; results on stdout, all else on stderr."""
 
 from __future__ import annotations
 
@@ -102,17 +102,13 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
         click.echo(f"{folder} is there already and is searched as it is.")
     else:
         click.echo("Indexing the documentation of the running Python (its docstrings; nothing is downloaded) ...")
-        report = build_index(
-            python_documentation(), folder, load_encoder(encoder or "default"), progress=not quiet
-        )
+        report = build_index(python_documentation(), folder, load_encoder(encoder or "default"), progress=not quiet)
         click.echo(f"{report.documents} documents in {folder}, {report.seconds:.0f} s.")
     with Retriever.open(folder, encoder) as retriever:
         modes = ("hybrid", *retriever.legs)
         for query in DEMO_QUERIES:
             click.echo(f"\n{query}")
-            click.echo(
-                side_by_side({mode: [hit.doc_id for hit in retriever.search(query, 3, mode)] for mode in modes})
-            )
+            click.echo(side_by_side({mode: [hit.doc_id for hit in retriever.search(query, 3, mode)] for mode in modes}))
     click.echo(
         "\nTry next:\n"
         f'  retriever search {folder} "your own question" --explain\n'
@@ -127,9 +123,15 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
 @encoder_option
 @precision_option
 @click.option("--resume", is_flag=True, help="Go on after the last commit of an interrupted run.")
-@click.option("--on-duplicate", type=click.Choice(["error", "skip", "replace"]), help="Ids that stand twice: skip keeps the first.")
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["error", "skip", "replace"]),
+    help="Ids that stand twice: skip keeps the first.",
+)
 @click.option("--on-bad", type=click.Choice(["error", "skip"]), help="Records that cannot be read.")
-@click.option("--dense-type", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), help="FAISS index; auto goes by size.")
+@click.option(
+    "--dense-type", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), help="FAISS index; auto goes by size."
+)
 @click.option("--commit-every-documents", type=click.IntRange(min=1), help="A crash loses no more than this.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
 @json_option
@@ -169,7 +171,9 @@ def index(
     if report.bad:
         click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
     if report.truncated:
-        click.echo(f"{report.truncated} texts are longer than the encoder reads; their vectors cover the start", err=True)
+        click.echo(
+            f"{report.truncated} texts are longer than the encoder reads; their vectors cover the start", err=True
+        )
     if as_json:
         click.echo(json.dumps(report._asdict()))
         return

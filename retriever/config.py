@@ -1,4 +1,4 @@
-"""YAML over dataclasses: the defaults live in frozen dataclasses, a file overrides fields, an unknown key is an error."""
+"""YAML over dataclasses: defaults live in frozen dataclasses, a file overrides fields, an unknown key is an error."""
 
 from __future__ import annotations
 

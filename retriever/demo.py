@@ -25,7 +25,17 @@ DEMO_QUERIES = (
     "heapq.merge",
 )
 
-LEFT_OUT = {"distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "turtledemo"}
+LEFT_OUT = {
+    "distutils",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "site-packages",
+    "test",
+    "tests",
+    "turtledemo",
+}
 SHORTEST = 60
 LARGEST_MODULE = 30
 """Documented names taken from one module: a sample of all modules tells more than all of a few large ones."""

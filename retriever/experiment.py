@@ -43,8 +43,8 @@ def evaluate_dataset(
 ) -> dict[str, Evaluation]:
     """Return the evaluation of each mode on a BEIR folder.
 
-    folder: the index, made if it is not there; without one, an index in `cache_folder()` named by corpus and encoder, so
-    that nothing is encoded twice. output: a folder that receives one TREC run per mode.
+    folder: the index, made if it is not there; without one, an index in `cache_folder()` named by corpus and encoder,
+    so that nothing is encoded twice. output: a folder that receives one TREC run per mode.
     """
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:

@@ -17,9 +17,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tqdm import tqdm
-
-    from retriever.corpus import Corpus, NumberedDocument
+    from retriever.corpus import Corpus
     from retriever.types import Document, Encoded, Encoder
 
 __all__ = ["IndexReport", "IndexingConfig", "build_index", "encode_contents"]
@@ -92,10 +90,7 @@ def build_index(
             f"{folder}: the output folder is not empty; choose another, remove it, or continue an interrupted run "
             "with --resume"
         )
-    if not isinstance(corpus, str | Path):
-        source = corpus
-    else:
-        source = open_corpus(corpus)
+    source = open_corpus(corpus) if isinstance(corpus, str | Path) else corpus
     found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
     with _open_writer(folder, encoder, config, found, resume) as writer:
         _write(writer, source, found, encoder, config, progress)
@@ -118,9 +113,7 @@ def encode_contents(encoder: Encoder, batch: Sequence[Document]) -> Encoded | No
     return None if encoded.dense is None and encoded.sparse is None else encoded
 
 
-def _open_writer(
-    folder: Path, encoder: Encoder, config: IndexingConfig, found: Survey, resume: bool
-) -> FolderWriter:
+def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: Survey, resume: bool) -> FolderWriter:
     settings = IndexSettings(encoder.identity, k1=config.k1, b=config.b, impact_scale=config.impact_scale)
     if not (resume and (folder / "index.json").exists()):
         return FolderWriter.create(folder, settings)
@@ -153,22 +146,19 @@ def _write(
     with tqdm(
         total=found.documents, initial=len(writer), desc="index", unit=" docs", file=sys.stderr, disable=not progress
     ) as bar:
-        last_count, last_time = len(writer), time.monotonic()
         stream = documents(source, found, start)
+        pending, last_commit = 0, time.monotonic()
         while batch := list(islice(stream, config.batch)):
-            _add(writer, batch, encoder, bar)
-            late = time.monotonic() - last_time >= config.commit_every_seconds
-            if late or len(writer) - last_count >= config.commit_every_documents:
+            group = [numbered.document for numbered in batch]
+            writer.add(group, encode_contents(encoder, group))
+            bar.update(len(group))
+            pending += len(group)
+            late = time.monotonic() - last_commit >= config.commit_every_seconds
+            if late or pending >= config.commit_every_documents:
                 writer.commit({"corpus": found.digest, "position": str(batch[-1].ordinal + 1)})
-                last_count, last_time = len(writer), time.monotonic()
+                pending, last_commit = 0, time.monotonic()
         bar.set_description("commit")
         writer.commit({"corpus": found.digest, "position": str(found.records)}, dense_type=config.dense_type)
-
-
-def _add(writer: FolderWriter, batch: Sequence[NumberedDocument], encoder: Encoder, bar: tqdm[None]) -> None:
-    group = [numbered.document for numbered in batch]
-    writer.add(group, encode_contents(encoder, group))
-    bar.update(len(group))
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -112,13 +112,13 @@ class MoELayer(nn.Module):
         order = flat_ids.argsort(stable=True)
         rows = x[order // self.shape.active]  # (n * active, hidden), grouped by expert
         counts = torch.bincount(flat_ids, minlength=self.shape.routed).tolist()
-        parts = []
+        parts = [rows[:0]]  # something to join where there are no tokens
         for expert, part in enumerate(rows.split(counts)):
             if part.shape[0]:
                 inner = self.activation(linear(part, self.up_proj[expert], self.up_bias[expert]))
                 parts.append(linear(inner, self.down_proj[expert], self.down_bias[expert]))
         out = torch.cat(parts)[order.argsort()]  # back to (token, choice) order
-        out = out.view(x.shape[0], self.shape.active, -1)  # (n, active, hidden)
+        out = out.view(*routing.expert_ids.shape, x.shape[-1])  # (n, active, hidden)
         weights = (self.routed_scale * routing.weights).to(x.dtype)
         return (weights.unsqueeze(-1) * out).sum(1)
 

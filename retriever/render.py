@@ -59,9 +59,7 @@ def side_by_side(columns: Mapping[str, Sequence[str]], width: int | None = None)
     width = width or shutil.get_terminal_size().columns
     cell = max(width // max(len(columns), 1), 6)
     depth = max((len(texts) for texts in columns.values()), default=0)
-    rows = [list(columns)] + [
-        [texts[i] if i < len(texts) else "" for texts in columns.values()] for i in range(depth)
-    ]
+    rows = [list(columns)] + [[texts[i] if i < len(texts) else "" for texts in columns.values()] for i in range(depth)]
     return "\n".join("".join(_fit(text, cell - 1).ljust(cell) for text in row).rstrip() for row in rows)
 
 

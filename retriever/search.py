@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.encoder import RuntimeConfig, load_encoder
-from retriever.fusion import LEGS, FusionConfig, fuse
+from retriever.fusion import LEGS, Fused, FusionConfig, fuse
 from retriever.index.reader import FolderReader
-from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, ScoredDoc, TermMatch, UserError
+from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, TermMatch, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,13 +33,6 @@ class QueryRanking(NamedTuple):
 
     query_id: str
     ranking: Ranking
-
-
-class Fusion(NamedTuple):
-    """One query's final ranking, and what each leg said about the documents in it."""
-
-    ranking: Ranking
-    parts: Mapping[str, Mapping[str, LegPart]]
 
 
 class Retriever:
@@ -86,7 +79,9 @@ class Retriever:
         """Return the encoder of the index; raise UserError if it is not there or not the same any more."""
         wanted = self.reader.settings.encoder
         given = self._encoder
-        encoder = load_encoder(given or wanted.name, self._runtime) if given is None or isinstance(given, str) else given
+        encoder = (
+            load_encoder(given or wanted.name, self._runtime) if given is None or isinstance(given, str) else given
+        )
         if encoder.identity.sha256 != wanted.sha256:
             raise UserError(
                 f"{self.reader.path}: built with the encoder {wanted.name} (sha256 {wanted.sha256[:12]}), "
@@ -116,9 +111,11 @@ class Retriever:
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
         _check_top_k(top_k)
         futures = {leg: self._pool.submit(self._run_leg, leg, query, encoded, 0, depth) for leg in legs}
-        fused = self._fuse({leg: future.result() for leg, future in futures.items()})
+        rankings = {leg: future.result() for leg, future in futures.items()}
+        fused = self._fuse(rankings)
         shown = fused.ranking[:top_k]
         documents = self.reader.documents(hit.doc_id for hit in shown)
+        parts = _parts(rankings, fused, {hit.doc_id for hit in shown})
         return [
             Hit(
                 rank=rank,
@@ -127,7 +124,7 @@ class Retriever:
                 title=documents[hit.doc_id].title,
                 text=documents[hit.doc_id].text,
                 metadata=documents[hit.doc_id].metadata,
-                parts=fused.parts[hit.doc_id],
+                parts=parts[hit.doc_id],
                 terms=self._explain(legs, query, encoded, hit.doc_id) if explain else (),
             )
             for rank, hit in enumerate(shown, start=1)
@@ -172,7 +169,7 @@ class Retriever:
             return tuple(leg for leg in self.legs if self.fusion.weights.get(leg, 0) > 0) or self.legs
         if mode not in self.legs:
             raise UserError(
-                f"{self.reader.path}: the index has no {mode} leg (its encoder is {self.reader.settings.encoder.name}); "
+                f"{self.reader.path}: the index has no {mode} leg, its encoder is {self.reader.settings.encoder.name}; "
                 f"search it with one of {', '.join(self.legs)}, or build it with another encoder"
             )
         return (mode,)
@@ -196,25 +193,16 @@ class Retriever:
             assert encoded is not None and encoded.dense is not None
             return self.reader.dense(encoded.dense, depth)
         texts = [query.text for query in batch]
-        return list(
-            self._pool.map(lambda row: self._run_leg(leg, texts[row], encoded, row, depth), range(len(batch)))
-        )
+        return list(self._pool.map(lambda row: self._run_leg(leg, texts[row], encoded, row, depth), range(len(batch))))
 
-    def _fuse(self, rankings: Mapping[str, Ranking]) -> Fusion:
-        parts: dict[str, dict[str, LegPart]] = {}
-        if len(rankings) == 1:
-            [(leg, ranking)] = rankings.items()
-            normalised = {leg: {hit.doc_id: hit.score for hit in ranking}}
-        else:
-            ranking, normalised = fuse(rankings, self.fusion)
-        for leg, hits in rankings.items():
-            for rank, (doc_id, score) in enumerate(hits, start=1):
-                parts.setdefault(doc_id, {})[leg] = LegPart(rank, score, normalised[leg][doc_id])
-        return Fusion(ranking, parts)
+    def _fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
+        """Fuse several legs; a leg alone keeps its ranking and its raw scores."""
+        if len(rankings) > 1:
+            return fuse(rankings, self.fusion)
+        [(leg, ranking)] = rankings.items()
+        return Fused(ranking, {leg: dict(ranking)})
 
-    def _explain(
-        self, legs: Sequence[str], query: str, encoded: Encoded | None, doc_id: str
-    ) -> tuple[TermMatch, ...]:
+    def _explain(self, legs: Sequence[str], query: str, encoded: Encoded | None, doc_id: str) -> tuple[TermMatch, ...]:
         terms: list[TermMatch] = []
         if "bm25" in legs:
             terms += self.reader.explain_bm25(query, doc_id)
@@ -223,6 +211,16 @@ class Retriever:
             found = self.reader.explain_sparse(_row(encoded, 0), doc_id)
             terms += [match._replace(term=vocabulary[int(match.term)]) for match in found]
         return tuple(terms)
+
+
+def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> dict[str, dict[str, LegPart]]:
+    """Return what each leg says about the documents that are shown."""
+    parts: dict[str, dict[str, LegPart]] = {doc_id: {} for doc_id in shown}
+    for leg, ranking in rankings.items():
+        for rank, (doc_id, score) in enumerate(ranking, start=1):
+            if doc_id in shown:
+                parts[doc_id][leg] = LegPart(rank, score, fused.normalised[leg][doc_id])
+    return parts
 
 
 def _row(encoded: Encoded, row: int) -> csr_matrix:

@@ -34,7 +34,7 @@ __all__ = [
     "UserError",
 ]
 
-MetadataValue: TypeAlias = "str | int | float | bool | None | list[MetadataValue] | dict[str, MetadataValue]"
+MetadataValue: TypeAlias = "str | int | float | bool | list[MetadataValue] | dict[str, MetadataValue] | None"
 
 
 class UserError(ValueError):
@@ -166,4 +166,3 @@ class Encoder(Protocol):
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """Encode n queries, in order."""
         ...
-

@@ -56,6 +56,8 @@ class UpcycleConfig:
             raise UserError(
                 f"experts_per_token is {self.experts_per_token}, allowed are 1 to num_experts ({self.num_experts})"
             )
+        if self.granularity < 1:
+            raise UserError(f"granularity is {self.granularity}, allowed is 1 or more")
         if not 0 <= self.shared_experts <= self.granularity:
             raise UserError(
                 f"shared_experts is {self.shared_experts}, allowed are 0 to granularity ({self.granularity}); "
@@ -63,6 +65,8 @@ class UpcycleConfig:
             )
         if not 0 <= self.reinit_fraction <= 1:
             raise UserError(f"reinit_fraction is {self.reinit_fraction}, allowed is 0 to 1")
+        if not self.router_std >= 0:
+            raise UserError(f"router_std is {self.router_std}, allowed is 0 or more")
 
 
 def upcycle_checkpoint(base: str, config: UpcycleConfig) -> tuple[RetrieverModel, PreTrainedTokenizerBase]:
@@ -101,6 +105,11 @@ def upcycle(
     if shape.intermediate_size % config.granularity:
         raise UserError(f"granularity {config.granularity} does not divide intermediate_size {shape.intermediate_size}")
     sparse_layers = (layers - 1, layers) if config.sparse_layers is None else config.sparse_layers
+    if not sparse_layers or any(not -layers - 1 <= layer <= layers for layer in sparse_layers):
+        raise UserError(
+            f"sparse_layers {list(sparse_layers)} must name one hidden state or more; the base has 0 to {layers} "
+            f"(or -1 to {-layers - 1}, counted from the last)"
+        )
     model = RetrieverModel(
         RetrieverConfig(
             vocab_size=shape.vocab_size,

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
-from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder, SpladePooling
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
+from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 
 from retriever.encoder import load_encoder
@@ -32,11 +32,13 @@ TEXTS = ["bread rises because yeast eats sugar", "", "the moon", " \n\t ", "wate
 PROMPTS = {"query": "query : ", "document": "passage : "}
 
 
-def save_bert(folder: Path, kind: Callable[[BertConfig], Any], seed: int, bias: float | None = None) -> str:
+def save_bert(
+    folder: Path, kind: Callable[[BertConfig], Any], seed: int, bias: float | None = None, vocab: int = PADDED_VOCAB
+) -> str:
     """Save a random tiny BERT; its vocabulary is padded, as that of many public models is."""
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=PADDED_VOCAB,
+        vocab_size=vocab,
         hidden_size=DIM,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -153,6 +155,31 @@ def test_dimensions_of_an_autoencoder_are_numbers(folder: Path) -> None:
     SparseEncoder(modules=modules, device="cpu").save(str(folder / "csr"), create_model_card=False)
     encoder = SentenceTransformersEncoder(f"st:+{folder / 'csr'}")
     assert list(encoder.vocabulary) == [str(i) for i in range(40)]
+
+
+def test_queries_without_a_network(folder: Path) -> None:
+    base = save_bert(folder / "router-base", BertForMaskedLM, 1, -4.0, len(TOKENS))
+    documents = [Transformer(base, transformer_task="fill-mask"), SpladePooling(pooling_strategy="max")]
+    table = torch.linspace(0.1, 2.0, len(TOKENS))
+    queries = SparseStaticEmbedding(tokenizer=documents[0].tokenizer, weight=table)
+    router = Router.for_query_document(query_modules=[queries], document_modules=documents)
+    SparseEncoder(modules=[router], device="cpu").save(str(folder / "router"), create_model_card=False)
+    encoder = SentenceTransformersEncoder(f"st:+{folder / 'router'}")
+    found, words = encoder.encode_queries(["sea bread sea", ""]).sparse, [TOKENS.index("bread"), TOKENS.index("sea")]
+    assert found is not None and found.indptr.tolist() == [0, 2, 2]
+    assert found.indices.tolist() == words
+    np.testing.assert_allclose(found.data, table[words], rtol=1e-6)
+
+
+def test_static_vectors_have_no_limit(folder: Path, dense: Path) -> None:
+    tokenizer = SentenceTransformer(str(dense), device="cpu").tokenizer.backend_tokenizer
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
+    model.save(str(folder / "static"), create_model_card=False)
+    encoder = SentenceTransformersEncoder(f"st:{folder / 'static'}")
+    found = encoder.encode_documents(["sea " * 1000, ""])
+    assert encoder.identity.dense_dim == 8 and found.dense is not None
+    np.testing.assert_allclose(np.linalg.norm(found.dense, axis=1), [1, 0], atol=1e-6)
+    assert not found.truncated.any()
 
 
 def test_half_precision_models_run_in_single_precision(folder: Path, dense: Path) -> None:

@@ -1,8 +1,8 @@
 """Weights on disk: safetensors, either as they are or compactly (int8 with a scale per row, or float16).
 
-A matrix stored as int8 is kept beside its scales, `name` int8 (..., rows, columns) and `name.scale` float32 (..., rows):
-value = int8 * scale, the largest magnitude of each row mapped to 127 (symmetric per-channel quantisation, Jacob et al. 2018).
-Vectors stay in float32: they are few and the layer norms are sensitive.
+A matrix stored as int8 is kept beside its scales, `name` int8 (..., rows, columns), `name.scale8` float32 (..., rows):
+value = int8 * scale, the largest magnitude of each row mapped to 127 (symmetric per-channel quantisation, Jacob et al.
+2018). Vectors stay in float32: they are few and the layer norms are sensitive.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from retriever.model import RetrieverModel
 
-__all__ = ["STORAGE", "dequantise_rows", "quantise_rows", "read_weights", "save_encoder", "write_weights"]
+__all__ = ["STORAGE", "dequantise_rows", "load_model", "quantise_rows", "read_weights", "save_encoder", "write_weights"]
 
 WEIGHTS = "model.safetensors"
 STORAGE = ("float32", "float16", "int8")
@@ -80,6 +80,44 @@ def read_weights(folder: str | Path) -> dict[str, Tensor] | None:
             value = dequantise_rows(value, scale)
         state[name] = value.float() if value.is_floating_point() else value
     return state
+
+
+def load_model(folder: Path) -> RetrieverModel:
+    """Return the network of an encoder folder, in float32; raise UserError where the folder does not hold one."""
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+
+    from retriever.model import RetrieverConfig, RetrieverModel
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no encoder here (config.json is missing); build one with `retriever upcycle`")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        kind = values["model_type"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not the JSON settings of a model; copy or build the encoder again") from None
+    if kind != RetrieverConfig.model_type:
+        raise UserError(
+            f"{folder}: found a {kind!r} model, need {RetrieverConfig.model_type!r}; turn it into one "
+            "with `retriever upcycle`, or use it as it is with --encoder st:FOLDER"
+        )
+    try:
+        config = RetrieverConfig(**values)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: impossible settings ({reason}); correct them or build the encoder again") from None
+    state = read_weights(folder)
+    if state is None:
+        raise UserError(f"{folder}: model.safetensors is missing; copy or build the encoder again")
+    try:
+        with torch.device("meta"):  # nothing is drawn at random only to be overwritten
+            model = RetrieverModel(config)
+        model.load_state_dict(state, assign=True)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder}: weights and config.json do not fit each other ({reason}); copy it again") from None
+    return model.eval()
 
 
 def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, storage: str) -> Path:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import torch
+    from tokenizers import Tokenizer
 
     from retriever.types import FloatArray
 
@@ -34,7 +35,7 @@ class RuntimeConfig:
     """How to run the network.
 
     precision: "auto" times a small product and takes bfloat16 where that is faster. tokens_per_batch: the budget of one
-    batch. window: texts sorted by length together; it bounds the memory held by token ids. threads: 0 leaves torch's choice.
+    batch. window: texts sorted by length together; it bounds the memory held by token ids.
     """
 
     precision: str = "auto"
@@ -134,13 +135,17 @@ class MoEEncoder:
         """Load the folder; raise UserError where it is none of ours or its parts do not fit each other."""
         from tokenizers import Tokenizer
 
+        from retriever.checkpoint import load_model
+
         folder = Path(folder)
         self.runtime = runtime or RuntimeConfig()
-        model = _load_model(folder)
+        model = load_model(folder)
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
-            raise UserError(f"{folder}/tokenizer.json: cannot be read ({error}); copy or build the encoder again") from None
+            raise UserError(
+                f"{folder}/tokenizer.json: cannot be read ({error}); copy or build the encoder again"
+            ) from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.config = model.config
@@ -151,7 +156,11 @@ class MoEEncoder:
                 "they are of another vocabulary; put the tokenizer that the weights were trained with beside them"
             )
         self.precision = _fastest_precision() if self.runtime.precision == "auto" else self.runtime.precision
-        self._model = model.set_precision(_dtype(self.precision)).to(self.runtime.device).eval()
+        try:
+            self._model = model.set_precision(_dtype(self.precision)).to(self.runtime.device)
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+            reason = str(error).splitlines()[0]
+            raise UserError(f"device {self.runtime.device!r} cannot be used ({reason}); use 'cpu'") from None
         self.vocabulary: Sequence[str] = [self._tokenizer.id_to_token(i) or "" for i in range(size)]
         self._cls, self._sep = _frame(self._tokenizer)
         digest = folder_digest(folder, ("config.json", "tokenizer.json", "model.safetensors"))
@@ -182,7 +191,8 @@ class MoEEncoder:
 
     def _tokenise(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
         """Return each text's tokens between [CLS] and [SEP]; a text without tokens gives an empty list."""
-        prompted = [prompt + text if text.strip() else "" for text in texts]
+        # A lone surrogate, as in an argument that was not UTF-8, is no character: the tokeniser would refuse the text.
+        prompted = [(prompt + text).encode(errors="replace").decode() if text.strip() else "" for text in texts]
         room = self.config.max_length - 2
         found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
         return [
@@ -208,7 +218,7 @@ _NO_TERMS = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
 def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Yield batches of text numbers, sorted by length, each within the token budget (or one text); empty texts left out.
+    """Yield batches of text numbers, sorted by length, each within the token budget (or one text), without empty texts.
 
     >>> list(batches([3, 0, 9, 3], 6))
     [[0, 3], [2]]
@@ -245,24 +255,7 @@ def _to_csr(rows: list[tuple[FloatArray, FloatArray]], vocab_size: int) -> spars
     return sparse.csr_matrix((weights, ids, indptr), shape=(len(rows), vocab_size), dtype=np.float32)
 
 
-def _load_model(folder: Path):  # noqa: ANN202  # torch types are imported lazily
-    """Load the network of an encoder folder."""
-    from retriever.model import RetrieverConfig, RetrieverModel
-
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no encoder here (config.json is missing); build one with `retriever upcycle`")
-    config, _ = RetrieverConfig.get_config_dict(folder)
-    if config.get("model_type") != RetrieverConfig.model_type:
-        raise UserError(
-            f"{folder}: found a {config.get('model_type')!r} model, need {RetrieverConfig.model_type!r}; turn it into one "
-            "with `retriever upcycle`, or use it as it is with --encoder st:FOLDER"
-        )
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder}: model.safetensors is missing; copy or build the encoder again")
-    return RetrieverModel.from_pretrained(folder)
-
-
-def _frame(tokenizer) -> tuple[int, int]:  # noqa: ANN001
+def _frame(tokenizer: Tokenizer) -> tuple[int, int]:
     """Return the ids of the tokens that open and close a text."""
     ids = tokenizer.encode("", add_special_tokens=True).ids
     if len(ids) != 2:

@@ -1,10 +1,10 @@
 """The network, top to bottom: a BERT-shaped trunk with MoE feed-forward layers and two heads, one pass for both views.
 
-- Tokens are packed: texts of equal length stand together, so that no layer ever sees padding and attention needs no mask.
+- Tokens are packed: texts of equal length stand together, so that no layer sees padding and attention needs no mask.
 - MoE layers return their routing as a value; nothing is collected on the side.
 - Dense head: mean (or [CLS]) pooling, unit length.
-- Sparse head: a transform of the mean of chosen hidden layers, the tied word embeddings as decoder, max over the tokens of
-  a text, then log(1 + relu) (SPLADE, Formal et al. 2021; max first gives the same weights and is cheaper).
+- Sparse head: a transform of the mean of chosen hidden layers, the tied word embeddings as decoder, max over the tokens
+  of a text, then log(1 + relu) (SPLADE, Formal et al. 2021; max first gives the same weights and is cheaper).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -35,11 +35,11 @@ HEAD_CELLS = 4_194_304  # logits held at once by the sparse head: its memory doe
 class RetrieverConfig(PreTrainedConfig):
     """Sizes of the trunk (names as in BertConfig), its experts and its heads.
 
-    moe_layers: indices of the layers whose feed-forward part is a MoE. num_experts and experts_per_token count experts of
-    the dense layer's size; granularity G cuts each into G experts of intermediate_size / G, so a layer has
-    num_experts * G routed experts, of which experts_per_token * G are active. shared_experts are of the fine-grained size.
-    sparse_layers: hidden states (0 = embeddings, i = output of layer i) whose mean feeds the sparse head.
-    max_length: tokens read of a text; max_terms: terms kept of one. query_prompt, document_prompt: put before every text.
+    moe_layers: indices of the layers whose feed-forward part is a MoE. num_experts and experts_per_token count experts
+    of the dense layer's size; granularity G cuts each into G experts of intermediate_size / G, so a layer has
+    num_experts * G routed experts, of which experts_per_token * G are active. shared_experts are of the fine-grained
+    size. sparse_layers: hidden states (0 = embeddings, i = output of layer i) whose mean feeds the sparse head.
+    max_length: tokens read of a text; max_terms: terms kept of one. query_prompt, document_prompt: put before a text.
     """
 
     model_type = "retriever-moe"
@@ -67,6 +67,17 @@ class RetrieverConfig(PreTrainedConfig):
     query_prompt: str = ""
     document_prompt: str = ""
 
+    def validate_retriever(self) -> None:
+        """Refuse what the network would only notice while it runs; called by the base class."""
+        if not 3 <= self.max_length <= self.max_position_embeddings:
+            limit = self.max_position_embeddings
+            raise ValueError(f"max_length is {self.max_length}, allowed are 3 to max_position_embeddings ({limit})")
+        if self.pooling not in ("mean", "cls"):
+            raise ValueError(f"pooling is {self.pooling!r}, allowed are 'mean' and 'cls'")
+        hidden_states = range(self.num_hidden_layers + 1)
+        if not self.sparse_layers or any(layer not in hidden_states for layer in self.sparse_layers):
+            raise ValueError(f"sparse_layers are {self.sparse_layers}, allowed are 0 to {self.num_hidden_layers}")
+
     @property
     def expert_shape(self) -> ExpertShape:
         """Return the sizes of one MoE layer in fine-grained experts."""
@@ -80,7 +91,7 @@ class RetrieverConfig(PreTrainedConfig):
 
 
 class RetrieverOutput(NamedTuple):
-    """dense: (n, hidden) unit length; sparse: (n, vocab) weights >= 0; routings: one per MoE layer, over packed tokens."""
+    """dense: (n, hidden) unit length; sparse: (n, vocab) weights >= 0; routings: one per MoE layer, packed."""
 
     dense: Tensor | None
     sparse: Tensor | None
@@ -222,7 +233,7 @@ def _chunks(group: Group) -> Iterator[Group]:
 
 
 def _max_logits(h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:
-    """Return (count, vocab): for each text and term the largest logit over the text's tokens, a block of terms at a time."""
+    """Return (count, vocab): for each text and term the largest logit over the tokens, a block of terms at a time."""
     tokens = h[group.start : group.stop]
     block = max(256, HEAD_CELLS // max(tokens.shape[0], 1))
     parts = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 
 __all__ = ["ExpertShape", "MoELayer", "Routing", "linear", "load_balancing_loss", "router_z_loss"]
@@ -21,8 +21,8 @@ MIN_ROWS = 16  # float32 products of fewer rows take another kernel, whose sums 
 class Routing(NamedTuple):
     """Where each of n tokens went; auxiliary losses and reports are functions of it.
 
-    expert_ids: int64 (n, experts_per_token); weights: float32 (n, experts_per_token), what each choice is multiplied by;
-    logits: float32 (n, routed_experts); mask: bool (n,), False for padding.
+    expert_ids: int64 (n, active); weights: float32 (n, active), what each choice is multiplied by;
+    logits: float32 (n, routed); mask: bool (n,), False for padding.
     """
 
     expert_ids: Tensor
@@ -61,9 +61,9 @@ class MoELayer(nn.Module):
 
     y = routed_scale * sum over the chosen experts of weight_e * FFN_e(x) + sum over the shared experts of FFN_s(x)
 
-    Experts are 3-D parameters (expert, out, in), the layout of transformers' expert back ends. The router works in float32:
-    softmax over all experts, then the best `active`, renormalised to sum to one (He et al. 2024, "Upcycling Large
-    Language Models into Mixture of Experts", found this order better than top-k first).
+    Experts are 3-D parameters (expert, out, in), the layout of transformers' expert back ends. The router works in
+    float32: softmax over all experts, then the best `active`, renormalised to sum to one (He et al. 2024, "Upcycling
+    Large Language Models into Mixture of Experts", found this order better than top-k first).
     """
 
     def __init__(self, shape: ExpertShape, activation: nn.Module, routed_scale: float = 1.0) -> None:
@@ -126,7 +126,8 @@ class MoELayer(nn.Module):
 def load_balancing_loss(routing: Routing) -> Tensor:
     """Return E * sum_e f_e P_e, 1 when tokens spread evenly (Fedus et al. 2021, equation 4, for any number of choices).
 
-    f_e is the share of the (token, choice) pairs that went to expert e, P_e its mean router probability; padding excluded.
+    f_e is the share of the (token, choice) pairs that went to expert e, P_e its mean router probability; padding is
+    left out.
     """
     experts = routing.logits.shape[-1]
     chosen = F.one_hot(routing.expert_ids[routing.mask], experts).float()  # (n, active, experts)
@@ -136,5 +137,5 @@ def load_balancing_loss(routing: Routing) -> Tensor:
 
 
 def router_z_loss(routing: Routing) -> Tensor:
-    """Return the mean over real tokens of logsumexp(logits)^2, which keeps router logits small (Zoph et al. 2022, eq. 5)."""
+    """Return the mean over real tokens of logsumexp(logits)^2: it keeps logits small (Zoph et al. 2022, eq. 5)."""
     return routing.logits[routing.mask].logsumexp(-1).square().mean()

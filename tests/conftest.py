@@ -1,0 +1,110 @@
+"""Fixtures shared by several test files: the tiny data set, tiny models made on the spot, real ones where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from transformers import BertModel, BertTokenizer
+
+TINY = Path(__file__).parent / "data" / "tiny"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
+
+
+class Parent(NamedTuple):
+    """A dense checkpoint to upcycle."""
+
+    model: BertModel
+    tokenizer: BertTokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus() -> Path:
+    """Return the corpus file of the tiny data set, 20 documents."""
+    return TINY / "corpus.jsonl"
+
+
+@pytest.fixture(scope="session")
+def tiny_texts(tiny_corpus: Path) -> list[str]:
+    """Return the texts of the tiny corpus."""
+    return [json.loads(line)["text"] for line in tiny_corpus.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def tiny_parent(tiny_texts: list[str]) -> Parent:
+    """Return a random BERT of two layers, every parameter drawn (no bias is zero), and a WordPiece of 200 terms."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = Counter(re.findall("[a-z]+", " ".join(tiny_texts).lower()))
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    terms = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), ",", ".", *(w for w, _ in words.most_common())]
+    tokenizer = BertTokenizer(vocab={term: i for i, term in enumerate(list(dict.fromkeys(terms))[:200])})
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    generator = torch.Generator().manual_seed(1)
+    model = BertModel(config).eval()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            noise = torch.randn(value.shape, generator=generator) * 0.3
+            value.copy_(1 + noise if name.endswith("LayerNorm.weight") else noise)
+    return Parent(model, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_folder(tiny_parent: Parent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an encoder folder (float32, 32 dimensions, 200 terms) whose texts have terms of both kinds, on and off."""
+    from retriever.checkpoint import save_encoder
+    from retriever.upcycle import UpcycleConfig, upcycle
+
+    settings = UpcycleConfig(num_experts=4, experts_per_token=2, granularity=2, shared_experts=1, router_std=0.5)
+    model = upcycle(tiny_parent.model, tiny_parent.tokenizer, settings)
+    model.sparse_head.scale.data.fill_(0.1)
+    model.sparse_head.bias.data.fill_(-0.2)
+    return save_encoder(model, tiny_parent.tokenizer, tmp_path_factory.mktemp("tiny") / "encoder", "float32")
+
+
+@pytest.fixture(scope="session")
+def real_base() -> Path:
+    """Return the folder of all-MiniLM-L6-v2, or skip."""
+    folder = Path(os.environ.get("RETRIEVER_BASE", Path(__file__).parents[1] / ".cache" / "all-MiniLM-L6-v2"))
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"no base model at {folder} (RETRIEVER_BASE)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_encoder_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the default encoder, or one made from the base model where that is there, or skip."""
+    from retriever.checkpoint import save_encoder
+    from retriever.encoder import default_encoder_path
+    from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
+
+    if (default_encoder_path() / "config.json").is_file():
+        return default_encoder_path()
+    model, tokenizer = upcycle_checkpoint(str(request.getfixturevalue("real_base")), UpcycleConfig())
+    return save_encoder(model, tokenizer, tmp_path_factory.mktemp("real") / "encoder", "int8")
+
+
+@pytest.fixture(scope="session")
+def real_texts() -> list[str]:
+    """Return 200 passages of NFCorpus, or skip."""
+    if "RETRIEVER_DATA" not in os.environ:
+        pytest.skip("RETRIEVER_DATA does not name the folder of real data")
+    path = Path(os.environ["RETRIEVER_DATA"]) / "eval" / "nfcorpus" / "corpus.jsonl"
+    with path.open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line, _ in zip(lines, range(200), strict=False)]
+    return [f"{record['title']} {record['text']}".strip() for record in records]

@@ -2,8 +2,8 @@
 # Each step leaves a file behind and is skipped while that file is newer than what it depends on.
 
 PYTHON ?= python3
-# Where torch's CPU build lies: PyPI's own wheel for Linux brings several GB of CUDA libraries along.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# On Linux PyPI has torch with several GB of CUDA libraries; name an index of CPU builds here to do without them.
+TORCH_INDEX ?=
 
 BIN := .venv/bin
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
@@ -51,7 +51,7 @@ clean: ## remove all that was made
 	touch $@
 
 .venv/.torch: .venv/.python constraints.txt
-	$(BIN)/python -m pip install --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
 	touch $@
 
 .venv/.packages: .venv/.torch pyproject.toml

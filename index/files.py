@@ -59,7 +59,7 @@ def checksum(path: Path) -> int:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a UserError; other errors pass."""
+    """Turn a full disk, a missing permission or an impossible path into a UserError; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -72,4 +72,6 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"{folder}: cannot write there ({error.strerror}); give write access or another folder"
             ) from error
+        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise UserError(f"{folder}: not a possible folder ({error.strerror}); give another path") from error
         raise

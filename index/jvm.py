@@ -115,6 +115,9 @@ def _boot(java_home: str) -> None:
     finally:
         del os.environ["JAVA_HOME"]
         os.environ.update({name: value for name, value in before.items() if value is not None})
+    # A merge that fails in the background prints its trace there; the same failure reaches Python as an exception.
+    nowhere = _java("java.io.PrintStream")(_java("java.io.OutputStream").nullOutputStream())
+    _java("java.lang.System").setErr(nowhere)
     severe = _java("java.util.logging.Level").SEVERE
     _java("java.util.logging.Logger").getLogger("org.apache.lucene").setLevel(severe)
     error = _java("org.apache.logging.log4j.Level").ERROR

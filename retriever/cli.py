@@ -243,10 +243,9 @@ def _search_file(retriever: Retriever, queries: Path, output: Path, mode: str, t
     from retriever.eval.runs import RunWriter, separate_ties
 
     asked = list(load_queries(queries))
+    rankings = retriever.rank(asked, top_k, mode)
     with RunWriter(output, tag) as writer:
-        for query_id, ranking in tqdm(
-            retriever.rank(asked, top_k, mode), total=len(asked), desc=mode, unit=" queries", file=sys.stderr
-        ):
+        for query_id, ranking in tqdm(rankings, total=len(asked), desc=mode, unit=" queries", file=sys.stderr):
             writer.write(query_id, separate_ties(ranking))
     click.echo(f"{len(asked)} queries in {output}", err=True)
 

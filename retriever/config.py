@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from retriever.types import UserError
 
@@ -47,7 +48,25 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UserError(f"{source}: unknown setting {unknown[0]!r}; known settings: {', '.join(known)}")
-    return cls(**values)
+    types = get_type_hints(cls)
+    return cls(**{name: _checked(name, value, types[name], source) for name, value in values.items()})
+
+
+def _checked(name: str, value: Any, wanted: Any, source: str) -> Any:
+    """Return `value` if it is of the field's type; YAML's lists serve as tuples and its whole numbers as floats."""
+    allowed = tuple(get_origin(option) or option for option in (get_args(wanted) if _is_union(wanted) else (wanted,)))
+    if tuple in allowed and isinstance(value, list):
+        value = tuple(value)
+    if float in allowed and isinstance(value, int):
+        allowed += (int,)
+    if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
+        names = " or ".join("null" if option is NoneType else option.__name__ for option in allowed)
+        raise UserError(f"{source}: {name} is {value!r}, need {names}")
+    return value
+
+
+def _is_union(wanted: Any) -> bool:
+    return get_origin(wanted) in (Union, UnionType)
 
 
 def resolve(cls: type[T], path: str | Path | None = None, **overrides: Any) -> T:

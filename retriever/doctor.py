@@ -136,7 +136,7 @@ def _torch() -> Finding:
     name, needed, fix = (
         "torch",
         "torch 2.9 or newer; a GPU is not needed",
-        "run: pip install 'torch>=2.9' --extra-index-url https://download.pytorch.org/whl/cpu",
+        "run: pip install 'torch>=2.9' (with PyTorch's index of CPU builds, to do without CUDA libraries)",
     )
     torch = _import("torch")
     if isinstance(torch, str):

@@ -106,10 +106,10 @@ class Retriever:
         """
         if not query.strip():
             raise UserError("the query is empty; give at least one word")
+        _check_top_k(top_k)
         legs = self._legs_of(mode)
         encoded = self._encode([query], legs)
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
-        _check_top_k(top_k)
         futures = {leg: self._pool.submit(self._run_leg, leg, query, encoded, 0, depth) for leg in legs}
         rankings = {leg: future.result() for leg, future in futures.items()}
         fused = self._fuse(rankings)
@@ -131,17 +131,18 @@ class Retriever:
         ]
 
     def rank(self, queries: Iterable[Query], top_k: int = 1000, mode: str = "hybrid") -> Iterator[QueryRanking]:
-        """Yield each query's ranking without texts, in order: for run files and evaluation.
+        """Return each query's ranking without texts, in order, as a stream: for run files and evaluation.
 
         Queries are encoded and searched in batches; a query without any word has no hits.
 
         Raises:
             UserError: top_k below 1, or the index cannot answer in this mode.
         """
-        legs = self._legs_of(mode)
         _check_top_k(top_k)
+        return self._rank(iter(queries), top_k, self._legs_of(mode))
+
+    def _rank(self, stream: Iterator[Query], top_k: int, legs: tuple[str, ...]) -> Iterator[QueryRanking]:
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
-        stream = iter(queries)
         while batch := list(islice(stream, QUERIES_PER_BATCH)):
             encoded = self._encode([query.text for query in batch], legs)
             columns = {leg: self._run_batch(leg, batch, encoded, depth) for leg in legs}

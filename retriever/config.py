@@ -26,6 +26,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file; give the path of a YAML file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if values is None:
@@ -45,7 +47,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     5
     """
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
+    unknown = sorted(set(values) - set(known), key=str)  # YAML has keys of any type
     if unknown:
         raise UserError(f"{source}: unknown setting {unknown[0]!r}; known settings: {', '.join(known)}")
     types = get_type_hints(cls)

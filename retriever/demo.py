@@ -67,7 +67,7 @@ def _module_rows(path: Path, module: str) -> Iterator[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sources of the standard library may hold invalid escapes
         tree = ast.parse(source)
-    lines = source.splitlines()
+    lines = source.split("\n")  # not splitlines, which counts form feeds that the parser passes over
     seen: set[str] = set()
     for name, node in _documented(tree, module):
         text = ast.get_docstring(node) or ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,15 +21,23 @@ TERMS_SHOWN = 8
 
 def hit_text(hit: Hit) -> str:
     """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the text."""
-    lines = [f"{hit.rank:>2}. {hit.score:.4f}  {hit.doc_id}  {hit.title}".rstrip()]
+    lines = [f"{hit.rank:>2}. {hit.score:.4f}  {hit.doc_id}  {' '.join(hit.title.split())}".rstrip()]
     legs = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
     lines.append(f"    {' | '.join(legs)}")
-    snippet = shorten(hit.text, SNIPPET, placeholder=" ...")
-    lines += [f"    {line}" for line in wrap(snippet, shutil.get_terminal_size().columns - 4)]
+    lines += [f"    {line}" for line in wrap(_snippet(hit.text), max(shutil.get_terminal_size().columns - 4, 20))]
     for leg in dict.fromkeys(match.leg for match in hit.terms):
         matches = [match for match in hit.terms if match.leg == leg]
         lines.append(f"    {leg} terms: {_terms_text(matches)}")
     return "\n".join(lines)
+
+
+def _snippet(text: str) -> str:
+    """Return the start of a text, cut at a space unless that would lose more than half: not all scripts have spaces."""
+    start = " ".join(text[: 2 * SNIPPET].split())
+    if len(start) <= SNIPPET and len(text) <= 2 * SNIPPET:
+        return start
+    cut = start.rfind(" ", SNIPPET // 2, SNIPPET + 1)
+    return f"{start[: cut if cut > 0 else SNIPPET]} ..."
 
 
 def _terms_text(matches: Sequence[TermMatch]) -> str:

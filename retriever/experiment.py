@@ -10,7 +10,7 @@ from retriever.corpus import open_corpus, survey
 from retriever.eval.datasets import load_dataset
 from retriever.eval.evaluator import DEFAULT_MEASURES, Evaluation, evaluate_run
 from retriever.eval.runs import separate_ties, write_run
-from retriever.indexing import build_index
+from retriever.indexing import build_index, interrupted
 from retriever.search import MODES, Retriever
 from retriever.types import UserError
 
@@ -43,8 +43,9 @@ def evaluate_dataset(
 ) -> dict[str, Evaluation]:
     """Return the evaluation of each mode on a BEIR folder.
 
-    folder: the index, made if it is not there; without one, an index in `cache_folder()` named by corpus and encoder,
-    so that nothing is encoded twice. output: a folder that receives one TREC run per mode.
+    folder: the index, made if it is not there, finished if its making was interrupted; without one, an index in
+    `cache_folder()` named by corpus and encoder, so that nothing is encoded twice. output: a folder that receives one
+    TREC run per mode.
     """
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
@@ -53,9 +54,10 @@ def evaluate_dataset(
     if folder is None:
         digest = survey(open_corpus(dataset)).digest
         folder = cache_folder() / f"{data.name}-{digest[:12]}-{encoder.identity.sha256[:12] or encoder.identity.name}"
-    if not (folder / "index.json").exists():
+    begun = (folder / "index.json").exists()
+    if not begun or interrupted(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        build_index(dataset, folder, encoder, progress=progress)
+        build_index(dataset, folder, encoder, resume=begun, progress=progress)
     results = {}
     with Retriever.open(folder, encoder, fusion) as retriever:
         for mode in modes:

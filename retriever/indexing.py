@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.corpus import Survey, documents, open_corpus, survey
+from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
 from retriever.types import UserError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from retriever.corpus import Corpus
     from retriever.types import Document, Encoded, Encoder
 
-__all__ = ["IndexReport", "IndexingConfig", "build_index", "encode_contents"]
+__all__ = ["IndexReport", "IndexingConfig", "build_index", "encode_contents", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class IndexingConfig:
 
 
 DENSE_TYPES = ("auto", "flat", "hnsw", "ivf")
+
+UNFINISHED = "unfinished"
+"""Stands in the note of a commit that more documents of the same corpus follow."""
 
 
 class IndexReport(NamedTuple):
@@ -107,6 +111,12 @@ def build_index(
     )
 
 
+def interrupted(folder: str | Path) -> bool:
+    """Return whether the last run of `build_index` into this index folder did not reach the end of its corpus."""
+    with FolderReader.open(folder) as reader:
+        return reader.commit_data.number == 0 or UNFINISHED in reader.commit_data.note
+
+
 def encode_contents(encoder: Encoder, batch: Sequence[Document]) -> Encoded | None:
     """Encode title and text of documents; None for an encoder without views."""
     encoded = encoder.encode_documents([document.contents for document in batch])
@@ -124,6 +134,12 @@ def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: 
                 f"{folder}: begun with the encoder {writer.settings.encoder.name}, cannot go on with "
                 f"{encoder.identity.name}; give the same one with --encoder"
             )
+        for name in ("k1", "b", "impact_scale"):
+            begun, given = getattr(writer.settings, name), getattr(settings, name)
+            if begun != given:
+                raise UserError(
+                    f"{folder}: begun with {name} {begun}, cannot go on with {given}; give the same settings"
+                )
         if writer.committed_note and writer.committed_note.get("corpus") != found.digest:
             raise UserError(f"{folder}: begun with another corpus; give the same one, or build a new index")
     except BaseException:
@@ -155,7 +171,8 @@ def _write(
             pending += len(group)
             late = time.monotonic() - last_commit >= config.commit_every_seconds
             if late or pending >= config.commit_every_documents:
-                writer.commit({"corpus": found.digest, "position": str(batch[-1].ordinal + 1)})
+                position = str(batch[-1].ordinal + 1)
+                writer.commit({"corpus": found.digest, "position": position, UNFINISHED: "yes"})
                 pending, last_commit = 0, time.monotonic()
         bar.set_description("commit")
         writer.commit({"corpus": found.digest, "position": str(found.records)}, dense_type=config.dense_type)

@@ -10,33 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.types import UserError
+from retriever.cli_measure import bench, evaluate
+from retriever.cli_options import (
+    Cli,
+    encoder_option,
+    fusion_from,
+    fusion_options,
+    json_option,
+    mode_option,
+    numbers,
+    precision_option,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from retriever.eval.evaluator import Evaluation
-    from retriever.fusion import FusionConfig
     from retriever.search import Retriever
 
 __all__ = ["cli"]
-
-INTERRUPTED = 130
-MODES = ("hybrid", "bm25", "sparse", "dense")
-
-
-class Cli(click.Group):
-    """Turns the user's faults into one line and exit code 1, Ctrl-C into exit code 130."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            raise click.ClickException(str(error)) from None
-        except KeyboardInterrupt:
-            click.echo("interrupted; what was committed is kept (`retriever index ... --resume` goes on)", err=True)
-            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,34 +43,6 @@ def cli() -> None:
     """
     # Models come from folders; a library that looks for news of them on the network would only wait for its time-out.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-
-
-encoder_option = click.option(
-    "--encoder",
-    "-e",
-    metavar="E",
-    help="A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone.",
-)
-precision_option = click.option(
-    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
-)
-mode_option = click.option("--mode", "-m", type=click.Choice(MODES), default="hybrid", show_default=True)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
-
-
-def fusion_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose how hybrid search fuses its legs."""
-    options = (
-        click.option("--fusion", type=click.Choice(["weighted-sum", "rrf", "product"]), help="How to fuse the legs."),
-        click.option("--weights", metavar="LEG=W,...", help="Weights of the legs, e.g. bm25=0.3,sparse=0.2,dense=0.5."),
-        click.option(
-            "--normalisation", type=click.Choice(["none", "min-max", "max", "sum", "z-score"]), help="For weighted-sum."
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @cli.command()
@@ -225,7 +189,7 @@ def search(
         raise click.UsageError("give a QUERY or --queries FILE, one of the two")
     if (queries is None) != (output is None):
         raise click.UsageError("--queries and --output go together")
-    with Retriever.open(folder, encoder, _fusion(fusion, weights, normalisation)) as retriever:
+    with Retriever.open(folder, encoder, fusion_from(fusion, weights, normalisation)) as retriever:
         if queries is not None and output is not None:
             _search_file(retriever, queries, output, mode, top_k, tag)
             return
@@ -248,116 +212,6 @@ def _search_file(retriever: Retriever, queries: Path, output: Path, mode: str, t
         for query_id, ranking in tqdm(rankings, total=len(asked), desc=mode, unit=" queries", file=sys.stderr):
             writer.write(query_id, separate_ties(ranking))
     click.echo(f"{len(asked)} queries in {output}", err=True)
-
-
-@cli.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.argument("qrels", required=False, type=click.Path(path_type=Path))
-@click.option("--measure", "-m", "measures", multiple=True, default=("nDCG@10", "R@100"), show_default=True)
-@click.option("--per-query", is_flag=True, help="Print each query's values too.")
-@click.option("--dataset", type=click.Path(path_type=Path), help="A BEIR folder: index it, search it, measure.")
-@click.option("--split", default="test", show_default=True)
-@click.option("--index", "folder", type=click.Path(path_type=Path), help="Index of the data set; made if missing.")
-@click.option("--modes", default="bm25,sparse,dense,hybrid", show_default=True)
-@click.option("--top-k", "-k", type=int, default=1000, show_default=True, help="Depth of the runs.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for the run files.")
-@fusion_options
-@encoder_option
-@precision_option
-@json_option
-@quiet_option
-def evaluate(
-    run: Path | None,
-    qrels: Path | None,
-    measures: tuple[str, ...],
-    per_query: bool,
-    dataset: Path | None,
-    split: str,
-    folder: Path | None,
-    modes: str,
-    top_k: int,
-    output: Path | None,
-    fusion: str | None,
-    weights: str | None,
-    normalisation: str | None,
-    encoder: str | None,
-    precision: str,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Measure a RUN against QRELS, or a whole BEIR folder in several modes.
-
-    Values are trec_eval's, means are over all judged queries.
-
-    \b
-    Example:
-      retriever evaluate run.trec qrels.tsv -m nDCG@10 -m R@100
-      retriever evaluate --dataset nfcorpus --modes bm25,hybrid
-    """
-    if dataset is None:
-        from retriever.eval.datasets import read_qrels
-        from retriever.eval.evaluator import evaluate_run
-        from retriever.eval.runs import read_run
-
-        if run is None or qrels is None:
-            raise click.UsageError("give RUN and QRELS, or --dataset FOLDER")
-        _show({run.name: evaluate_run(read_run(run), read_qrels(qrels), measures)}, "run", per_query, as_json)
-        return
-    from retriever.encoder import RuntimeConfig, load_encoder
-    from retriever.experiment import evaluate_dataset
-
-    if run is not None:
-        raise click.UsageError("give RUN and QRELS, or --dataset FOLDER, not both")
-    results = evaluate_dataset(
-        dataset,
-        load_encoder(encoder or "default", RuntimeConfig(precision=precision)),
-        split=split,
-        folder=folder,
-        modes=[mode.strip() for mode in modes.split(",")],
-        measures=measures,
-        top_k=top_k,
-        fusion=_fusion(fusion, weights, normalisation),
-        output=output,
-        progress=not quiet,
-    )
-    _show(results, "mode", per_query, as_json)
-
-
-def _show(results: dict[str, Evaluation], kind: str, per_query: bool, as_json: bool) -> None:
-    """Print evaluations by name; with JSON, one object a line, the mean of each name last."""
-    from retriever.render import table
-
-    for name, result in results.items():
-        for query_id, values in result.per_query.items() if per_query else ():
-            if as_json:
-                click.echo(json.dumps({kind: name, "query_id": query_id} | values))
-            else:
-                click.echo("\t".join([name, query_id, *(f"{value:.4f}" for value in values.values())]))
-        if result.queries_missing:
-            click.echo(f"{name}: {result.queries_missing} judged queries have no hits and count as 0", err=True)
-        if as_json:
-            counts = {"queries_judged": result.queries_judged, "queries_missing": result.queries_missing}
-            click.echo(json.dumps({kind: name, "mean": result.mean} | counts))
-    if not as_json:
-        names = list(next(iter(results.values())).mean)
-        rows = [[name, *(f"{result.mean[measure]:.4f}" for measure in names)] for name, result in results.items()]
-        click.echo(table([kind, *names], rows))
-
-
-def _fusion(method: str | None, weights: str | None, normalisation: str | None) -> FusionConfig:
-    from retriever.config import resolve
-    from retriever.fusion import FusionConfig
-
-    return resolve(FusionConfig, None, method=method, weights=_weights(weights), normalisation=normalisation)
-
-
-def _weights(text: str | None) -> dict[str, float] | None:
-    if text is None:
-        return None
-    try:
-        return {leg.strip(): float(weight) for leg, weight in (part.split("=") for part in text.split(","))}
-    except ValueError:
-        raise UserError(f"weights {text!r} cannot be read; write them as bm25=0.3,sparse=0.2,dense=0.5") from None
 
 
 @cli.command()
@@ -384,19 +238,12 @@ def upcycle(
     from retriever.config import resolve
     from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
 
-    layers = None if moe_layers is None else _layers(moe_layers)
+    layers = None if moe_layers is None else numbers(moe_layers)
     model, tokenizer = upcycle_checkpoint(base, resolve(UpcycleConfig, config, moe_layers=layers, **settings))
     folder = save_encoder(model, tokenizer, output, storage)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
     count = sum(value.numel() for value in model.parameters()) / 1e6
     click.echo(f"{folder}: {count:.1f} million parameters, {size:.1f} MiB")
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"layers {text!r} cannot be read; write their numbers as 1,3,5") from None
 
 
 @cli.command()
@@ -423,3 +270,7 @@ def doctor(as_json: bool) -> None:
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(line)
+
+
+cli.add_command(evaluate)
+cli.add_command(bench)

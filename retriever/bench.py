@@ -1,0 +1,152 @@
+"""Measure what users wait for: indexing beside memory, encoding beside sentence-transformers, in one run."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from retriever.corpus import Corpus, open_corpus
+from retriever.corpus_formats import Row
+from retriever.encoder import RuntimeConfig, load_encoder
+from retriever.indexing import IndexingConfig, build_index
+from retriever.types import Encoded, EncoderIdentity, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["EncodingSpeed", "IndexingSpeed", "StubEncoder", "bench_encode", "bench_index"]
+
+
+class StubEncoder:
+    """Random unit vectors and terms in place of a network: what is left is the cost of reading and indexing."""
+
+    def __init__(self, dense_dim: int = 384, vocab_size: int = 30522, terms: int = 120) -> None:
+        self.identity = EncoderIdentity("stub", "stub", dense_dim, vocab_size)
+        self.vocabulary: Sequence[str] = [str(term) for term in range(vocab_size)]
+        self._terms = terms
+        self._random = np.random.default_rng(0)
+
+    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+        """Return random views of n texts, terms drawn by Zipf's law."""
+        n, (_, _, dim, vocab) = len(texts), self.identity
+        dense = self._random.standard_normal((n, dim), dtype=np.float32)
+        dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+        drawn = vocab ** self._random.random(n * self._terms)
+        rows = np.repeat(np.arange(n), self._terms)
+        ones = np.ones(len(rows), dtype=np.float32)
+        weights = sparse.csr_matrix((ones, (rows, drawn.astype(np.int64))), shape=(n, vocab))
+        weights.sum_duplicates()
+        weights.data = self._random.random(weights.nnz, dtype=np.float32) * 3 + np.float32(0.01)
+        return Encoded(dense, weights, np.zeros(n, dtype=np.bool_))
+
+    encode_queries = encode_documents
+
+
+class IndexingSpeed(NamedTuple):
+    """One size of `bench_index`: peak_mib is the whole process's resident memory, commit_s the FAISS build included."""
+
+    documents: int
+    dense_type: str
+    seconds: float
+    documents_per_second: float
+    peak_mib: float
+    bytes_per_document: float
+
+
+def bench_index(
+    corpus: str, sizes: Sequence[int] = (10_000, 100_000), dense_type: str = "flat"
+) -> Iterator[IndexingSpeed]:
+    """Index growing prefixes of `corpus` with a stub encoder; a peak that does not grow is memory that stays flat.
+
+    A training file of pairs serves as a corpus too: its positives are the passages.
+    """
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            config = IndexingConfig(dense_type=dense_type)
+            report = build_index(_prefix(corpus, size), Path(folder) / "index", StubEncoder(), config)
+        if report.documents < size:
+            raise UserError(f"{corpus}: holds {report.documents} documents, need {size}; give a larger corpus")
+        yield IndexingSpeed(
+            size,
+            dense_type,
+            report.seconds,
+            size / report.seconds,
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            sum(report.sizes.values()) / size,
+        )
+
+
+def _prefix(spec: str, size: int) -> Corpus:
+    """Return the first `size` records of a corpus, or of the positives of a file of training pairs."""
+
+    def rows() -> Iterator[Row]:
+        for number, record in enumerate(islice(source, size)):
+            if record.document is not None:
+                yield Row(record.source, {"_id": str(number), "text": record.document.contents}, None)
+
+    pairs = _pairs(spec)
+    source = open_corpus(spec) if pairs is None else pairs
+    return Corpus(spec, rows, typed=False)
+
+
+def _pairs(spec: str) -> Corpus | None:
+    """Return the positives of a JSONL file of {"query", "positive"}, or None if it is something else."""
+    from retriever.corpus_formats import read_jsonl, suffix_of
+
+    path = Path(spec)
+    if not path.is_file() or suffix_of(path) not in (".jsonl", ".jsonl.gz"):
+        return None
+    first = next(iter(read_jsonl(path)), None)
+    if first is None or first.fields is None or "positive" not in first.fields:
+        return None
+
+    def rows() -> Iterator[Row]:
+        for number, row in enumerate(read_jsonl(path)):
+            if row.fields is not None:
+                yield Row(row.source, {"_id": str(number), "text": row.fields["positive"]}, None)
+
+    return Corpus(spec, rows, typed=False)
+
+
+class EncodingSpeed(NamedTuple):
+    """One system of `bench_encode`: the median over rounds, and its ratio to the first system."""
+
+    system: str
+    documents_per_second: float
+    ratio: float
+
+
+def bench_encode(
+    corpus: str, encoder: str, parent: str | None, documents: int = 400, rounds: int = 3
+) -> list[EncodingSpeed]:
+    """Time systems on the same texts in the same run, one after the other in each round.
+
+    parent: a sentence-transformers model (the dense parent of `encoder`), timed with its `encode` at its defaults.
+    """
+    texts = [r.document.contents for r in islice(open_corpus(corpus), documents) if r.document is not None]
+    systems: dict[str, Callable[[], object]] = {}
+    if parent is not None:
+        from sentence_transformers import SentenceTransformer
+
+        peer = SentenceTransformer(parent)
+        systems["sentence-transformers, dense"] = lambda: peer.encode(texts, show_progress_bar=False)
+    for precision in ("float32", "bfloat16"):
+        ours = load_encoder(encoder, RuntimeConfig(precision=precision))
+        systems[f"retriever, dense and sparse, {precision}"] = lambda ours=ours: ours.encode_documents(texts)  # type: ignore[misc]
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for _ in range(rounds):
+        for name, encode in systems.items():
+            start = time.perf_counter()
+            encode()
+            seconds[name].append(time.perf_counter() - start)
+    speeds = {name: len(texts) / statistics.median(values) for name, values in seconds.items()}
+    first = next(iter(speeds.values()))
+    return [EncodingSpeed(name, speed, speed / first) for name, speed in speeds.items()]

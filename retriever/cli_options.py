@@ -1,0 +1,97 @@
+"""What the commands share: options, their parsing, and how the user's faults become one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retriever.fusion import FusionConfig
+
+__all__ = [
+    "MODES",
+    "Cli",
+    "encoder_option",
+    "fusion_from",
+    "fusion_options",
+    "json_option",
+    "mode_option",
+    "numbers",
+    "precision_option",
+    "quiet_option",
+]
+
+INTERRUPTED = 130
+MODES = ("hybrid", "bm25", "sparse", "dense")
+
+
+class Cli(click.Group):
+    """Turns the user's faults into one line and exit code 1, Ctrl-C into exit code 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted; what was committed is kept (`retriever index ... --resume` goes on)", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+encoder_option = click.option(
+    "--encoder",
+    "-e",
+    metavar="E",
+    help="A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone.",
+)
+precision_option = click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
+)
+mode_option = click.option("--mode", "-m", type=click.Choice(MODES), default="hybrid", show_default=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+
+
+def fusion_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose how hybrid search fuses its legs."""
+    options = (
+        click.option("--fusion", type=click.Choice(["weighted-sum", "rrf", "product"]), help="How to fuse the legs."),
+        click.option("--weights", metavar="LEG=W,...", help="Weights of the legs, e.g. bm25=0.3,sparse=0.2,dense=0.5."),
+        click.option(
+            "--normalisation", type=click.Choice(["none", "min-max", "max", "sum", "z-score"]), help="For weighted-sum."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def fusion_from(method: str | None, weights: str | None, normalisation: str | None) -> FusionConfig:
+    """Return the fusion that the options ask for; what they leave out keeps its default."""
+    from retriever.config import resolve
+    from retriever.fusion import FusionConfig
+
+    return resolve(FusionConfig, None, method=method, weights=_weights(weights), normalisation=normalisation)
+
+
+def _weights(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    try:
+        return {leg.strip(): float(weight) for leg, weight in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise UserError(f"weights {text!r} cannot be read; write them as bm25=0.3,sparse=0.2,dense=0.5") from None
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the whole numbers of "1,3,5"; raise UserError for anything else."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{text!r} cannot be read; write whole numbers as 1,3,5") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from retriever.corpus import open_corpus, survey
 from retriever.eval.datasets import load_dataset
 from retriever.eval.evaluator import DEFAULT_MEASURES, Evaluation, evaluate_run
+from retriever.eval.measures import parse_measures
 from retriever.eval.runs import separate_ties, write_run
 from retriever.indexing import build_index, interrupted
 from retriever.search import MODES, Retriever
@@ -50,6 +51,7 @@ def evaluate_dataset(
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
         raise UserError(f"mode {', '.join(unknown)!r} is unknown; choose among {', '.join(MODES)}")
+    parse_measures(measures)  # before the work, not after it
     data = load_dataset(dataset, split)
     if folder is None:
         digest = survey(open_corpus(dataset)).digest

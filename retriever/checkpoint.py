@@ -117,7 +117,8 @@ def load_model(folder: Path) -> RetrieverModel:
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: weights and config.json do not fit each other ({reason}); copy it again") from None
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, storage: str) -> Path:

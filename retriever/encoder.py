@@ -18,28 +18,31 @@ from scipy import sparse
 from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from retriever.types import FloatArray
 
 __all__ = ["MoEEncoder", "NoEncoder", "RuntimeConfig", "default_encoder_path", "folder_digest", "load_encoder"]
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
     """How to run the network.
 
-    precision: "auto" times a small product and takes bfloat16 where that is faster. tokens_per_batch: the budget of one
-    batch. window: texts sorted by length together; it bounds the memory held by token ids.
+    precision: "float32", "bfloat16", "int8" (bfloat16 with the sparse head in int8), or "auto", which times small
+    products and takes the fastest. tokens_per_batch: the budget of one batch, which bounds the memory of the network.
+    window: texts sorted by length together; it bounds the memory held by token ids.
     """
 
     precision: str = "auto"
-    tokens_per_batch: int = 8192
+    tokens_per_batch: int = 2048
     window: int = 4096
     device: str = "cpu"
 
@@ -47,6 +50,8 @@ class RuntimeConfig:
         """Refuse settings that cannot run."""
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        if self.precision == "int8" and self.device != "cpu":
+            raise UserError(f"precision 'int8' runs on the device 'cpu' alone, not on {self.device!r}; choose another")
         if self.tokens_per_batch < 1 or self.window < 1:
             raise UserError("tokens_per_batch and window must be at least 1")
 
@@ -128,6 +133,13 @@ class Tokens(NamedTuple):
     truncated: bool
 
 
+class Terms(NamedTuple):
+    """The positive terms of one text: ids int32, ascending, and weights float32."""
+
+    ids: NDArray[np.int32]
+    weights: FloatArray
+
+
 class MoEEncoder:
     """Runs an encoder folder; satisfies `Encoder`."""
 
@@ -155,9 +167,11 @@ class MoEEncoder:
                 f"{folder}: the tokenizer knows {size} terms but the weights {self.config.vocab_size}: "
                 "they are of another vocabulary; put the tokenizer that the weights were trained with beside them"
             )
-        self.precision = _fastest_precision() if self.runtime.precision == "auto" else self.runtime.precision
+        self.precision = (
+            _fastest_precision(self.runtime.device) if self.runtime.precision == "auto" else self.runtime.precision
+        )
         try:
-            self._model = model.set_precision(_dtype(self.precision)).to(self.runtime.device)
+            self._model = model.set_precision(self.precision).to(device=self.runtime.device)  # type: ignore[call-arg]
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
             reason = str(error).splitlines()[0]
             raise UserError(f"device {self.runtime.device!r} cannot be used ({reason}); use 'cpu'") from None
@@ -178,7 +192,7 @@ class MoEEncoder:
         """Encode window by window into arrays that are allocated once."""
         dense = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
         truncated = np.zeros(len(texts), dtype=np.bool_)
-        rows: list[tuple[FloatArray, FloatArray]] = [_NO_TERMS] * len(texts)
+        rows: list[Terms] = [_NO_TERMS] * len(texts)
         for start in range(0, len(texts), self.runtime.window):
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
@@ -200,8 +214,8 @@ class MoEEncoder:
             for ids in (encoding.ids for encoding in found)
         ]
 
-    def _run(self, token_ids: list[list[int]]) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
-        """Run one batch, sorted by length; return vectors (n, dim) and each text's (term ids, weights)."""
+    def _run(self, token_ids: list[list[int]]) -> tuple[FloatArray, list[Terms]]:
+        """Run one batch, sorted by length; return vectors (n, dim) and each text's terms."""
         import torch
 
         from retriever.model import Packed, pack
@@ -214,40 +228,42 @@ class MoEEncoder:
             return out.dense.cpu().numpy(), _top_terms(out.sparse.cpu(), self.config.max_terms)
 
 
-_NO_TERMS = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
+_NO_TERMS = Terms(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
 def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
     """Yield batches of text numbers, sorted by length, each within the token budget (or one text), without empty texts.
 
-    >>> list(batches([3, 0, 9, 3], 6))
+    >>> list(batches([3, 0, 99, 3], 40))
     [[0, 3], [2]]
     """
     batch: list[int] = []
     total = 0
     for i in sorted((i for i, length in enumerate(lengths) if length), key=lengths.__getitem__):
-        if batch and total + lengths[i] > tokens_per_batch:
+        cost = max(lengths[i], MIN_COST)
+        if batch and total + cost > tokens_per_batch:
             yield batch
             batch, total = [], 0
         batch.append(i)
-        total += lengths[i]
+        total += cost
     if batch:
         yield batch
 
 
-def _top_terms(weights: torch.Tensor, limit: int) -> list[tuple[FloatArray, FloatArray]]:
+def _top_terms(weights: torch.Tensor, limit: int) -> list[Terms]:
     """Return the ids (ascending) and weights of at most `limit` positive terms of each row (n, vocab)."""
+    found = np.nonzero(weights.numpy())
+    ends = np.cumsum(np.bincount(found[0], minlength=len(weights)))[:-1]
     rows = []
-    for row in weights:
-        ids = row.nonzero().flatten()
+    for row, ids in zip(weights.numpy(), np.split(found[1].astype(np.int32), ends), strict=True):
         if len(ids) > limit:
             # Equal weights at the cut are decided by the term id, so that the choice is the same everywhere.
-            ids = ids[row[ids].sort(descending=True, stable=True).indices[:limit]].sort().values
-        rows.append((ids.numpy().astype(np.int32), row[ids].numpy()))
+            ids = np.sort(ids[np.argsort(-row[ids], kind="stable")[:limit]])
+        rows.append(Terms(ids, row[ids]))
     return rows
 
 
-def _to_csr(rows: list[tuple[FloatArray, FloatArray]], vocab_size: int) -> sparse.csr_matrix:
+def _to_csr(rows: list[Terms], vocab_size: int) -> sparse.csr_matrix:
     """Return float32 (n, vocab) of each row's ids and weights."""
     indptr = np.cumsum([0, *(len(ids) for ids, _ in rows)])
     ids = np.concatenate([ids for ids, _ in rows]) if rows else _NO_TERMS[0]
@@ -263,24 +279,23 @@ def _frame(tokenizer: Tokenizer) -> tuple[int, int]:
     return ids[0], ids[1]
 
 
-def _dtype(precision: str) -> torch.dtype:
+def _fastest_precision(device: str) -> str:
+    """Time one product of a feed-forward layer's size in each precision (about 30 ms)."""
     import torch
 
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-
-
-def _fastest_precision() -> str:
-    """Time one product of a feed-forward layer's size in both precisions (about 20 ms)."""
-    import torch
-
-    def seconds(dtype: torch.dtype) -> float:
+    def seconds(dtype: torch.dtype, multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
         x, weight = torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
         best = float("inf")
         for _ in range(5):
             start = time.perf_counter()
-            torch.nn.functional.linear(x, weight)
+            multiply(x, weight.t())
             best = min(best, time.perf_counter() - start)
         return best
 
-    # bfloat16 rounds more: it has to be clearly faster to be chosen.
-    return "bfloat16" if seconds(torch.bfloat16) * 1.2 < seconds(torch.float32) else "float32"
+    if device != "cpu":
+        return "float32"
+    # Fewer bits round more: they have to be clearly faster to be chosen.
+    bfloat16 = seconds(torch.bfloat16, torch.mm) * 1.2
+    if bfloat16 > seconds(torch.float32, torch.mm):
+        return "float32"
+    return "int8" if seconds(torch.int8, torch._int_mm) * 1.2 < bfloat16 / 1.2 else "bfloat16"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from retriever.checkpoint import read_weights
+from retriever.checkpoint import quantise_rows, read_weights
 from retriever.moe import ExpertShape, MoELayer, Routing, linear
 
 if TYPE_CHECKING:
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pack"]
 
-HEAD_CELLS = 4_194_304  # logits held at once by the sparse head: its memory does not depend on the batch
+# Logits that the sparse head holds at once, tokens times terms: they stay in the cache and do not grow with the batch.
+HEAD_TOKENS = 1024
+HEAD_TERMS = 1024
 
 
 @strict
-class RetrieverConfig(PreTrainedConfig):
+class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """Sizes of the trunk (names as in BertConfig), its experts and its heads.
 
     moe_layers: indices of the layers whose feed-forward part is a MoE. num_experts and experts_per_token count experts
@@ -102,7 +104,7 @@ class Group(NamedTuple):
     """Texts of one length, which stand together in a packed batch."""
 
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls
     length: int
 
     @property
@@ -215,35 +217,57 @@ class SparseHead(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.scale = nn.Parameter(torch.ones(config.vocab_size))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.decoder: tuple[Tensor, Tensor] | None = None  # int8 rows of the word embeddings and their scales
         self.register_buffer("allowed", torch.ones(config.vocab_size, dtype=torch.bool))
 
     def forward(self, hidden: Tensor, groups: Sequence[Group], word_embeddings: Tensor) -> Tensor:
         """Return float32 (n_texts, vocab) weights of hidden states (n_tokens, hidden)."""
         h = self.norm(hidden + linear(hidden, self.transform.weight, self.transform.bias))
-        parts = [_max_logits(h, chunk, word_embeddings) for group in groups for chunk in _chunks(group)]
-        weights = torch.cat(parts).float() * self.scale.float() + self.bias.float()
-        return torch.log1p(torch.relu(weights)) * self.allowed
+        parts = [self._weights(h, chunk, word_embeddings) for group in groups for chunk in _chunks(group)]
+        return torch.cat(parts)
+
+    def _weights(self, h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:
+        """Return float32 (count, vocab) weights of the texts of `group`."""
+        if self.decoder is None:
+            logits = _max_logits(h, group, word_embeddings)
+        else:
+            logits = _max_logits_int8(h, group, *self.decoder)
+        return torch.log1p(torch.relu(logits * self.scale.float() + self.bias.float())) * self.allowed
 
 
 def _chunks(group: Group) -> Iterator[Group]:
-    """Cut a group into whole texts of at most 8192 tokens together."""
-    step = max(1, 8192 // group.length)
+    """Cut a group into whole texts of at most HEAD_TOKENS tokens together."""
+    step = max(1, HEAD_TOKENS // group.length)
     for first in range(0, group.count, step):
         yield Group(group.start + first * group.length, min(step, group.count - first), group.length)
 
 
 def _max_logits(h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:
-    """Return (count, vocab): for each text and term the largest logit over the tokens, a block of terms at a time."""
+    """Return float32 (count, vocab): for each text and term the largest logit over the tokens."""
     tokens = h[group.start : group.stop]
-    block = max(256, HEAD_CELLS // max(tokens.shape[0], 1))
     parts = [
         linear(tokens, terms).view(group.count, group.length, -1).amax(1)  # (count, block)
-        for terms in word_embeddings.split(block)
+        for terms in torch.split(word_embeddings, HEAD_TERMS)
     ]
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1).float()
 
 
-class RetrieverModel(PreTrainedModel):
+def _max_logits_int8(h: Tensor, group: Group, terms: Tensor, scale: Tensor) -> Tensor:
+    """Return float32 (count, vocab) as `_max_logits`, from int8 `terms` (vocab, hidden) with `scale` (vocab,).
+
+    A text has one step for all its tokens, so that the max can be taken over exact integers.
+    """
+    tokens = h[group.start : group.stop].float().view(group.count, -1)
+    step = tokens.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127  # (count, 1)
+    tokens = (tokens / step).round().to(torch.int8).view(-1, terms.shape[1])
+    parts = [
+        torch._int_mm(tokens, block.t()).view(group.count, group.length, -1).amax(1)  # (count, block)
+        for block in torch.split(terms, HEAD_TERMS)
+    ]
+    return torch.cat(parts, dim=1) * step * scale
+
+
+class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """The encoder network; `AutoModel.from_pretrained` loads it once `retriever.model` is imported."""
 
     config_class = RetrieverConfig
@@ -256,7 +280,7 @@ class RetrieverModel(PreTrainedModel):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.sparse_head = SparseHead(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -304,10 +328,16 @@ class RetrieverModel(PreTrainedModel):
         pooled = [view[:, 0] if self.config.pooling == "cls" else view.mean(1) for view in views]
         return F.normalize(torch.cat(pooled), dim=-1)
 
-    def set_precision(self, dtype: torch.dtype) -> RetrieverModel:
-        """Cast the weights to `dtype`, except the routers, which decide in float32."""
+    def set_precision(self, precision: str) -> RetrieverModel:
+        """Cast the weights for inference, except the routers, which decide in float32.
+
+        "float32"; "bfloat16"; "int8": as "bfloat16", with the products of the sparse head, half of all, in int8.
+        """
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        if precision == "int8":
+            self.sparse_head.decoder = quantise_rows(self.embeddings.word.weight.detach().float())
         routers = {name: value.data.float() for name, value in self.named_parameters() if name.endswith(".router")}
-        self.to(dtype)
+        self.to(dtype=dtype)  # type: ignore[call-arg]  # transformers wraps `to` without a type
         for name, value in self.named_parameters():
             if name in routers:
                 value.data = routers[name]
@@ -317,7 +347,7 @@ class RetrieverModel(PreTrainedModel):
     def from_pretrained(cls, folder: str | Path | None, *args: Any, **kwargs: Any) -> RetrieverModel:  # type: ignore[override]
         """Load an encoder folder; compactly stored weights are restored to float32 on the way."""
         state = read_weights(folder) if folder is not None else None
-        if state is None:
+        if folder is None or state is None:
             return super().from_pretrained(folder, *args, **kwargs)
         config = kwargs.pop("config", None) or RetrieverConfig.from_pretrained(folder)
         return super().from_pretrained(None, *args, config=config, state_dict=state, **kwargs)

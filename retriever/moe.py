@@ -16,6 +16,9 @@ from torch import Tensor, nn
 __all__ = ["ExpertShape", "MoELayer", "Routing", "linear", "load_balancing_loss", "router_z_loss"]
 
 MIN_ROWS = 16  # float32 products of fewer rows take another kernel, whose sums differ in the last bit
+# oneDNN compiles and keeps a kernel (about 0.6 MB) for each shape of a bfloat16 product: left alone, gigabytes of them.
+BLOCK_ROWS = 512
+BLOCK_STEP = 32
 
 
 class Routing(NamedTuple):
@@ -51,9 +54,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     inputs to MIN_ROWS rows keeps a text's embedding equal to the last bit whether it is encoded alone or in a batch.
     """
     n = x.shape[0]
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
+        return _linear_in_blocks(x, weight, bias)
     if n >= MIN_ROWS:
         return F.linear(x, weight, bias)
     return F.linear(F.pad(x, (0, 0, 0, MIN_ROWS - n)), weight, bias)[:n]
+
+
+def _linear_in_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply blocks of BLOCK_ROWS rows, the last padded to a multiple of BLOCK_STEP: few shapes, bounded memory."""
+    n = x.shape[0]
+    padded = n + -n % BLOCK_STEP
+    if padded > n:
+        x = F.pad(x, (0, 0, 0, padded - n))
+    out = x.new_empty(padded, weight.shape[0])
+    for start in range(0, padded, BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        if bias is None:
+            torch.mm(x[rows], weight.t(), out=out[rows])
+        else:
+            torch.addmm(bias, x[rows], weight.t(), out=out[rows])
+    return out[:n]
 
 
 class MoELayer(nn.Module):
@@ -113,7 +134,7 @@ class MoELayer(nn.Module):
         rows = x[order // self.shape.active]  # (n * active, hidden), grouped by expert
         counts = torch.bincount(flat_ids, minlength=self.shape.routed).tolist()
         parts = [rows[:0]]  # something to join where there are no tokens
-        for expert, part in enumerate(rows.split(counts)):
+        for expert, part in enumerate(torch.split(rows, counts)):
             if part.shape[0]:
                 inner = self.activation(linear(part, self.up_proj[expert], self.up_bias[expert]))
                 parts.append(linear(inner, self.down_proj[expert], self.down_bias[expert]))

@@ -122,7 +122,6 @@ def upcycle(
             hidden_act=shape.hidden_act,
             max_position_embeddings=shape.max_position_embeddings,
             layer_norm_eps=shape.layer_norm_eps,
-            pad_token_id=shape.pad_token_id,
             moe_layers=list(moe_layers),
             num_experts=config.num_experts,
             experts_per_token=config.experts_per_token,
@@ -130,21 +129,24 @@ def upcycle(
             shared_experts=config.shared_experts,
             routed_scale=float(config.granularity),
             sparse_layers=[layer % (layers + 1) for layer in sparse_layers],
-            **{"max_length": shape.max_position_embeddings, **(settings or {})},
+            **{"pad_token_id": shape.pad_token_id, "max_length": shape.max_position_embeddings, **(settings or {})},
         )
     )
     generator = torch.Generator().manual_seed(config.seed)
     with torch.no_grad():
         _copy_trunk(parent, model)
-        for index, layer in enumerate(model.layers):
-            up, down = parent.encoder.layer[index].intermediate.dense, parent.encoder.layer[index].output.dense
+        layer: Any  # torch types the members of a list of modules as Tensor or Module
+        block: Any
+        for block, layer in zip(parent.encoder.layer, model.layers, strict=True):
+            up, down = block.intermediate.dense, block.output.dense
             if isinstance(layer.feed_forward, MoELayer):
                 _fill_experts(layer.feed_forward, up, down, config, generator)
             else:
                 layer.feed_forward.up.load_state_dict(up.state_dict())
                 layer.feed_forward.down.load_state_dict(down.state_dict())
         _start_sparse_head(model, tokenizer, config)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _copy_trunk(parent: BertModel, model: RetrieverModel) -> None:
@@ -153,6 +155,8 @@ def _copy_trunk(parent: BertModel, model: RetrieverModel) -> None:
     target.word.weight.copy_(source.word_embeddings.weight)
     target.position.weight.copy_(source.position_embeddings.weight + source.token_type_embeddings.weight[0])
     target.norm.load_state_dict(source.LayerNorm.state_dict())
+    old: Any
+    new: Any
     for old, new in zip(parent.encoder.layer, model.layers, strict=True):
         heads = (old.attention.self.query, old.attention.self.key, old.attention.self.value)
         new.attention.qkv.weight.copy_(torch.cat([part.weight for part in heads]))

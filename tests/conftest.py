@@ -56,7 +56,8 @@ def tiny_parent(tiny_texts: list[str]) -> Parent:
         max_position_embeddings=64,
     )
     generator = torch.Generator().manual_seed(1)
-    model = BertModel(config).eval()
+    model = BertModel(config)
+    model.train(False)
     with torch.no_grad():
         for name, value in model.named_parameters():
             noise = torch.randn(value.shape, generator=generator) * 0.3

@@ -67,7 +67,8 @@ def test_auto_model_loads_a_saved_encoder(
     model: RetrieverModel, tiny_parent: Parent, tmp_path: Path, storage: str
 ) -> None:
     folder = save_encoder(model, tiny_parent.tokenizer, tmp_path / "new" / "encoder", storage)
-    loaded = AutoModel.from_pretrained(folder).eval()
+    loaded = AutoModel.from_pretrained(folder)
+    loaded.train(False)
     assert isinstance(loaded, RetrieverModel)
     assert isinstance(AutoConfig.from_pretrained(folder), RetrieverConfig)
     stored = read_weights(folder)

@@ -53,7 +53,9 @@ def test_dense_view_is_berts_pooled_output(model: RetrieverModel, tiny_parent: P
     order = sorted(range(len(TEXTS)), key=lambda i: len(TEXTS[i]))
     with torch.inference_mode():
         from_padded = model(*padded(TEXTS)).dense
-        from_packed = model.encode(pack([TEXTS[i] for i in order])).dense[torch.tensor(order).argsort()]
+        from_packed = model.encode(pack([TEXTS[i] for i in order])).dense
+        assert from_packed is not None
+        from_packed = from_packed[torch.tensor(order).argsort()]
     model.config.pooling = "mean"
     last = [states[-1] for states in parent_states(tiny_parent)]
     expected = torch.stack([state[0] if pooling == "cls" else state.mean(0) for state in last])
@@ -66,6 +68,7 @@ def test_sparse_view_is_its_definition(model: RetrieverModel, tiny_parent: Paren
     head = model.sparse_head
     with torch.inference_mode():
         found = model(*padded(TEXTS)).sparse
+        assert found is not None
         for row, states in zip(found, parent_states(tiny_parent), strict=True):
             hidden = torch.stack([states[i] for i in model.config.sparse_layers]).mean(0)
             h = head.norm(hidden + head.transform(hidden)).double()
@@ -88,14 +91,15 @@ def test_special_and_unused_terms_are_not_allowed(model: RetrieverModel, tiny_pa
     assert refused == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]"]
 
 
-@pytest.mark.parametrize("cells", [1, 1000, 5000])
+@pytest.mark.parametrize(("tokens", "terms"), [(1, 1000), (10, 16), (1000, 150)])
 def test_sparse_view_does_not_depend_on_the_blocks(
-    model: RetrieverModel, monkeypatch: pytest.MonkeyPatch, cells: int
+    model: RetrieverModel, monkeypatch: pytest.MonkeyPatch, tokens: int, terms: int
 ) -> None:
     texts = sorted(TEXTS * 5, key=len)
     with torch.inference_mode():
         whole = model.encode(pack(texts)).sparse
-        monkeypatch.setattr(retriever.model, "HEAD_CELLS", cells)
+        monkeypatch.setattr(retriever.model, "HEAD_TOKENS", tokens)
+        monkeypatch.setattr(retriever.model, "HEAD_TERMS", terms)
         torch.testing.assert_close(model.encode(pack(texts)).sparse, whole, rtol=0, atol=1e-6)
 
 
@@ -124,7 +128,7 @@ def test_both_views_train(model: RetrieverModel) -> None:
 
 
 def test_routers_stay_in_float32(tiny_parent: Parent) -> None:
-    model = upcycle(tiny_parent.model, tiny_parent.tokenizer, UpcycleConfig()).set_precision(torch.bfloat16)
+    model = upcycle(tiny_parent.model, tiny_parent.tokenizer, UpcycleConfig()).set_precision("bfloat16")
     kinds = {name.rsplit(".", 1)[-1]: value.dtype for name, value in model.named_parameters()}
     assert kinds["router"] == torch.float32
     assert kinds["up_proj"] == kinds["weight"] == torch.bfloat16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -55,14 +56,13 @@ def assert_equal_to_naive(layer: MoELayer, x: Tensor) -> None:
     y, exact = layer(x)[0], naive(oracle, exact_x)
     torch.testing.assert_close(y.double(), exact, rtol=1e-4, atol=1e-4)
     seed = torch.randn(y.shape, generator=torch.Generator().manual_seed(9))
-    (y * seed).sum().backward()
-    (exact * seed.double()).sum().backward()
+    torch.autograd.backward([(y * seed).sum(), (exact * seed.double()).sum()])
     assert x.grad is not None and exact_x.grad is not None
     torch.testing.assert_close(x.grad.double(), exact_x.grad, rtol=1e-4, atol=1e-3)
     for (name, value), expected in zip(layer.named_parameters(), oracle.parameters(), strict=True):
         gradient = torch.zeros_like(value) if value.grad is None else value.grad
         wanted = torch.zeros_like(expected) if expected.grad is None else expected.grad
-        torch.testing.assert_close(gradient.double(), wanted, rtol=1e-4, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(gradient.double(), wanted, rtol=1e-4, atol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 50])
@@ -101,7 +101,7 @@ def test_experts_without_tokens_have_zero_gradients() -> None:
     x = torch.rand(20, HIDDEN, generator=torch.Generator().manual_seed(2)) + 0.1
     y, routing = layer(x)
     assert set(routing.expert_ids.flatten().tolist()) == {0}
-    y.sum().backward()
+    torch.autograd.backward(y.sum())
     assert layer.up_proj.grad is not None
     assert layer.up_proj.grad[0].abs().max() > 0
     assert layer.up_proj.grad[1:].abs().max() == 0
@@ -161,7 +161,7 @@ def test_router_z_loss_by_hand() -> None:
 
 
 @pytest.mark.parametrize("loss", [load_balancing_loss, router_z_loss])
-def test_losses_leave_padding_out(loss) -> None:  # noqa: ANN001
+def test_losses_leave_padding_out(loss: Callable[[Routing], Tensor]) -> None:
     real = make_routing([[0.5, -1.0], [2.0, 0.0]], [[0], [0]], [True, True])
     padded = make_routing([[0.5, -1.0], [9.0, -9.0], [2.0, 0.0]], [[0], [1], [0]], [True, False, True])
     assert loss(padded).item() == pytest.approx(loss(real).item())
@@ -177,6 +177,6 @@ def test_the_mask_reaches_the_routing() -> None:
 def test_losses_reach_the_router() -> None:
     layer = make_layer(4, 0, 2)
     routing = layer(torch.randn(30, HIDDEN, generator=torch.Generator().manual_seed(2)))[1]
-    (load_balancing_loss(routing) + router_z_loss(routing)).backward()
+    torch.autograd.backward(load_balancing_loss(routing) + router_z_loss(routing))
     assert layer.router.grad is not None and layer.router.grad.abs().max() > 0
     assert layer.up_proj.grad is None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from retriever.model import RetrieverModel, pack
+from retriever.moe import MoELayer
 from retriever.types import UserError
 from retriever.upcycle import UpcycleConfig, upcycle, upcycle_checkpoint
 
@@ -61,6 +62,13 @@ def test_every_second_layer_is_the_default(tiny_parent: Parent) -> None:
     assert list(upcycle(tiny_parent.model, tiny_parent.tokenizer, UpcycleConfig()).config.moe_layers) == [1]
 
 
+def moe_layer(model: RetrieverModel) -> MoELayer:
+    """Return the last layer's experts."""
+    layer: Any = model.layers[-1]
+    assert isinstance(layer.feed_forward, MoELayer)
+    return layer.feed_forward
+
+
 @pytest.mark.parametrize("fraction", [0.5, 1.0])
 def test_reinitialised_neurons_change_the_function(tiny_parent: Parent, fraction: float) -> None:
     model = upcycle(tiny_parent.model, tiny_parent.tokenizer, UpcycleConfig(reinit_fraction=fraction))
@@ -68,15 +76,16 @@ def test_reinitialised_neurons_change_the_function(tiny_parent: Parent, fraction
     assert difference > 1e-3
     # The share of neurons that still stands in its place in every expert.
     inner = model.config.expert_shape.intermediate
-    original = tiny_parent.model.encoder.layer[1].intermediate.dense.weight.view(2, inner, -1).repeat(4, 1, 1)
-    kept = (model.layers[1].feed_forward.up_proj == original).all(-1).float().mean(1)
+    parent_layer: Any = tiny_parent.model.encoder.layer[1]
+    original = parent_layer.intermediate.dense.weight.view(2, inner, -1).repeat(4, 1, 1)
+    kept = (moe_layer(model).up_proj == original).all(-1).float().mean(1)
     assert kept.tolist() == [pytest.approx(1 - fraction)] * 8
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_parent: Parent) -> None:
     def weights(seed: int) -> Tensor:
         config = UpcycleConfig(seed=seed, reinit_fraction=0.5)
-        layer = upcycle(tiny_parent.model, tiny_parent.tokenizer, config).layers[1].feed_forward
+        layer = moe_layer(upcycle(tiny_parent.model, tiny_parent.tokenizer, config))
         return torch.cat([layer.router.flatten(), layer.up_proj.flatten()]).detach()
 
     assert torch.equal(weights(3), weights(3))
@@ -112,7 +121,7 @@ def test_impossible_settings_are_refused(tiny_parent: Parent, values: dict[str, 
 def test_other_architectures_are_refused(tiny_parent: Parent, tmp_path: Path) -> None:
     from transformers import DistilBertConfig, DistilBertModel
 
-    other = DistilBertModel(DistilBertConfig(vocab_size=200, dim=32, n_layers=1, n_heads=2, hidden_dim=64))
+    other: Any = DistilBertModel(DistilBertConfig(vocab_size=200, dim=32, n_layers=1, n_heads=2, hidden_dim=64))
     with pytest.raises(UserError, match="the base is a 'distilbert' model"):
         upcycle(other, tiny_parent.tokenizer, UpcycleConfig())
     other.save_pretrained(tmp_path)

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["DEMO_QUERIES", "python_documentation"]
 
 DEMO_QUERIES = (
-    "parse command line arguments",
-    "how do I stop a program after some seconds",
-    "remove accents from text",
-    "run many downloads at the same time",
+    "count how often each word occurs",
+    "temporary folder that is deleted afterwards",
+    "read a table with comma separated values",
     "heapq.merge",
 )
 
@@ -37,7 +36,7 @@ LEFT_OUT = {
     "turtledemo",
 }
 SHORTEST = 60
-LARGEST_MODULE = 30
+LARGEST_MODULE = 12
 """Documented names taken from one module: a sample of all modules tells more than all of a few large ones."""
 
 

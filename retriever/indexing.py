@@ -36,7 +36,7 @@ class IndexingConfig:
     on_duplicate: str = "error"
     on_bad: str = "error"
     dense_type: str = "auto"
-    batch: int = 512
+    batch: int = 256
     commit_every_documents: int = 20_000
     commit_every_seconds: float = 120.0
     k1: float = 0.9

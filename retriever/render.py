@@ -72,7 +72,8 @@ def side_by_side(columns: Mapping[str, Sequence[str]], width: int | None = None)
 
 
 def _fit(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    """Cut a long text at its front: the end of a dotted name or a path says more."""
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -31,6 +31,9 @@ __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pa
 # Logits that the sparse head holds at once, tokens times terms: they stay in the cache and do not grow with the batch.
 HEAD_TOKENS = 1024
 HEAD_TERMS = 1024
+# From this length on, plain products of one text, whose scores stay in the cache, take 0.6 of the time of torch's fused
+# attention, which has no bfloat16 products on the CPU.
+LONG_TEXT = 64
 
 
 @strict
@@ -164,9 +167,21 @@ class Attention(nn.Module):
         for group in groups:
             part = qkv[group.start : group.stop].view(group.count, group.length, 3, self.heads, -1)
             query, key, value = part.permute(2, 0, 3, 1, 4)  # each (count, heads, length, head_size)
-            mixed = F.scaled_dot_product_attention(query, key, value)
+            mixed = _attend(query, key, value)
             parts.append(mixed.transpose(1, 2).reshape(group.count * group.length, -1))
         return linear(torch.cat(parts), self.out.weight, self.out.bias)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return softmax(query key^T / sqrt(head_size)) value; all are (count, heads, length, head_size)."""
+    slow = query.dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[2] >= LONG_TEXT
+    if not slow or torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value)
+    query = query * query.shape[-1] ** -0.5
+    mixed = torch.empty_like(query)
+    for text in range(query.shape[0]):
+        mixed[text] = (query[text] @ key[text].transpose(-1, -2)).softmax(-1) @ value[text]
+    return mixed
 
 
 class FeedForward(nn.Module):

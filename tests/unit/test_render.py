@@ -87,7 +87,7 @@ def test_hit_json_reads_back() -> None:
 
 def test_side_by_side() -> None:
     columns = {"hybrid": ["abs", "a.very.long.name"], "bm25": [], "dense": ["x"]}
-    assert side_by_side(columns, 30).split("\n") == ["hybrid    bm25      dense", "abs                 x", "a.very.l…"]
+    assert side_by_side(columns, 30).split("\n") == ["hybrid    bm25      dense", "abs                 x", "…ong.name"]
     assert side_by_side({}) == ""
     assert all(len(line) <= 6 * 3 for line in side_by_side(columns, 1).split("\n"))
     assert max(map(len, side_by_side(columns).split("\n"))) <= 80

@@ -61,7 +61,8 @@ def separate_ties(ranking: Ranking) -> Ranking:
     """
     separate = []
     last = math.inf
-    for hit, score in zip(ranking, np.float32([hit.score for hit in ranking]).tolist(), strict=True):
+    scores = np.array([hit.score for hit in ranking], dtype=np.float32)
+    for hit, score in zip(ranking, scores.tolist(), strict=True):
         last = score if score < last else float(np.nextafter(np.float32(last), np.float32(-math.inf)))
         separate.append(ScoredDoc(hit.doc_id, last))
     return separate

@@ -211,7 +211,7 @@ def _start_sparse_head(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase
     head = model.sparse_head
     head.transform.weight.zero_()
     head.transform.bias.zero_()
-    vocabulary = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), model.config.vocab_size))))
+    vocabulary = [str(tokenizer.convert_ids_to_tokens(i)) for i in range(min(len(tokenizer), model.config.vocab_size))]
     head.scale.fill_(config.logit_scale)
     head.scale[: len(vocabulary)] *= term_prior(vocabulary)
     head.bias.fill_(-config.logit_bias)

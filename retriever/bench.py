@@ -138,7 +138,7 @@ def bench_encode(
 
         peer = SentenceTransformer(parent)
         systems["sentence-transformers, dense"] = lambda: peer.encode(texts, show_progress_bar=False)
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "bfloat16", "int8"):
         ours = load_encoder(encoder, RuntimeConfig(precision=precision))
         systems[f"retriever, dense and sparse, {precision}"] = lambda ours=ours: ours.encode_documents(texts)  # type: ignore[misc]
     seconds: dict[str, list[float]] = {name: [] for name in systems}

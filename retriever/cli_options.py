@@ -51,7 +51,7 @@ encoder_option = click.option(
     help="A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone.",
 )
 precision_option = click.option(
-    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16", "int8"]), default="auto", show_default=True
 )
 mode_option = click.option("--mode", "-m", type=click.Choice(MODES), default="hybrid", show_default=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")

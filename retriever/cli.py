@@ -58,16 +58,18 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
     """
     from retriever.demo import DEMO_QUERIES, python_documentation
     from retriever.encoder import load_encoder
-    from retriever.indexing import build_index
+    from retriever.indexing import build_index, interrupted
     from retriever.render import side_by_side
     from retriever.search import Retriever
 
-    if (folder / "index.json").exists():
-        click.echo(f"{folder} is there already and is searched as it is.")
+    begun = (folder / "index.json").exists()
+    if begun and not interrupted(folder):
+        click.echo(f"{folder} is there already and is searched as it is.", err=True)
     else:
-        click.echo("Indexing the documentation of the running Python (its docstrings; nothing is downloaded) ...")
-        report = build_index(python_documentation(), folder, load_encoder(encoder or "default"), progress=not quiet)
-        click.echo(f"{report.documents} documents in {folder}, {report.seconds:.0f} s.")
+        click.echo("Indexing the documentation of the running Python: its docstrings, nothing is downloaded.", err=True)
+        coder = load_encoder(encoder or "default")
+        report = build_index(python_documentation(), folder, coder, resume=begun, progress=not quiet)
+        click.echo(f"{report.documents} documents in {folder}, {report.seconds:.0f} s.", err=True)
     with Retriever.open(folder, encoder) as retriever:
         modes = ("hybrid", *retriever.legs)
         for query in DEMO_QUERIES:

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
+INTERRUPTION = {"index": "interrupted; what was committed is kept, and the same command with --resume goes on"}
 MODES = ("hybrid", "bm25", "sparse", "dense")
 
 
@@ -40,7 +41,7 @@ class Cli(click.Group):
         except UserError as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
-            click.echo("interrupted; what was committed is kept (`retriever index ... --resume` goes on)", err=True)
+            click.echo(INTERRUPTION.get(ctx.invoked_subcommand or "", "interrupted"), err=True)
             ctx.exit(INTERRUPTED)
 
 

@@ -47,7 +47,7 @@ class IndexingConfig:
         """Refuse what cannot be done before anything is read."""
         if self.dense_type not in DENSE_TYPES:
             raise UserError(f"dense type {self.dense_type!r} is unknown; choose one of {', '.join(DENSE_TYPES)}")
-        if self.batch < 1 or self.commit_every_documents < 1 or self.commit_every_seconds <= 0:
+        if self.batch < 1 or self.commit_every_documents < 1 or not self.commit_every_seconds > 0:
             raise UserError("batch, commit_every_documents and commit_every_seconds must be above 0")
 
 

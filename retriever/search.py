@@ -167,7 +167,13 @@ class Retriever:
         if mode not in MODES:
             raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
         if mode == "hybrid":
-            return tuple(leg for leg in self.legs if self.fusion.weights.get(leg, 0) > 0) or self.legs
+            legs = tuple(leg for leg in self.legs if self.fusion.weights.get(leg, 0) > 0)
+            if not legs:
+                raise UserError(
+                    f"the fusion weighs {', '.join(self.fusion.weights)}, the index has {', '.join(self.legs)}; "
+                    "give one of these a weight above 0"
+                )
+            return legs
         if mode not in self.legs:
             raise UserError(
                 f"{self.reader.path}: the index has no {mode} leg, its encoder is {self.reader.settings.encoder.name}; "

@@ -14,6 +14,9 @@ import pytest
 if TYPE_CHECKING:
     from transformers import BertModel, BertTokenizer
 
+# Set before torch is imported, as the command line does: threads that spin while they wait starve each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 TINY = Path(__file__).parent / "data" / "tiny"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 

@@ -7,7 +7,6 @@ batch costs what its tokens cost, and a text's result does not depend on its nei
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +17,7 @@ from scipy import sparse
 from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -36,8 +35,8 @@ MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes 
 class RuntimeConfig:
     """How to run the network.
 
-    precision: "float32", "bfloat16", "int8" (bfloat16 with the sparse head in int8), or "auto", which times small
-    products and takes the fastest. tokens_per_batch: the budget of one batch, which bounds the memory of the network.
+    precision: "float32", "bfloat16", "int8" (bfloat16 with the sparse head in int8), or "auto": the fastest that the
+    processor has instructions for. tokens_per_batch: the budget of one batch, which bounds the memory of the network.
     window: texts sorted by length together; it bounds the memory held by token ids.
     """
 
@@ -280,22 +279,15 @@ def _frame(tokenizer: Tokenizer) -> tuple[int, int]:
 
 
 def _fastest_precision(device: str) -> str:
-    """Time one product of a feed-forward layer's size in each precision (about 30 ms)."""
+    """Return the fastest precision that the processor has instructions for.
+
+    What it has is asked, not timed: on a busy machine a timing would answer differently from one run to the next, and
+    an index and its queries would then be encoded in different precisions.
+    """
     import torch
 
-    def seconds(dtype: torch.dtype, multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
-        x, weight = torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
-        best = float("inf")
-        for _ in range(5):
-            start = time.perf_counter()
-            multiply(x, weight.t())
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    if device != "cpu":
+    found = torch.cpu.get_capabilities()
+    native_bfloat16 = found.get("avx512_bf16") or found.get("amx_bf16")
+    if device != "cpu" or not native_bfloat16:
         return "float32"
-    # Fewer bits round more: they have to be clearly faster to be chosen.
-    bfloat16 = seconds(torch.bfloat16, torch.mm) * 1.2
-    if bfloat16 > seconds(torch.float32, torch.mm):
-        return "float32"
-    return "int8" if seconds(torch.int8, torch._int_mm) * 1.2 < bfloat16 / 1.2 else "bfloat16"
+    return "int8" if found.get("avx512_vnni") or found.get("amx_int8") else "bfloat16"

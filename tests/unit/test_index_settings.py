@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from retriever.config import resolve
 from retriever.index.lock import WriteLock
 from retriever.index.settings import IndexSettings, read_settings, write_settings
 from retriever.types import EncoderIdentity, UserError
@@ -73,11 +72,6 @@ def test_missing_and_foreign_folder(tmp_path: Path) -> None:
 def test_values_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError):
         dataclasses.replace(SETTINGS, **wrong)  # type: ignore[arg-type]
-
-
-def test_default_configuration_holds_the_defaults() -> None:
-    encoder = SETTINGS.encoder
-    assert resolve(IndexSettings, ROOT / "configs/index/default.yaml", encoder=encoder) == IndexSettings(encoder)
 
 
 def test_second_writer_is_told_the_pid(tmp_path: Path) -> None:

@@ -135,8 +135,8 @@ def _pyserini() -> Finding:
 def _torch() -> Finding:
     name, needed, fix = (
         "torch",
-        "torch 2.9 or newer; a GPU is not needed",
-        "run: pip install 'torch>=2.9' (with PyTorch's index of CPU builds, to do without CUDA libraries)",
+        "torch 2.13 or newer; a GPU is not needed",
+        "run: pip install 'torch>=2.13' (with PyTorch's index of CPU builds, to do without CUDA libraries)",
     )
     torch = _import("torch")
     if isinstance(torch, str):
@@ -145,7 +145,7 @@ def _torch() -> Finding:
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads,"
         f" {torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'no CUDA'}"
     )
-    if _numbers(torch.__version__) < (2, 9):
+    if _numbers(torch.__version__) < (2, 13):
         return Finding(name, "problem", found, needed, fix)
     return Finding(name, "ok", found, needed)
 

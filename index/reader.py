@@ -12,7 +12,7 @@ import numpy as np
 
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
-from retriever.index.jvm import LuceneReader
+from retriever.index.lucene_reader import LuceneReader
 from retriever.index.quantise import impact_query
 from retriever.index.rows import SEARCHABLE, RowReader, read_flags
 from retriever.index.settings import IndexSettings, read_settings

@@ -14,8 +14,9 @@ import numpy as np
 from retriever.index import dense
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.files import disk_errors
-from retriever.index.jvm import LONGEST_TERM, LuceneDocument, LuceneWriter, read_user_data, start_jvm
+from retriever.index.jvm import read_user_data, start_jvm
 from retriever.index.lock import WriteLock
+from retriever.index.lucene_writer import LONGEST_TERM, LuceneDocument, LuceneWriter
 from retriever.index.quantise import impact_strings, quantise
 from retriever.index.rows import ALIVE, EMPTY, SEARCHABLE, TRUNCATED, RowReader, RowWriter, read_flags, write_flags
 from retriever.index.settings import IndexSettings, read_settings, write_settings

@@ -316,7 +316,7 @@ def test_threads_see_the_same(tmp_path: Path) -> None:
             thread.join()
         from retriever.index import jvm
 
-        assert jvm._java("java.lang.Thread").activeCount() < 10
+        assert jvm.java("java.lang.Thread").activeCount() < 10
 
 
 def test_reading_while_writing(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""Reading Lucene: one commit, its two text legs, what it stores."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retriever.index.jvm import (
+    as_type,
+    bm25_similarity,
+    damaged,
+    english_analyzer,
+    java,
+    lucene,
+    one_at_a_time,
+    open_directory,
+    start_jvm,
+    to_dict,
+    well_formed,
+)
+from retriever.types import Ranking, ScoredDoc
+
+__all__ = ["LuceneReader"]
+
+
+class _Leg(NamedTuple):
+    """A searcher with its similarity, and the lock that all searchers of its Python class share."""
+
+    searcher: Any
+    lock: threading.Lock
+
+
+_leg_locks = {"bm25": threading.Lock(), "impact": threading.Lock()}
+
+
+def _leg(index: Any, similarity: Any, name: str) -> _Leg:
+    from jnius import autoclass
+
+    # The option has no use here but to give the second leg another Python class for the same Java class.
+    kind = autoclass("org.apache.lucene.search.IndexSearcher", include_protected=name == "impact")
+    lucene("search.TopFieldDocs")  # what `search` returns is known before two threads meet it at once
+    searcher = kind(index)
+    searcher.setSimilarity(similarity)
+    return _Leg(searcher, _leg_locks[name])
+
+
+class LuceneReader:
+    """One commit of a Lucene index, searched by any number of threads."""
+
+    @one_at_a_time()
+    def __init__(self, folder: Path, k1: float, b: float) -> None:
+        start_jvm()
+        from jnius import JavaException
+
+        self._directory = open_directory(folder)
+        try:
+            self._reader = lucene("index.DirectoryReader").open(self._directory)
+            self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
+        except JavaException as error:
+            self._directory.close()
+            raise damaged(folder, error) from None
+        self._index = as_type("index.IndexReader", self._reader)
+        self._analyzer = english_analyzer()
+        self._bm25 = _leg(self._index, bm25_similarity(k1, b), "bm25")
+        self._impact = _leg(self._index, java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
+        order, kinds = lucene("search.SortField"), lucene("search.SortField$Type")
+        self._by_score_then_id = lucene("search.Sort")(order.FIELD_SCORE, order("id", kinds.STRING_VAL))
+        parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
+        self._parser = lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)
+        self._bag_of_words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
+        self._mapper = java("com.fasterxml.jackson.databind.ObjectMapper")()
+        self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
+
+    def bm25(self, text: str, top_k: int) -> Ranking:
+        """Rank by BM25 over `contents`; no hits for a text of which analysis leaves nothing."""
+        with one_at_a_time():
+            query = self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
+        return self._search(self._bm25, query, top_k)
+
+    def impact(self, query: str, top_k: int) -> Ranking:
+        """Rank by the inner product of impacts and query weights, given as "id^weight id^weight"."""
+        if not query:
+            return []
+        with one_at_a_time():
+            parsed = self._parser.parse(query)
+        return self._search(self._impact, parsed, top_k)
+
+    def _search(self, leg: _Leg, query: Any, top_k: int) -> Ranking:
+        # Sorting by (score, id) keeps Lucene's dynamic pruning, and orders ties before the cut.
+        with leg.lock:
+            top = leg.searcher.search(query, top_k, self._by_score_then_id)
+        # One JSON string for all hits: reading the Java array hit by hit takes five times as long.
+        with one_at_a_time():
+            text = self._mapper.writeValueAsString(as_type("java.lang.Object", top))
+        return [
+            ScoredDoc(_decode(id_), score) for score, id_ in (hit["fields"] for hit in json.loads(text)["scoreDocs"])
+        ]
+
+    @one_at_a_time()
+    def raw(self, doc_id: str) -> str | None:
+        """Return the stored JSON of a document, None for an unknown id."""
+        raw: str | None = java("io.anserini.index.IndexReaderUtils").documentRaw(self._index, doc_id)
+        return raw
+
+    @one_at_a_time()
+    def analyse(self, text: str) -> list[str]:
+        """Return the terms that BM25 reads of a text, in order, repeated ones too."""
+        terms = java("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, well_formed(text))
+        return [str(term) for term in terms]
+
+    @one_at_a_time()
+    def bm25_score(self, term: str, doc_id: str) -> float:
+        """Return what one occurrence of a term in the query adds to the BM25 score of a document."""
+        return self._term_score(self._bm25.searcher, "contents", term, doc_id)
+
+    @one_at_a_time()
+    def impact_of(self, term: str, doc_id: str) -> float:
+        """Return the stored impact of a term (a decimal vocabulary id) in a document, 0 without one."""
+        return self._term_score(self._impact.searcher, "impact", term, doc_id)
+
+    def _term_score(self, searcher: Any, field: str, term: str, doc_id: str) -> float:
+        docid = java("io.anserini.index.IndexReaderUtils").convertDocidToLuceneDocid(self._index, doc_id)
+        if docid < 0:
+            return 0.0
+        query = as_type("search.Query", self._term_query(self._term(field, term)))
+        return float(searcher.explain(query, docid).getValue().doubleValue())
+
+    @one_at_a_time()
+    def close(self) -> None:
+        """Free the files."""
+        self._reader.close()
+        self._directory.close()
+
+
+def _decode(bytes_ref: Mapping[str, Any]) -> str:
+    start = bytes_ref["offset"]
+    return base64.b64decode(bytes_ref["bytes"])[start : start + bytes_ref["length"]].decode()

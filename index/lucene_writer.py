@@ -1,0 +1,204 @@
+"""Writing Lucene: documents with their fields, deletions, commits.
+
+Lucene fields of a document:
+  id        stored term, and BinaryDocValues for sorting ties
+  contents  what BM25 reads, analysed like Anserini's "english"
+  impact    learned sparse terms: the term is the decimal vocabulary id, the term frequency is the impact
+  raw       stored JSON of the whole document
+  row       NumericDocValues: the row of its vector
+  s.<name>  metadata strings and booleans, untokenised; n.<name> metadata numbers, as points
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retriever.index.jvm import (
+    as_type,
+    bm25_similarity,
+    bytes_ref,
+    damaged,
+    disk_full_as_os_error,
+    english_analyzer,
+    java,
+    lucene,
+    one_at_a_time,
+    open_directory,
+    start_jvm,
+)
+from retriever.types import MetadataValue
+
+__all__ = ["LONGEST_TERM", "LuceneDocument", "LuceneWriter"]
+
+LONGEST_TERM = 32_766
+"""Longest indexed value in UTF-8 bytes (IndexWriter.MAX_TERM_LENGTH)."""
+LARGEST_NUMBER = sys.float_info.max
+
+
+class LuceneWriter:
+    """Adds, replaces and deletes documents; nothing lasts before `commit`. Use it from one thread."""
+
+    @one_at_a_time()
+    def __init__(self, folder: Path, k1: float, b: float, buffer_mb: float = 64.0) -> None:
+        start_jvm()
+        from jnius import JavaException
+
+        config = lucene("index.IndexWriterConfig")(as_type("analysis.Analyzer", _index_analyzer()))
+        config.setSimilarity(bm25_similarity(k1, b))
+        config.setRAMBufferSizeMB(buffer_mb)
+        self._directory = open_directory(folder)
+        try:
+            self._writer = lucene("index.IndexWriter")(self._directory, config)
+        except JavaException as error:
+            self._directory.close()
+            raise damaged(folder, error) from None
+        self._fields = _Fields()
+        self._term = lucene("index.Term")
+
+    @one_at_a_time()
+    @disk_full_as_os_error
+    def add(self, doc: LuceneDocument, replace: bool) -> None:
+        """Add a document; `replace` deletes the one with the same id in the same step."""
+        fields = self._fields.fill(doc)
+        if replace:
+            self._writer.updateDocument(self._term("id", doc.doc_id), fields)
+        else:
+            self._writer.addDocument(fields)
+
+    @one_at_a_time()
+    @disk_full_as_os_error
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete the documents with these ids."""
+        terms = java("java.util.ArrayList")()
+        for doc_id in ids:
+            terms.add(bytes_ref(doc_id))
+        query = lucene("search.TermInSetQuery")("id", as_type("java.util.Collection", terms))
+        self._writer.deleteDocuments(as_type("search.Query", query))
+
+    @one_at_a_time()
+    @disk_full_as_os_error
+    def commit(self, user_data: Mapping[str, str]) -> None:
+        """Make everything so far durable and visible to new readers, together with `user_data`."""
+        data = java("java.util.HashMap")()
+        for key, value in user_data.items():
+            data.put(key, value)
+        self._writer.setLiveCommitData(data.entrySet())
+        self._writer.commit()
+
+    @one_at_a_time()
+    @disk_full_as_os_error
+    def close(self) -> None:
+        """Forget what was not committed."""
+        try:
+            self._writer.rollback()
+        finally:
+            self._directory.close()
+
+
+def _index_analyzer() -> Any:
+    """Return Anserini's English analyser, except for `impact`: "id|frequency" split at whitespace."""
+    options = java("java.util.HashMap")
+    builder = lucene("analysis.custom.CustomAnalyzer").builder()
+    builder.withTokenizer("whitespace", options())
+    delimiter = options()
+    delimiter.put("delimiter", "|")
+    builder.addTokenFilter("delimitedTermFrequency", delimiter)
+    by_field = options()
+    by_field.put("impact", as_type("analysis.Analyzer", builder.build()))
+    return lucene("analysis.miscellaneous.PerFieldAnalyzerWrapper")(english_analyzer(), by_field)
+
+
+class LuceneDocument(NamedTuple):
+    """What Lucene stores of a document; `impacts` is one line of `impact_strings`."""
+
+    doc_id: str
+    contents: str
+    impacts: str
+    raw: str
+    row: int
+    metadata: Mapping[str, MetadataValue]
+
+
+class _Fields:
+    """One Lucene document whose fields are set anew for every document: making Java objects is what costs time."""
+
+    def __init__(self) -> None:
+        empty = as_type("java.lang.CharSequence", java("java.lang.String")(""))
+        field, stored = lucene("document.Field"), lucene("document.Field$Store")
+        self._id = lucene("document.StringField")("id", "", stored.YES)
+        self._id_value = lucene("document.BinaryDocValuesField")("id", bytes_ref(""))
+        self._contents = field("contents", empty, self._frequencies_only(omit_norms=False))
+        self._impact = field("impact", empty, self._frequencies_only(omit_norms=True))
+        self._raw = lucene("document.StoredField")("raw", "")
+        self._row = lucene("document.NumericDocValuesField")("row", 0)
+        self._all = java("java.util.ArrayList")()
+        for field_ in (self._id, self._id_value, self._contents, self._impact, self._raw, self._row):
+            self._all.add(as_type("java.lang.Object", field_))
+        self._fixed = self._all.size()
+        self._iterable = as_type("java.lang.Iterable", self._all)
+        self._metadata: dict[tuple[str, int], Any] = {}
+        self._names: list[str] = []
+
+    @staticmethod
+    def _frequencies_only(omit_norms: bool) -> Any:
+        kind = lucene("document.FieldType")()
+        kind.setIndexOptions(lucene("index.IndexOptions").DOCS_AND_FREQS)
+        kind.setOmitNorms(omit_norms)
+        kind.setTokenized(True)
+        kind.freeze()
+        return as_type("index.IndexableFieldType", kind)
+
+    def fill(self, doc: LuceneDocument) -> Any:
+        """Return the Java document that holds `doc` until the next call."""
+        self._id.setStringValue(doc.doc_id)
+        self._id_value.setBytesValue(bytes_ref(doc.doc_id))
+        self._contents.setStringValue(doc.contents)
+        self._impact.setStringValue(doc.impacts)
+        self._raw.setStringValue(doc.raw)
+        self._row.setLongValue(doc.row)
+        self._fill_metadata(doc.metadata)
+        return self._iterable
+
+    def _fill_metadata(self, metadata: Mapping[str, MetadataValue]) -> None:
+        values = list(_indexed_metadata(metadata))
+        names = [name for name, _ in values]
+        same = names == self._names  # as in most corpora: then the fields only change their values
+        if not same:
+            self._all.subList(self._fixed, self._all.size()).clear()
+            self._names = names
+        counts: Counter[str] = Counter()
+        for name, value in values:
+            field = self._metadata_field(name, counts[name], value)
+            counts[name] += 1
+            if not same:
+                self._all.add(as_type("java.lang.Object", field))
+
+    def _metadata_field(self, name: str, position: int, value: str | float) -> Any:
+        field = self._metadata.get((name, position))
+        if field is None:
+            if isinstance(value, str):
+                field = lucene("document.StringField")(name, value, lucene("document.Field$Store").NO)
+            else:
+                field = lucene("document.DoublePoint")(name, value)
+            self._metadata[name, position] = field
+        elif isinstance(value, str):
+            field.setStringValue(value)
+        else:
+            field.setDoubleValue(value)
+        return field
+
+
+def _indexed_metadata(metadata: Mapping[str, MetadataValue]) -> Iterator[tuple[str, str | float]]:
+    """Yield (field, value) for what filters may ask for; None, nested mappings and unindexable values stay in `raw`."""
+    for name, values in metadata.items():
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, bool):
+                yield f"s.{name}", str(value).lower()
+            elif isinstance(value, str) and len(value.encode()) <= LONGEST_TERM:
+                yield f"s.{name}", value
+            elif isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER:
+                yield f"n.{name}", float(value)

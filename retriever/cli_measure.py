@@ -155,9 +155,9 @@ def bench_index_command(corpus: str, sizes: str, dense_type: str) -> None:
 @encoder_option
 @click.option("--parent", help="A sentence-transformers model (folder or hub name) to time beside ours.")
 @click.option("--documents", type=int, default=400, show_default=True)
-@click.option("--rounds", type=int, default=3, show_default=True)
-def bench_encode_command(corpus: str, encoder: str | None, parent: str | None, documents: int, rounds: int) -> None:
-    """Encode the start of CORPUS with each system in turn: documents per second, medians.
+@click.option("--precisions", default="float32,bfloat16,int8", show_default=True)
+def bench_encode_command(corpus: str, encoder: str | None, parent: str | None, documents: int, precisions: str) -> None:
+    """Encode the start of CORPUS with each system in turn: documents per second.
 
     \b
     Example:
@@ -166,6 +166,6 @@ def bench_encode_command(corpus: str, encoder: str | None, parent: str | None, d
     from retriever.bench import EncodingSpeed, bench_encode
     from retriever.render import table
 
-    speeds = bench_encode(corpus, encoder or "default", parent, documents, rounds)
+    speeds = bench_encode(corpus, encoder or "default", parent, documents, precisions.split(","))
     rows = [[speed.system, f"{speed.documents_per_second:.1f}", f"{speed.ratio:.2f}"] for speed in speeds]
     click.echo(table(EncodingSpeed._fields, rows))

@@ -22,16 +22,20 @@ class CommitRecord:
     """The state of an index at one commit.
 
     number: counts the commits. rows_folder, live_file, dense_file: paths inside the index folder ("" for none).
-    mark: how far the row files reach. dense_rows: rows that the FAISS file covers.
+    mark: how far the row files reach. dense_choice: the FAISS type asked for ("auto" too), dense_type: what it came to.
+    dense_rows: rows that the FAISS file covers.
     documents, empty, truncated: live documents; those without text; those longer than the encoder reads.
-    *_crc: CRC-32 of the files. note: the caller's own words, such as a position in the input.
+    *_crc: CRC-32 of the files; settings_crc is that of index.json.
+    note: the caller's own words, such as a position in the input.
     """
 
     number: int = 0
+    settings_crc: int = 0
     rows_folder: str = "rows"
     mark: RowMark = START
     live_file: str = ""
     live_crc: int = 0
+    dense_choice: str = "auto"
     dense_type: str = "flat"
     dense_file: str = ""
     dense_rows: int = 0

@@ -52,17 +52,9 @@ class LuceneReader:
     """One commit of a Lucene index, searched by any number of threads."""
 
     @one_at_a_time()
-    def __init__(self, folder: Path, k1: float, b: float) -> None:
-        start_jvm()
-        from jnius import JavaException
-
-        self._directory = open_directory(folder)
-        try:
-            self._reader = lucene("index.DirectoryReader").open(self._directory)
-            self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
-        except JavaException as error:
-            self._directory.close()
-            raise damaged(folder, error) from None
+    def __init__(self, reader: Any, k1: float, b: float) -> None:
+        self._reader, self._k1, self._b = reader, k1, b
+        self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
         self._index = as_type("index.IndexReader", self._reader)
         self._analyzer = english_analyzer()
         self._bm25 = _leg(self._index, bm25_similarity(k1, b), "bm25")
@@ -74,6 +66,30 @@ class LuceneReader:
         self._bag_of_words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
         self._mapper = java("com.fasterxml.jackson.databind.ObjectMapper")()
         self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
+
+    @classmethod
+    @one_at_a_time()
+    def open(cls, folder: Path, k1: float, b: float) -> LuceneReader:
+        """Open the last commit; raise UserError if Lucene cannot."""
+        start_jvm()
+        from jnius import JavaException
+
+        try:
+            # The directory is not closed: it holds nothing open, and every reader that comes by `reopen` shares it.
+            return cls(lucene("index.DirectoryReader").open(open_directory(folder)), k1, b)
+        except JavaException as error:
+            raise damaged(folder, error) from None
+
+    @one_at_a_time()
+    def reopen(self, folder: Path) -> LuceneReader | None:
+        """Return a reader of the last commit, which shares the unchanged files; None if it is this one's."""
+        from jnius import JavaException
+
+        try:
+            newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
+            return None if newer is None else LuceneReader(newer, self._k1, self._b)
+        except JavaException as error:
+            raise damaged(folder, error) from None
 
     def bm25(self, text: str, top_k: int) -> Ranking:
         """Rank by BM25 over `contents`; no hits for a text of which analysis leaves nothing."""
@@ -133,7 +149,6 @@ class LuceneReader:
     def close(self) -> None:
         """Free the files."""
         self._reader.close()
-        self._directory.close()
 
 
 def _decode(bytes_ref: Mapping[str, Any]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class FolderReader:
 
     def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader) -> None:
         self.path, self.settings, self._lucene = path, settings, lucene
+        self._users, self._counting = 1, threading.Lock()
         self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
         self._dense: DenseSearcher | None = None
         commit, dim = self.commit_data, settings.encoder.dense_dim
@@ -53,9 +55,29 @@ class FolderReader:
         """Open the last commit; raise UserError for a folder that is missing, foreign or damaged."""
         path = Path(path)
         settings = read_settings(path)
+        reader = cls._open(path, settings, lambda: LuceneReader.open(path / "lucene", settings.k1, settings.b))
+        assert reader is not None
+        return reader
+
+    def reopen(self) -> FolderReader | None:
+        """Return a reader of the last commit, None if it is this one; what has not changed is not read again.
+
+        Raises:
+            UserError: the folder is not there any more, was built again, or is damaged.
+        """
+        if read_settings(self.path) != self.settings:
+            raise UserError(f"{self.path}: was built again with other settings; open it anew")
+        return self._open(self.path, self.settings, lambda: self._lucene.reopen(self.path / "lucene"))
+
+    @classmethod
+    def _open(
+        cls, path: Path, settings: IndexSettings, open_lucene: Callable[[], LuceneReader | None]
+    ) -> FolderReader | None:
         missing = ""
         for _ in range(ATTEMPTS):
-            lucene = LuceneReader(path / "lucene", settings.k1, settings.b)
+            lucene = open_lucene()
+            if lucene is None:
+                return None
             try:
                 return cls(path, settings, lucene)
             except FileNotFoundError as error:
@@ -132,9 +154,19 @@ class FolderReader:
         parts = {"lucene": "lucene", "rows": self.commit_data.rows_folder, "dense": "dense"}
         return {name: _size(self.path / folder) for name, folder in parts.items()}
 
+    def share(self) -> FolderReader:
+        """Return this reader to one more user: each calls `close`, and the last one frees the files."""
+        with self._counting:
+            self._users += 1
+        return self
+
     def close(self) -> None:
-        """Free the files."""
-        self._lucene.close()
+        """Free the files, if nobody else uses this reader."""
+        with self._counting:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self._lucene.close()
 
     def __enter__(self) -> FolderReader:
         return self

@@ -10,7 +10,7 @@ from pathlib import Path
 from retriever.index.files import write_whole
 from retriever.types import EncoderIdentity, UserError
 
-__all__ = ["FORMAT", "VERSION", "IndexSettings", "read_settings", "write_settings"]
+__all__ = ["FILE", "FORMAT", "VERSION", "IndexSettings", "read_settings", "settings_bytes", "write_settings"]
 
 FORMAT = "retriever-index"
 VERSION = 1
@@ -50,11 +50,16 @@ class IndexSettings:
             raise UserError(f"impact_scale {self.impact_scale} is out of range; need a whole number from 1")
 
 
-def write_settings(folder: Path, settings: IndexSettings) -> None:
-    """Write index.json in one step: a folder has it completely or not at all."""
+def settings_bytes(settings: IndexSettings) -> bytes:
+    """Return the content of index.json."""
     values = {"format": FORMAT, "version": VERSION} | dataclasses.asdict(settings)
     values["encoder"] = settings.encoder._asdict()
-    write_whole(folder / FILE, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_settings(folder: Path, settings: IndexSettings) -> None:
+    """Write index.json in one step: a folder has it completely or not at all."""
+    write_whole(folder / FILE, settings_bytes(settings))
 
 
 def read_settings(folder: Path) -> IndexSettings:

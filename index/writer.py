@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from retriever.index.lock import WriteLock
 from retriever.index.lucene_writer import LONGEST_TERM, LuceneDocument, LuceneWriter
 from retriever.index.quantise import impact_strings, quantise
 from retriever.index.rows import ALIVE, EMPTY, SEARCHABLE, TRUNCATED, RowReader, RowWriter, read_flags, write_flags
-from retriever.index.settings import IndexSettings, read_settings, write_settings
+from retriever.index.settings import IndexSettings, read_settings, settings_bytes, write_settings
 from retriever.types import Document, Encoded, UserError
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from retriever.types import FloatArray
 
 __all__ = ["FolderWriter"]
+
+NEWER_ROWS = 50_000
+"""Rows that are searched exactly at most; with 384 dimensions they take a query about 20 ms."""
 
 
 class _Batch(NamedTuple):
@@ -91,7 +95,10 @@ class FolderWriter:
                     live = path / "rows" / "live-0.bin"
                     live.parent.mkdir()
                     crc = write_flags(live, np.empty(0, np.uint8))
-                    lucene.commit(CommitRecord(live_file="rows/live-0.bin", live_crc=crc).user_data())
+                    record = CommitRecord(
+                        settings_crc=zlib.crc32(settings_bytes(settings)), live_file="rows/live-0.bin", live_crc=crc
+                    )
+                    lucene.commit(record.user_data())
                     # Last: only with this file is the folder an index, and then it is a whole one.
                     write_settings(path, settings)
                     return cls(path, settings, lock, lucene)
@@ -210,7 +217,7 @@ class FolderWriter:
         """Make everything so far durable, and visible to readers that open from now on.
 
         note: what `committed_note` will say. dense_type: FAISS type ("auto", "flat", "hnsw", "ivf") to build now;
-        None keeps the FAISS file that there is, and newer rows are searched exactly.
+        None keeps the FAISS file that there is, and newer rows are searched exactly. `dense_type_due` says when to.
         """
         with self._changes():
             self._rows.sync()
@@ -219,12 +226,24 @@ class FolderWriter:
             self.committed = record
         self._remove_unreferenced()
 
+    def dense_type_due(self) -> str | None:
+        """Return the FAISS type to give to `commit`: the chosen one where too many rows are newer than its file.
+
+        Newer rows cost every query an exact scan, building costs once: it waits for a fifth more rows, or NEWER_ROWS.
+        """
+        last, rows = self.committed, len(self._flags)
+        kind = dense.choose_type(last.dense_choice, rows)
+        newer = rows - last.dense_rows
+        outgrown = kind != "flat" and (newer > NEWER_ROWS or 5 * newer > last.dense_rows)
+        return last.dense_choice if self.settings.encoder.dense_dim and (outgrown or kind != last.dense_type) else None
+
     def _next_record(self, note: Mapping[str, str], dense_type: str | None) -> CommitRecord:
         """Write the files of the next commit beside those of the last one."""
         last, number = self.committed, self.committed.number + 1
         flags = np.frombuffer(bytes(self._flags), np.uint8)
         live_file = f"{last.rows_folder}/live-{number}.bin"
-        kind, file, rows, crc = last.dense_type, last.dense_file, last.dense_rows, last.dense_crc
+        choice, kind = dense_type or last.dense_choice, last.dense_type
+        file, rows, crc = last.dense_file, last.dense_rows, last.dense_crc
         if dense_type is not None and self.settings.encoder.dense_dim:
             kind = dense.choose_type(dense_type, len(flags))
             file, rows, crc = "", 0, 0
@@ -234,10 +253,12 @@ class FolderWriter:
                 crc = dense.build(self.path / file, kind, reader, (flags & SEARCHABLE).astype(bool))
         return CommitRecord(
             number=number,
+            settings_crc=last.settings_crc,
             rows_folder=last.rows_folder,
             mark=self._rows.mark,
             live_file=live_file,
             live_crc=write_flags(self.path / live_file, flags),
+            dense_choice=choice,
             dense_type=kind,
             dense_file=file,
             dense_rows=rows,

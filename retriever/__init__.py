@@ -11,14 +11,19 @@ from retriever.types import Document, Encoded, Encoder, Hit, Query, ScoredDoc, U
 
 if TYPE_CHECKING:
     from retriever.search import Retriever
+    from retriever.writer import IndexWriter
 
-__all__ = ["Document", "Encoded", "Encoder", "Hit", "Query", "Retriever", "ScoredDoc", "UserError"]
+__all__ = ["Document", "Encoded", "Encoder", "Hit", "IndexWriter", "Query", "Retriever", "ScoredDoc", "UserError"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Retriever` on first use, because it brings NumPy and the indexes along."""
+    """Import `Retriever` and `IndexWriter` on first use, because they bring NumPy and the indexes along."""
     if name == "Retriever":
         from retriever.search import Retriever
 
         return Retriever
+    if name == "IndexWriter":
+        from retriever.writer import IndexWriter
+
+        return IndexWriter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retriever.cli_edit import add, delete, info
 from retriever.cli_measure import bench, evaluate
 from retriever.cli_options import (
     Cli,
@@ -274,5 +275,5 @@ def _print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-cli.add_command(evaluate)
-cli.add_command(bench)
+for command in (add, delete, info, evaluate, bench):
+    cli.add_command(command)

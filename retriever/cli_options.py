@@ -27,7 +27,10 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
-INTERRUPTION = {"index": "interrupted; what was committed is kept, and the same command with --resume goes on"}
+INTERRUPTION = {
+    "index": "interrupted; what was committed is kept, and the same command with --resume goes on",
+    "add": "interrupted; what was committed is kept, and the same command goes on",
+}
 MODES = ("hybrid", "bm25", "sparse", "dense")
 
 

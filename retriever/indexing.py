@@ -16,12 +16,12 @@ from retriever.index.writer import FolderWriter
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from retriever.corpus import Corpus
+    from retriever.corpus import Corpus, NumberedDocument
     from retriever.types import Document, Encoded, Encoder
 
-__all__ = ["IndexReport", "IndexingConfig", "build_index", "encode_contents", "interrupted"]
+__all__ = ["IndexReport", "IndexingConfig", "build_index", "encode_contents", "interrupted", "write_stream"]
 
 
 @dataclass(frozen=True)
@@ -162,20 +162,43 @@ def _write(
     with tqdm(
         total=found.documents, initial=len(writer), desc="index", unit=" docs", file=sys.stderr, disable=not progress
     ) as bar:
-        stream = documents(source, found, start)
-        pending, last_commit = 0, time.monotonic()
-        while batch := list(islice(stream, config.batch)):
-            group = [numbered.document for numbered in batch]
-            writer.add(group, encode_contents(encoder, group))
-            bar.update(len(group))
-            pending += len(group)
-            late = time.monotonic() - last_commit >= config.commit_every_seconds
-            if late or pending >= config.commit_every_documents:
-                position = str(batch[-1].ordinal + 1)
-                writer.commit({"corpus": found.digest, "position": position, UNFINISHED: "yes"})
-                pending, last_commit = 0, time.monotonic()
+        write_stream(
+            writer,
+            documents(source, found, start),
+            encoder,
+            config,
+            lambda position: {"corpus": found.digest, "position": str(position), UNFINISHED: "yes"},
+            bar.update,
+        )
         bar.set_description("commit")
         writer.commit({"corpus": found.digest, "position": str(found.records)}, dense_type=config.dense_type)
+
+
+def write_stream(
+    writer: FolderWriter,
+    stream: Iterator[NumberedDocument],
+    encoder: Encoder,
+    config: IndexingConfig,
+    note: Callable[[int], Mapping[str, str]],
+    advance: Callable[[int], object],
+) -> int:
+    """Encode and add documents in batches, and commit now and then; the end is left to the caller to commit.
+
+    note: what to write into a commit after which the record of this ordinal comes next.
+    advance: is told each batch's size.
+    Returns how many documents there were.
+    """
+    count, pending, last_commit = 0, 0, time.monotonic()
+    while batch := list(islice(stream, config.batch)):
+        group = [numbered.document for numbered in batch]
+        writer.add(group, encode_contents(encoder, group))
+        advance(len(group))
+        count, pending = count + len(group), pending + len(group)
+        late = time.monotonic() - last_commit >= config.commit_every_seconds
+        if late or pending >= config.commit_every_documents:
+            writer.commit(note(batch[-1].ordinal + 1))
+            pending, last_commit = 0, time.monotonic()
+    return count
 
 
 def _sizes(folder: Path) -> dict[str, int]:

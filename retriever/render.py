@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.doctor import Finding
+    from retriever.index.info import IndexInfo
     from retriever.types import Hit, TermMatch
 
-__all__ = ["findings_text", "hit_json", "hit_text", "human_bytes", "side_by_side", "table"]
+__all__ = ["findings_text", "hit_json", "hit_text", "human_bytes", "info_text", "side_by_side", "table"]
 
 SNIPPET = 240
 TERMS_SHOWN = 8
@@ -104,6 +105,25 @@ def findings_text(findings: Sequence[Finding]) -> str:
             lines.append(f"{'':<8} needed: {finding.needed}")
             lines.append(f"{'':<8} fix: {finding.fix}")
     return "\n".join(lines)
+
+
+def info_text(info: IndexInfo) -> str:
+    """Return what is in an index, one subject a line."""
+    sizes = ", ".join(f"{part} {human_bytes(size)}" for part, size in info.sizes.items())
+    encoder = info.encoder
+    views = f"{encoder.dense_dim} dimensions, {encoder.vocab_size} terms, sha256 {encoder.sha256[:12]}"
+    newer = info.rows - info.dense_rows
+    faiss = info.dense_type if info.dense_type in ("none", "flat") else f"{info.dense_type}, {newer} newer rows outside"
+    lines = {
+        "documents": f"{info.documents} ({info.empty} without text, {info.truncated} longer than the encoder reads)",
+        "rows": f"{info.rows}, {info.dead_rows} of them dead",
+        "size": f"{sizes}; {human_bytes(info.bytes_per_document)} a document",
+        "encoder": f"{encoder.name} ({views})" if encoder.sha256 else encoder.name,
+        "faiss": f"{faiss} (chosen: {info.dense_choice})",
+        "bm25": f"k1 {info.k1}, b {info.b}",
+        "commit": str(info.commit),
+    }
+    return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
 
 
 def human_bytes(count: float) -> str:

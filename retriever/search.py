@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.encoder import RuntimeConfig, load_encoder
 from retriever.fusion import LEGS, Fused, FusionConfig, fuse
 from retriever.index.reader import FolderReader
-from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, TermMatch, UserError
+from retriever.index_encoder import load_index_encoder
+from retriever.legs import Legs
+from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from scipy.sparse import csr_matrix
+    from retriever.encoder import RuntimeConfig
 
 __all__ = ["MODES", "QueryRanking", "Retriever"]
 
@@ -54,6 +57,7 @@ class Retriever:
         self.fusion = fusion or FusionConfig()
         self._encoder = encoder
         self._runtime = runtime
+        self._swapping = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=len(LEGS), thread_name_prefix="leg")
 
     @classmethod
@@ -74,21 +78,36 @@ class Retriever:
         """
         return cls(FolderReader.open(path), encoder, fusion, runtime)
 
+    def reopen(self) -> bool:
+        """See the last commit from now on; return whether there was a new one. Searches under way keep their view.
+
+        Cheap: what has not changed is not read again, and the encoder stays loaded.
+
+        Raises:
+            UserError: the folder is not there any more, was built again, or is damaged.
+        """
+        with self._swapping:
+            newer = self.reader.reopen()
+            if newer is None:
+                return False
+            self.reader.close()
+            self.reader = newer
+            return True
+
+    @contextmanager
+    def _view(self) -> Iterator[Legs]:
+        """Give one commit to one search, which holds it open and so never sees half of another."""
+        with self._swapping:
+            reader = self.reader.share()
+        try:
+            yield Legs(reader)
+        finally:
+            reader.close()
+
     @cached_property
     def encoder(self) -> Encoder:
         """Return the encoder of the index; raise UserError if it is not there or not the same any more."""
-        wanted = self.reader.settings.encoder
-        given = self._encoder
-        encoder = (
-            load_encoder(given or wanted.name, self._runtime) if given is None or isinstance(given, str) else given
-        )
-        if encoder.identity.sha256 != wanted.sha256:
-            raise UserError(
-                f"{self.reader.path}: built with the encoder {wanted.name} (sha256 {wanted.sha256[:12]}), "
-                f"found {encoder.identity.name} ({encoder.identity.sha256[:12]}); "
-                "give the original one with --encoder, or build the index again"
-            )
-        return encoder
+        return load_index_encoder(self.reader.path, self.reader.settings.encoder, self._encoder, self._runtime)
 
     @property
     def legs(self) -> tuple[str, ...]:
@@ -110,11 +129,14 @@ class Retriever:
         legs = self._legs_of(mode)
         encoded = self._encode([query], legs)
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
-        futures = {leg: self._pool.submit(self._run_leg, leg, query, encoded, 0, depth) for leg in legs}
-        rankings = {leg: future.result() for leg, future in futures.items()}
-        fused = self._fuse(rankings)
-        shown = fused.ranking[:top_k]
-        documents = self.reader.documents(hit.doc_id for hit in shown)
+        vocabulary = self.encoder.vocabulary if encoded is not None else ()
+        with self._view() as view:
+            futures = {leg: self._pool.submit(view.run, leg, query, encoded, 0, depth) for leg in legs}
+            rankings = {leg: future.result() for leg, future in futures.items()}
+            fused = self._fuse(rankings)
+            shown = fused.ranking[:top_k]
+            documents = view.reader.documents(hit.doc_id for hit in shown)
+            terms = {hit.doc_id: view.explain(legs, query, encoded, hit.doc_id, vocabulary) for hit in shown if explain}
         parts = _parts(rankings, fused, {hit.doc_id for hit in shown})
         return [
             Hit(
@@ -125,7 +147,7 @@ class Retriever:
                 text=documents[hit.doc_id].text,
                 metadata=documents[hit.doc_id].metadata,
                 parts=parts[hit.doc_id],
-                terms=self._explain(legs, query, encoded, hit.doc_id) if explain else (),
+                terms=terms.get(hit.doc_id, ()),
             )
             for rank, hit in enumerate(shown, start=1)
         ]
@@ -143,12 +165,13 @@ class Retriever:
 
     def _rank(self, stream: Iterator[Query], top_k: int, legs: tuple[str, ...]) -> Iterator[QueryRanking]:
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
-        while batch := list(islice(stream, QUERIES_PER_BATCH)):
-            encoded = self._encode([query.text for query in batch], legs)
-            columns = {leg: self._run_batch(leg, batch, encoded, depth) for leg in legs}
-            for i, query in enumerate(batch):
-                fused = self._fuse({leg: column[i] for leg, column in columns.items()})
-                yield QueryRanking(query.query_id, fused.ranking[:top_k])
+        with self._view() as view:
+            while batch := list(islice(stream, QUERIES_PER_BATCH)):
+                encoded = self._encode([query.text for query in batch], legs)
+                columns = {leg: view.run_batch(leg, batch, encoded, depth, self._pool) for leg in legs}
+                for i, query in enumerate(batch):
+                    fused = self._fuse({leg: column[i] for leg, column in columns.items()})
+                    yield QueryRanking(query.query_id, fused.ranking[:top_k])
 
     def close(self) -> None:
         """Free the index."""
@@ -185,39 +208,12 @@ class Retriever:
         """Encode the queries once for all legs; BM25 alone needs no network, which is then not even loaded."""
         return None if tuple(legs) == ("bm25",) else self.encoder.encode_queries(texts)
 
-    def _run_leg(self, leg: str, text: str, encoded: Encoded | None, row: int, depth: int) -> Ranking:
-        if leg == "bm25":
-            return self.reader.bm25(text, depth)
-        assert encoded is not None
-        if leg == "sparse":
-            return self.reader.sparse(_row(encoded, row), depth)
-        assert encoded.dense is not None
-        return self.reader.dense(encoded.dense[row : row + 1], depth)[0]
-
-    def _run_batch(self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int) -> list[Ranking]:
-        """Search one leg for a batch: vectors together, because that is one matrix product; words query by query."""
-        if leg == "dense":
-            assert encoded is not None and encoded.dense is not None
-            return self.reader.dense(encoded.dense, depth)
-        texts = [query.text for query in batch]
-        return list(self._pool.map(lambda row: self._run_leg(leg, texts[row], encoded, row, depth), range(len(batch))))
-
     def _fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
         """Fuse several legs; a leg alone keeps its ranking and its raw scores."""
         if len(rankings) > 1:
             return fuse(rankings, self.fusion)
         [(leg, ranking)] = rankings.items()
         return Fused(ranking, {leg: dict(ranking)})
-
-    def _explain(self, legs: Sequence[str], query: str, encoded: Encoded | None, doc_id: str) -> tuple[TermMatch, ...]:
-        terms: list[TermMatch] = []
-        if "bm25" in legs:
-            terms += self.reader.explain_bm25(query, doc_id)
-        if "sparse" in legs and encoded is not None:
-            vocabulary = self.encoder.vocabulary
-            found = self.reader.explain_sparse(_row(encoded, 0), doc_id)
-            terms += [match._replace(term=vocabulary[int(match.term)]) for match in found]
-        return tuple(terms)
 
 
 def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> dict[str, dict[str, LegPart]]:
@@ -228,11 +224,6 @@ def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> di
             if doc_id in shown:
                 parts[doc_id][leg] = LegPart(rank, score, fused.normalised[leg][doc_id])
     return parts
-
-
-def _row(encoded: Encoded, row: int) -> csr_matrix:
-    assert encoded.sparse is not None
-    return encoded.sparse[row]
 
 
 def _check_top_k(top_k: int) -> None:

@@ -1,0 +1,64 @@
+"""What is in an index folder, in numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from retriever.index.reader import FolderReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retriever.types import EncoderIdentity
+
+__all__ = ["IndexInfo", "describe"]
+
+
+class IndexInfo(NamedTuple):
+    """The state of an index at its last commit.
+
+    empty: documents without text. truncated: those longer than the encoder reads.
+    rows: document versions in the row files, `dead_rows` of them deleted or replaced; `retriever compact` drops these.
+    dense_rows: rows that the FAISS file covers; the newer ones are searched exactly, as all are for "flat".
+    sizes: bytes per part; bytes_per_document is their sum over the documents.
+    """
+
+    documents: int
+    empty: int
+    truncated: int
+    rows: int
+    dead_rows: int
+    dense_type: str
+    dense_choice: str
+    dense_rows: int
+    commit: int
+    sizes: Mapping[str, int]
+    bytes_per_document: float
+    encoder: EncoderIdentity
+    k1: float
+    b: float
+    impact_scale: int
+
+
+def describe(folder: str | Path) -> IndexInfo:
+    """Return what the last commit of an index folder holds; raise UserError if it cannot be opened."""
+    with FolderReader.open(folder) as reader:
+        commit, settings, sizes = reader.commit_data, reader.settings, reader.sizes()
+    return IndexInfo(
+        documents=commit.documents,
+        empty=commit.empty,
+        truncated=commit.truncated,
+        rows=commit.mark.rows,
+        dead_rows=commit.mark.rows - commit.documents,
+        dense_type=commit.dense_type if settings.encoder.dense_dim else "none",
+        dense_choice=commit.dense_choice,
+        dense_rows=commit.dense_rows,
+        commit=commit.number,
+        sizes=sizes,
+        bytes_per_document=sum(sizes.values()) / max(commit.documents, 1),
+        encoder=settings.encoder,
+        k1=settings.k1,
+        b=settings.b,
+        impact_scale=settings.impact_scale,
+    )

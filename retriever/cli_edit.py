@@ -1,0 +1,121 @@
+"""The commands that change an index or look after it: add, delete, info."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from retriever.cli_options import encoder_option, json_option, precision_option, quiet_option
+
+__all__ = ["add", "delete", "info"]
+
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+
+
+@click.command()
+@folder_argument
+@click.argument("corpus")
+@encoder_option
+@precision_option
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["error", "skip", "replace"]),
+    default="error",
+    show_default=True,
+    help="Ids that stand twice in CORPUS: skip keeps the first.",
+)
+@click.option(
+    "--on-bad", type=click.Choice(["error", "skip"]), default="error", show_default=True, help="Unreadable records."
+)
+@json_option
+@quiet_option
+def add(
+    folder: Path,
+    corpus: str,
+    encoder: str | None,
+    precision: str,
+    on_duplicate: str,
+    on_bad: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Add CORPUS to the index DIR; a document whose id is there already replaces it.
+
+    The index's own encoder is used; --encoder says where it is, if it has moved.
+
+    \b
+    Example:
+      retriever add my-index more.jsonl
+    """
+    from retriever.encoder import RuntimeConfig
+    from retriever.indexing import IndexingConfig
+    from retriever.writer import add_corpus
+
+    report = add_corpus(
+        folder,
+        corpus,
+        encoder,
+        RuntimeConfig(precision=precision),
+        IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad),
+        progress=not quiet,
+    )
+    if report.bad:
+        click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
+    if as_json:
+        click.echo(json.dumps(report._asdict()))
+        return
+    click.echo(
+        f"{report.added} added, {report.updated} updated ({report.duplicates} duplicates left out); "
+        f"{folder} has {report.documents} documents; {report.seconds:.1f} s"
+    )
+
+
+@click.command()
+@folder_argument
+@click.argument("ids", nargs=-1, metavar="ID...")
+@click.option("--ids-from", type=click.Path(path_type=Path), help="A file with one id a line, besides the IDs given.")
+@json_option
+def delete(folder: Path, ids: tuple[str, ...], ids_from: Path | None, as_json: bool) -> None:
+    """Delete the documents with these IDs from the index DIR; ids that it does not have are counted.
+
+    \b
+    Example:
+      retriever delete my-index d1 d2
+      retriever delete my-index --ids-from outdated.txt
+    """
+    from retriever.writer import IndexWriter, read_ids
+
+    if not ids and ids_from is None:
+        raise click.UsageError("give at least one ID, or --ids-from FILE")
+    asked = {*ids, *(read_ids(ids_from) if ids_from else ())}
+    with IndexWriter.open(folder) as writer:
+        deleted = writer.delete(asked)
+        if deleted:
+            writer.commit()
+        left = len(writer)
+    if as_json:
+        click.echo(json.dumps({"deleted": deleted, "unknown": len(asked) - deleted, "documents": left}))
+        return
+    click.echo(f"{deleted} deleted, {len(asked) - deleted} not there; {folder} has {left} documents")
+
+
+@click.command()
+@folder_argument
+@json_option
+def info(folder: Path, as_json: bool) -> None:
+    """Print what is in the index DIR: counts, sizes, encoder, FAISS type, commit.
+
+    \b
+    Example:
+      retriever info my-index
+    """
+    from retriever.index.info import describe
+    from retriever.render import info_text
+
+    found = describe(folder)
+    if as_json:
+        click.echo(json.dumps(found._asdict() | {"encoder": found.encoder._asdict()}))
+    else:
+        click.echo(info_text(found))

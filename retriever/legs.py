@@ -1,0 +1,61 @@
+"""One commit of an index, searched leg by leg."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retriever.types import Encoded, Query, Ranking, TermMatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Executor
+
+    from scipy.sparse import csr_matrix
+
+    from retriever.index.reader import FolderReader
+
+__all__ = ["Legs"]
+
+
+class Legs:
+    """Runs the legs of one reader for queries that are encoded already."""
+
+    def __init__(self, reader: FolderReader) -> None:
+        self.reader = reader
+
+    def run(self, leg: str, text: str, encoded: Encoded | None, row: int, depth: int) -> Ranking:
+        """Return the best `depth` hits of one leg for `text`, which is the given row of `encoded`."""
+        if leg == "bm25":
+            return self.reader.bm25(text, depth)
+        assert encoded is not None
+        if leg == "sparse":
+            return self.reader.sparse(_row(encoded, row), depth)
+        assert encoded.dense is not None
+        return self.reader.dense(encoded.dense[row : row + 1], depth)[0]
+
+    def run_batch(
+        self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor
+    ) -> list[Ranking]:
+        """Search one leg for a batch: vectors together, because that is one matrix product; words query by query."""
+        if leg == "dense":
+            assert encoded is not None and encoded.dense is not None
+            return self.reader.dense(encoded.dense, depth)
+        texts = [query.text for query in batch]
+        return list(pool.map(lambda row: self.run(leg, texts[row], encoded, row, depth), range(len(batch))))
+
+    def explain(
+        self, legs: Sequence[str], query: str, encoded: Encoded | None, doc_id: str, vocabulary: Sequence[str]
+    ) -> tuple[TermMatch, ...]:
+        """Return the terms that the query (row 0 of `encoded`) shares with a document; a vector has none."""
+        terms: list[TermMatch] = []
+        if "bm25" in legs:
+            terms += self.reader.explain_bm25(query, doc_id)
+        if "sparse" in legs and encoded is not None:
+            found = self.reader.explain_sparse(_row(encoded, 0), doc_id)
+            terms += [match._replace(term=vocabulary[int(match.term)]) for match in found]
+        return tuple(terms)
+
+
+def _row(encoded: Encoded, row: int) -> csr_matrix:
+    assert encoded.sparse is not None
+    return encoded.sparse[row]

@@ -171,7 +171,7 @@ def real_vectors(real_base: Path, real_texts: list[str]) -> Tensor:
     return torch.tensor(SentenceTransformer(str(real_base), device="cpu").encode(real_texts[:100]))
 
 
-@pytest.mark.parametrize("shape", [(4, 1, 2, 0), (8, 2, 4, 1)])
+@pytest.mark.parametrize("shape", list(itertools.product((4, 8), (1, 2), (1, 2, 4), (0, 1))))
 def test_equals_a_real_parent_on_real_passages(
     real_base: Path, real_texts: list[str], real_vectors: Tensor, shape: tuple[int, int, int, int]
 ) -> None:

@@ -6,8 +6,9 @@ import base64
 import json
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.index.jvm import (
     as_type,
@@ -22,7 +23,14 @@ from retriever.index.jvm import (
     to_dict,
     well_formed,
 )
+from retriever.index.lucene_filters import field_kinds, filter_query, lucene_rows, matching_docs, within
 from retriever.types import Ranking, ScoredDoc
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from retriever.index.filters import Condition
 
 __all__ = ["LuceneReader"]
 
@@ -54,6 +62,8 @@ class LuceneReader:
     @one_at_a_time()
     def __init__(self, reader: Any, k1: float, b: float) -> None:
         self._reader, self._k1, self._b = reader, k1, b
+        self._rows: NDArray[np.int64] | None = None
+        self._loading = threading.Lock()
         self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
         self._index = as_type("index.IndexReader", self._reader)
         self._analyzer = english_analyzer()
@@ -91,21 +101,40 @@ class LuceneReader:
         except JavaException as error:
             raise damaged(folder, error) from None
 
-    def bm25(self, text: str, top_k: int) -> Ranking:
+    @cached_property
+    def fields(self) -> dict[str, set[str]]:
+        """Return the metadata fields, each with the kinds of its values."""
+        return field_kinds(self._index)
+
+    def select(self, condition: Condition) -> Any:
+        """Return the query of a filter; raise UserError for an unknown field."""
+        return filter_query(condition, self.fields)
+
+    def rows(self, selected: Any) -> NDArray[np.int64]:
+        """Return the rows of the documents that a query finds, some dead ones among them."""
+        with self._loading:
+            if self._rows is None:
+                self._rows = lucene_rows(self._index)
+        return self._rows[matching_docs(self._bm25.searcher, selected)]
+
+    def bm25(self, text: str, top_k: int, selected: Any = None) -> Ranking:
         """Rank by BM25 over `contents`; no hits for a text of which analysis leaves nothing."""
         with one_at_a_time():
             query = self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
-        return self._search(self._bm25, query, top_k)
+        return self._search(self._bm25, query, top_k, selected)
 
-    def impact(self, query: str, top_k: int) -> Ranking:
+    def impact(self, query: str, top_k: int, selected: Any = None) -> Ranking:
         """Rank by the inner product of impacts and query weights, given as "id^weight id^weight"."""
         if not query:
             return []
         with one_at_a_time():
             parsed = self._parser.parse(query)
-        return self._search(self._impact, parsed, top_k)
+        return self._search(self._impact, parsed, top_k, selected)
 
-    def _search(self, leg: _Leg, query: Any, top_k: int) -> Ranking:
+    def _search(self, leg: _Leg, query: Any, top_k: int, selected: Any) -> Ranking:
+        if selected is not None:
+            with one_at_a_time():
+                query = within(query, selected)
         # Sorting by (score, id) keeps Lucene's dynamic pruning, and orders ties before the cut.
         with leg.lock:
             top = leg.searcher.search(query, top_k, self._by_score_then_id)

@@ -6,13 +6,15 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
+from retriever.index.filters import parse_filter
 from retriever.index.lucene_reader import LuceneReader
 from retriever.index.quantise import impact_query
 from retriever.index.rows import SEARCHABLE, RowReader, read_flags
@@ -24,12 +26,27 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
-    from retriever.types import FloatArray
+    from retriever.types import BoolArray, FloatArray
 
-__all__ = ["FolderReader"]
+__all__ = ["FolderReader", "Selection"]
 
 ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
+
+
+class Selection:
+    """The documents of one reader that a filter finds: for the text legs a query, for the dense leg rows."""
+
+    def __init__(self, query: Any, count: int, lucene: LuceneReader) -> None:
+        self.query = query
+        self._count, self._lucene = count, lucene
+
+    @cached_property
+    def rows(self) -> BoolArray:
+        """Return which rows belong to these documents, bool (count,)."""
+        rows = np.zeros(self._count, bool)
+        rows[self._lucene.rows(self.query)] = True
+        return rows
 
 
 class FolderReader:
@@ -103,28 +120,38 @@ class FolderReader:
         """Say whether the index holds learned sparse terms."""
         return self.settings.encoder.vocab_size > 0
 
-    def bm25(self, text: str, top_k: int) -> Ranking:
+    @property
+    def fields(self) -> list[str]:
+        """Return the fields that a filter may name."""
+        return ["id", *sorted(self._lucene.fields)]
+
+    def select(self, text: str) -> Selection:
+        """Return the documents that a filter finds; raise UserError if it cannot be read or names an unknown field."""
+        return Selection(self._lucene.select(parse_filter(text)), self.commit_data.mark.rows, self._lucene)
+
+    def bm25(self, text: str, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by BM25 over title and text; a query of which analysis leaves nothing has no hits."""
         _check_top_k(top_k)
-        return self._lucene.bm25(text, top_k)
+        return self._lucene.bm25(text, top_k, selection and selection.query)
 
-    def sparse(self, terms: csr_matrix, top_k: int) -> Ranking:
+    def sparse(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by the inner product of query terms (1, vocab_size) and stored term weights, where it is above 0."""
         _check_top_k(top_k)
         if not self.has_sparse:
             raise UserError(f"{self.path}: has no sparse terms; search it with another mode")
         scale = self.settings.impact_scale
-        hits = self._lucene.impact(impact_query(terms), top_k)
+        hits = self._lucene.impact(impact_query(terms), top_k, selection and selection.query)
         return [ScoredDoc(hit.doc_id, hit.score / scale) for hit in hits if hit.score > 0]
 
-    def dense(self, vectors: FloatArray, top_k: int) -> list[Ranking]:
+    def dense(self, vectors: FloatArray, top_k: int, selection: Selection | None = None) -> list[Ranking]:
         """Rank by inner product for each query vector (n, dense_dim); a zero vector has no hits."""
         _check_top_k(top_k)
         if self._dense is None:
             raise UserError(f"{self.path}: has no vectors; search it with another mode")
         if vectors.ndim != 2 or vectors.shape[1] != self.settings.encoder.dense_dim or not np.isfinite(vectors).all():
             raise ValueError(f"need finite query vectors (n, {self.settings.encoder.dense_dim}), found {vectors.shape}")
-        return self._dense.search(np.ascontiguousarray(vectors, dtype=np.float32), top_k)
+        allowed = None if selection is None else selection.rows
+        return self._dense.search(np.ascontiguousarray(vectors, dtype=np.float32), top_k, allowed)
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents of these ids; unknown ids are left out."""

@@ -157,6 +157,7 @@ def index(
 @click.option("--queries", type=click.Path(path_type=Path), help="A file of queries (JSONL or TSV) instead of QUERY.")
 @mode_option
 @click.option("--top-k", "-k", type=int, default=10, show_default=True)
+@click.option("--filter", metavar="F", help="Only documents whose metadata satisfy it: 'year >= 2020 and lang = en'.")
 @click.option("--explain", is_flag=True, help="Show which terms matched.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where --queries writes its run (.trec, .jsonl).")
 @click.option("--tag", default="retriever", show_default=True, help="Name of the run in its file.")
@@ -169,6 +170,7 @@ def search(
     queries: Path | None,
     mode: str,
     top_k: int,
+    filter: str | None,
     explain: bool,
     output: Path | None,
     tag: str,
@@ -194,23 +196,25 @@ def search(
         raise click.UsageError("--queries and --output go together")
     with Retriever.open(folder, encoder, fusion_from(fusion, weights, normalisation)) as retriever:
         if queries is not None and output is not None:
-            _search_file(retriever, queries, output, mode, top_k, tag)
+            _search_file(retriever, queries, output, mode, top_k, filter, tag)
             return
-        hits = retriever.search(query or "", top_k, mode, explain)
+        hits = retriever.search(query or "", top_k, mode, explain, filter)
         if not hits and not as_json:
             click.echo("no hits", err=True)
         for hit in hits:
             click.echo(hit_json(hit) if as_json else hit_text(hit))
 
 
-def _search_file(retriever: Retriever, queries: Path, output: Path, mode: str, top_k: int, tag: str) -> None:
+def _search_file(
+    retriever: Retriever, queries: Path, output: Path, mode: str, top_k: int, filter: str | None, tag: str
+) -> None:
     from tqdm import tqdm
 
     from retriever.corpus import load_queries
     from retriever.eval.runs import RunWriter, separate_ties
 
     asked = list(load_queries(queries))
-    rankings = retriever.rank(asked, top_k, mode)
+    rankings = retriever.rank(asked, top_k, mode, filter)
     with RunWriter(output, tag) as writer:
         for query_id, ranking in tqdm(rankings, total=len(asked), desc=mode, unit=" queries", file=sys.stderr):
             writer.write(query_id, separate_ties(ranking))

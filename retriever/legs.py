@@ -18,20 +18,21 @@ __all__ = ["Legs"]
 
 
 class Legs:
-    """Runs the legs of one reader for queries that are encoded already."""
+    """Runs the legs of one reader, all within one filter, for queries that are encoded already."""
 
-    def __init__(self, reader: FolderReader) -> None:
+    def __init__(self, reader: FolderReader, filter: str | None = None) -> None:
         self.reader = reader
+        self._selection = None if filter is None else reader.select(filter)
 
     def run(self, leg: str, text: str, encoded: Encoded | None, row: int, depth: int) -> Ranking:
         """Return the best `depth` hits of one leg for `text`, which is the given row of `encoded`."""
         if leg == "bm25":
-            return self.reader.bm25(text, depth)
+            return self.reader.bm25(text, depth, self._selection)
         assert encoded is not None
         if leg == "sparse":
-            return self.reader.sparse(_row(encoded, row), depth)
+            return self.reader.sparse(_row(encoded, row), depth, self._selection)
         assert encoded.dense is not None
-        return self.reader.dense(encoded.dense[row : row + 1], depth)[0]
+        return self.reader.dense(encoded.dense[row : row + 1], depth, self._selection)[0]
 
     def run_batch(
         self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor
@@ -39,7 +40,7 @@ class Legs:
         """Search one leg for a batch: vectors together, because that is one matrix product; words query by query."""
         if leg == "dense":
             assert encoded is not None and encoded.dense is not None
-            return self.reader.dense(encoded.dense, depth)
+            return self.reader.dense(encoded.dense, depth, self._selection)
         texts = [query.text for query in batch]
         return list(pool.map(lambda row: self.run(leg, texts[row], encoded, row, depth), range(len(batch))))
 

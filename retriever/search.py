@@ -95,12 +95,12 @@ class Retriever:
             return True
 
     @contextmanager
-    def _view(self) -> Iterator[Legs]:
-        """Give one commit to one search, which holds it open and so never sees half of another."""
+    def _view(self, filter: str | None = None) -> Iterator[Legs]:
+        """Give one commit, filtered, to one search, which holds it open and so never sees half of another."""
         with self._swapping:
             reader = self.reader.share()
         try:
-            yield Legs(reader)
+            yield Legs(reader, filter)
         finally:
             reader.close()
 
@@ -115,22 +115,26 @@ class Retriever:
         has = {"bm25": True, "sparse": self.reader.has_sparse, "dense": self.reader.has_dense}
         return tuple(leg for leg in LEGS if has[leg])
 
-    def search(self, query: str, top_k: int = 10, mode: str = "hybrid", explain: bool = False) -> list[Hit]:
+    def search(
+        self, query: str, top_k: int = 10, mode: str = "hybrid", explain: bool = False, filter: str | None = None
+    ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, with their texts.
 
         mode: "hybrid" or one leg ("bm25", "sparse", "dense"). explain: also say which terms matched.
+        filter: search only among the documents whose metadata satisfy it, e.g. "year >= 2020 and lang = en".
 
         Raises:
-            UserError: the query is empty, top_k below 1, or the index cannot answer in this mode.
+            UserError: the query is empty, top_k below 1, the index cannot answer in this mode, or has not the field.
         """
         if not query.strip():
             raise UserError("the query is empty; give at least one word")
         _check_top_k(top_k)
         legs = self._legs_of(mode)
+        self._check_filter(filter)
         encoded = self._encode([query], legs)
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
         vocabulary = self.encoder.vocabulary if encoded is not None else ()
-        with self._view() as view:
+        with self._view(filter) as view:
             futures = {leg: self._pool.submit(view.run, leg, query, encoded, 0, depth) for leg in legs}
             rankings = {leg: future.result() for leg, future in futures.items()}
             fused = self._fuse(rankings)
@@ -152,20 +156,26 @@ class Retriever:
             for rank, hit in enumerate(shown, start=1)
         ]
 
-    def rank(self, queries: Iterable[Query], top_k: int = 1000, mode: str = "hybrid") -> Iterator[QueryRanking]:
+    def rank(
+        self, queries: Iterable[Query], top_k: int = 1000, mode: str = "hybrid", filter: str | None = None
+    ) -> Iterator[QueryRanking]:
         """Return each query's ranking without texts, in order, as a stream: for run files and evaluation.
 
         Queries are encoded and searched in batches; a query without any word has no hits.
 
         Raises:
-            UserError: top_k below 1, or the index cannot answer in this mode.
+            UserError: top_k below 1, the index cannot answer in this mode, or has not a field of the filter.
         """
         _check_top_k(top_k)
-        return self._rank(iter(queries), top_k, self._legs_of(mode))
+        legs = self._legs_of(mode)
+        self._check_filter(filter)
+        return self._rank(iter(queries), top_k, legs, filter)
 
-    def _rank(self, stream: Iterator[Query], top_k: int, legs: tuple[str, ...]) -> Iterator[QueryRanking]:
+    def _rank(
+        self, stream: Iterator[Query], top_k: int, legs: tuple[str, ...], filter: str | None
+    ) -> Iterator[QueryRanking]:
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
-        with self._view() as view:
+        with self._view(filter) as view:
             while batch := list(islice(stream, QUERIES_PER_BATCH)):
                 encoded = self._encode([query.text for query in batch], legs)
                 columns = {leg: view.run_batch(leg, batch, encoded, depth, self._pool) for leg in legs}
@@ -203,6 +213,11 @@ class Retriever:
                 f"search it with one of {', '.join(self.legs)}, or build it with another encoder"
             )
         return (mode,)
+
+    def _check_filter(self, filter: str | None) -> None:
+        """Refuse a filter before the work is done for it."""
+        with self._view(filter):
+            pass
 
     def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
         """Encode the queries once for all legs; BM25 alone needs no network, which is then not even loaded."""

@@ -98,3 +98,20 @@ def test_faults(folder: Path, corpus: Path, tmp_path: Path) -> None:
     assert good("info", folder) == before
     assert run("delete", folder).exit_code == 2, "wrong usage"
     assert "1 added" in good("add", folder, corpus, "--quiet", "--on-bad", "skip")
+
+
+def test_filter(folder: Path, tmp_path: Path) -> None:
+    tiny = [json.loads(line) for line in (TINY / "corpus.jsonl").read_text().splitlines()]
+    wanted = {d["_id"] for d in tiny if d["year"] >= 2020 and d["topic"] in ("food", "health")}
+    options = ("--filter", "year >= 2020 and topic in (food, 'health')")
+    hits = found(folder, "the body bread water immune dough vaccine flour", "--top-k", 20, *options)
+    assert hits and set(hits) <= wanted
+    run_file = tmp_path / "run.jsonl"
+    good("search", folder, "--queries", TINY / "queries.jsonl", "--output", run_file, *options)
+    assert {doc_id for doc_id in wanted if doc_id in run_file.read_text()}
+    assert not [d["_id"] for d in tiny if d["_id"] not in wanted and f'"{d["_id"]}"' in run_file.read_text()]
+    assert found(folder, "bread", "--filter", "year > 3000") == []
+    for text in ("year >", "lang = en", "topic > 3", ""):
+        assert "filter" in fault("search", folder, "bread", "--filter", text)
+        file = ("--queries", TINY / "queries.jsonl", "-o", run_file)
+        assert "filter" in fault("search", folder, *file, "--filter", text)

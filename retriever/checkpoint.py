@@ -57,6 +57,7 @@ def write_weights(state: dict[str, Tensor], folder: Path, storage: str = "float3
         else:
             stored[name] = value.clone()
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt", "storage": storage})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors leaves it readable by its owner alone
 
 
 def read_weights(folder: str | Path) -> dict[str, Tensor] | None:

@@ -138,7 +138,7 @@ class DenseSearcher:
                 self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
             except RuntimeError:
                 path.stat()  # FileNotFoundError if a newer commit has removed it
-                raise UserError(f"{path}: damaged, FAISS cannot read it; restore it from a copy") from None
+                raise UserError(f"{path}: damaged, FAISS cannot read it; `retriever compact` makes it again") from None
 
     def search(self, queries: FloatArray, top_k: int, allowed: BoolArray | None = None) -> list[Ranking]:
         """Rank the live rows, of those only the `allowed` ones (bool (n,)) if given, for queries (m, dim).

@@ -48,12 +48,13 @@ def write_whole(path: Path, data: bytes) -> None:
     sync_path(path.parent)
 
 
-def checksum(path: Path) -> int:
-    """Return the CRC-32 of a file, read in blocks."""
-    value = 0
+def checksum(path: Path, size: int | None = None) -> int:
+    """Return the CRC-32 of a file, or of its first `size` bytes, read in blocks."""
+    value, left = 0, path.stat().st_size if size is None else size
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(min(BLOCK, left)):
             value = zlib.crc32(block, value)
+            left -= len(block)
     return value
 
 

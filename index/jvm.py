@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import threading
@@ -211,7 +212,11 @@ def to_dict(java_map: Any) -> dict[str, str]:
 
 def damaged(folder: Path, error: Any) -> UserError:
     """Return what to tell the user when Lucene cannot open a folder."""
-    found = f"{error.classname.rpartition('.')[2]}: {error.innermessage}".splitlines()[0]
+    # The last cause names the file: a missing one is reported as a fault of the file that speaks of it.
+    trace = [f"{error.classname}: {error.innermessage}", *(error.stacktrace or ())]
+    cause = [line for before, line in itertools.pairwise(["Caused by:", *trace]) if before == "Caused by:"][-1]
+    kind, _, message = cause.splitlines()[0].partition(": ")
+    found = f"{kind.rpartition('.')[2]}: {message}"
     return UserError(f"{folder}: damaged, Lucene cannot open it ({found}); restore it from a copy, or build it again")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,9 @@ class LuceneWriter:
         config = lucene("index.IndexWriterConfig")(as_type("analysis.Analyzer", _index_analyzer()))
         config.setSimilarity(bm25_similarity(k1, b))
         config.setRAMBufferSizeMB(buffer_mb)
+        policy = lucene("index.TieredMergePolicy")()
+        policy.setForceMergeDeletesPctAllowed(0.0)  # else `drop_deleted` leaves segments with few of them
+        config.setMergePolicy(policy)
         self._directory = open_directory(folder)
         try:
             self._writer = lucene("index.IndexWriter")(self._directory, config)
@@ -78,6 +81,19 @@ class LuceneWriter:
             terms.add(bytes_ref(doc_id))
         query = lucene("search.TermInSetQuery")("id", as_type("java.util.Collection", terms))
         self._writer.deleteDocuments(as_type("search.Query", query))
+
+    @one_at_a_time()
+    @disk_full_as_os_error
+    def renumber(self, ids: Sequence[str], first_row: int) -> None:
+        """Give the documents with these ids the rows from `first_row` on."""
+        for row, doc_id in enumerate(ids, first_row):
+            self._writer.updateNumericDocValue(self._term("id", doc_id), "row", row)
+
+    @one_at_a_time()
+    @disk_full_as_os_error
+    def drop_deleted(self) -> None:
+        """Write the segments that hold deleted documents again without them."""
+        self._writer.forceMergeDeletes()
 
     @one_at_a_time()
     @disk_full_as_os_error

@@ -24,9 +24,11 @@ __all__ = [
     "EMPTY",
     "SEARCHABLE",
     "TRUNCATED",
+    "RowFile",
     "RowMark",
     "RowReader",
     "RowWriter",
+    "committed_files",
     "read_flags",
     "write_flags",
 ]
@@ -48,14 +50,23 @@ class RowMark(NamedTuple):
     ends_crc: int = 0
 
 
-def _sizes(mark: RowMark, dim: int) -> dict[str, int]:
-    sizes = {IDS: mark.id_bytes, ENDS: 8 * mark.rows}
-    return sizes | {VECTORS: 4 * dim * mark.rows} if dim else sizes
+class RowFile(NamedTuple):
+    """A row file as of a commit: how many bytes of it count, and their CRC-32."""
+
+    name: str
+    size: int
+    crc: int
+
+
+def committed_files(mark: RowMark, dim: int) -> list[RowFile]:
+    """Return the files that a mark speaks of."""
+    files = [RowFile(IDS, mark.id_bytes, mark.ids_crc), RowFile(ENDS, 8 * mark.rows, mark.ends_crc)]
+    return [*files, RowFile(VECTORS, 4 * dim * mark.rows, mark.vectors_crc)] if dim else files
 
 
 def _check(folder: Path, mark: RowMark, dim: int) -> None:
     """Raise FileNotFoundError for a missing file and UserError for one shorter than the commit says."""
-    for name, size in _sizes(mark, dim).items():
+    for name, size, _ in committed_files(mark, dim):
         found = (folder / name).stat().st_size
         if found < size:
             raise UserError(
@@ -74,7 +85,7 @@ class RowWriter:
             _check(folder, mark, dim)
         self._files: dict[str, int] = {}
         try:
-            for name, size in _sizes(mark, dim).items():
+            for name, size, _ in committed_files(mark, dim):
                 self._files[name] = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
                 os.ftruncate(self._files[name], size)
         except BaseException:

@@ -14,22 +14,36 @@ import numpy as np
 
 from retriever.index import dense
 from retriever.index.commit import CommitRecord, parse_commit
-from retriever.index.files import disk_errors
+from retriever.index.files import disk_errors, sync_path
 from retriever.index.jvm import read_user_data, start_jvm
 from retriever.index.lock import WriteLock
 from retriever.index.lucene_writer import LONGEST_TERM, LuceneDocument, LuceneWriter
 from retriever.index.quantise import impact_strings, quantise
-from retriever.index.rows import ALIVE, EMPTY, SEARCHABLE, TRUNCATED, RowReader, RowWriter, read_flags, write_flags
+from retriever.index.rows import (
+    ALIVE,
+    EMPTY,
+    SEARCHABLE,
+    TRUNCATED,
+    RowMark,
+    RowReader,
+    RowWriter,
+    read_flags,
+    write_flags,
+)
 from retriever.index.settings import IndexSettings, read_settings, settings_bytes, write_settings
 from retriever.types import Document, Encoded, UserError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from numpy.typing import NDArray
+
     from retriever.types import FloatArray
 
 __all__ = ["FolderWriter"]
 
+BLOCK = 16_384
+"""Rows copied at a time."""
 NEWER_ROWS = 50_000
 """Rows that are searched exactly at most; with 384 dimensions they take a query about 20 ms."""
 
@@ -54,7 +68,8 @@ class FolderWriter:
         self._lock, self._lucene = lock, lucene
         self._whole = True
         self.committed = parse_commit(path, read_user_data(path / "lucene"))
-        rows = path / self.committed.rows_folder
+        self._rows_folder = self.committed.rows_folder
+        rows = path / self._rows_folder
         self._flags = bytearray()
         self._row_of: dict[str, int] = {}
         self._rows = RowWriter(rows, settings.encoder.dense_dim, self.committed.mark)
@@ -226,6 +241,38 @@ class FolderWriter:
             self.committed = record
         self._remove_unreferenced()
 
+    def compact(self, dense_type: str | None = None) -> int:
+        """Drop the rows and the Lucene documents that are dead, build FAISS again from the rows, and commit.
+
+        Nothing is encoded, and the last commit is whole until the new one is. Returns how many rows were dead.
+        dense_type: what FAISS is to be from now on ("auto", "flat", "hnsw", "ivf"); as before for None.
+        """
+        dense.choose_type(dense_type or "auto", 0)
+        with self._changes():
+            flags = np.frombuffer(bytes(self._flags), np.uint8)
+            alive = np.flatnonzero(flags & ALIVE)
+            if len(alive) < len(flags):
+                self._move_rows(alive)
+                self._flags = bytearray(flags[alive].tobytes())
+            self._lucene.drop_deleted()
+        self.commit(self.committed.note, dense_type or self.committed.dense_choice)
+        return len(flags) - len(alive)
+
+    def _move_rows(self, alive: NDArray[np.int64]) -> None:
+        """Copy these rows into a new folder, and tell Lucene where they are now."""
+        dim = self.settings.encoder.dense_dim
+        old = RowReader(self.path / self._rows_folder, dim, self._rows.mark)
+        self._rows.close()
+        self._rows_folder = f"rows-{self.committed.number + 1}"
+        self._rows = RowWriter(self.path / self._rows_folder, dim, RowMark())
+        sync_path(self.path)
+        for start in range(0, len(alive), BLOCK):
+            part = alive[start : start + BLOCK]
+            ids = old.doc_ids(part)
+            self._rows.append(ids, None if old.vectors is None else old.vectors[part])
+            self._lucene.renumber(ids, start)
+            self._row_of.update(zip(ids, range(start, start + len(ids)), strict=True))
+
     def dense_type_due(self) -> str | None:
         """Return the FAISS type to give to `commit`: the chosen one where too many rows are newer than its file.
 
@@ -241,7 +288,7 @@ class FolderWriter:
         """Write the files of the next commit beside those of the last one."""
         last, number = self.committed, self.committed.number + 1
         flags = np.frombuffer(bytes(self._flags), np.uint8)
-        live_file = f"{last.rows_folder}/live-{number}.bin"
+        live_file = f"{self._rows_folder}/live-{number}.bin"
         choice, kind = dense_type or last.dense_choice, last.dense_type
         file, rows, crc = last.dense_file, last.dense_rows, last.dense_crc
         if dense_type is not None and self.settings.encoder.dense_dim:
@@ -249,12 +296,12 @@ class FolderWriter:
             file, rows, crc = "", 0, 0
             if kind != "flat" and len(flags):
                 file, rows = f"dense/{kind}-{number}.faiss", len(flags)
-                reader = RowReader(self.path / last.rows_folder, self.settings.encoder.dense_dim, self._rows.mark)
+                reader = RowReader(self.path / self._rows_folder, self.settings.encoder.dense_dim, self._rows.mark)
                 crc = dense.build(self.path / file, kind, reader, (flags & SEARCHABLE).astype(bool))
         return CommitRecord(
             number=number,
             settings_crc=last.settings_crc,
-            rows_folder=last.rows_folder,
+            rows_folder=self._rows_folder,
             mark=self._rows.mark,
             live_file=live_file,
             live_crc=write_flags(self.path / live_file, flags),
@@ -285,6 +332,8 @@ class FolderWriter:
         for pattern in ("rows*/live-*.bin*", "dense/*.faiss*", "index.json.tmp"):
             for file in set(self.path.glob(pattern)) - named:
                 file.unlink()
+        for folder in set(self.path.glob("rows*/")) - {self.path / self.committed.rows_folder}:
+            shutil.rmtree(folder)
 
     def close(self) -> None:
         """Forget what was not committed and let the next writer in."""

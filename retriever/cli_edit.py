@@ -1,15 +1,17 @@
-"""The commands that change an index or look after it: add, delete, info."""
+"""The commands that change an index or look after it: add, delete, compact, verify, info."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
 from retriever.cli_options import encoder_option, json_option, precision_option, quiet_option
+from retriever.types import UserError
 
-__all__ = ["add", "delete", "info"]
+__all__ = ["add", "compact", "delete", "info", "verify"]
 
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -99,6 +101,57 @@ def delete(folder: Path, ids: tuple[str, ...], ids_from: Path | None, as_json: b
         click.echo(json.dumps({"deleted": deleted, "unknown": len(asked) - deleted, "documents": left}))
         return
     click.echo(f"{deleted} deleted, {len(asked) - deleted} not there; {folder} has {left} documents")
+
+
+@click.command()
+@folder_argument
+@click.option(
+    "--dense-type",
+    type=click.Choice(["auto", "flat", "hnsw", "ivf"]),
+    help="FAISS index from now on; auto goes by size. As before by default.",
+)
+def compact(folder: Path, dense_type: str | None) -> None:
+    """Drop what is deleted or replaced from the index DIR, and build FAISS again; nothing is encoded.
+
+    \b
+    Example:
+      retriever compact my-index --dense-type hnsw
+    """
+    from retriever.index.info import describe
+    from retriever.render import human_bytes
+    from retriever.writer import IndexWriter
+
+    with IndexWriter.open(folder) as writer:
+        dropped = writer.compact(dense_type)
+    left = describe(folder)
+    size = human_bytes(sum(left.sizes.values()))
+    click.echo(
+        f"{dropped} dead rows dropped; {folder} has {left.documents} documents in {size}; faiss {left.dense_type}"
+    )
+
+
+@click.command()
+@folder_argument
+@json_option
+def verify(folder: Path, as_json: bool) -> None:
+    """Read every file of the index DIR and compare it with its checksum; exit with 1 and say which are damaged.
+
+    \b
+    Example:
+      retriever verify my-index
+    """
+    from retriever.index.verify import verify_folder
+    from retriever.render import damage_text, human_bytes
+
+    found = verify_folder(folder)
+    if as_json:
+        click.echo(json.dumps(found._asdict() | {"damages": [damage._asdict() for damage in found.damages]}))
+        sys.exit(bool(found.damages))
+    if found.damages:
+        raise UserError(damage_text(str(folder), found))
+    click.echo(
+        f"{folder}: {found.files} files, {human_bytes(found.bytes)}, as they were committed (commit {found.commit})"
+    )
 
 
 @click.command()

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from retriever.doctor import Finding
     from retriever.index.info import IndexInfo
+    from retriever.index.verify import Verification
     from retriever.types import Hit, TermMatch
 
-__all__ = ["findings_text", "hit_json", "hit_text", "human_bytes", "info_text", "side_by_side", "table"]
+__all__ = ["damage_text", "findings_text", "hit_json", "hit_text", "human_bytes", "info_text", "side_by_side", "table"]
 
 SNIPPET = 240
 TERMS_SHOWN = 8
@@ -124,6 +125,14 @@ def info_text(info: IndexInfo) -> str:
         "commit": str(info.commit),
     }
     return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
+
+
+def damage_text(folder: str, found: Verification) -> str:
+    """Return which files are damaged and what to do, in one line."""
+    files = ", ".join(f"{damage.file} ({damage.problem})" for damage in found.damages)
+    derived = all(damage.file.startswith("dense/") for damage in found.damages)
+    remedy = "make it again with `retriever compact`" if derived else "restore from a copy, or build the index again"
+    return f"{folder}: {len(found.damages)} of {found.files} files damaged: {files}; {remedy}"
 
 
 def human_bytes(count: float) -> str:

@@ -92,6 +92,13 @@ class IndexWriter:
         kept = {key: value for key, value in note.items() if key not in (ADDING, POSITION)}
         self.folder.commit(kept, self.folder.dense_type_due())
 
+    def compact(self, dense_type: str | None = None) -> int:
+        """Commit, without what is deleted or replaced, and build FAISS again; return how many dead rows were dropped.
+
+        Nothing is encoded. dense_type: the FAISS type from now on, as before for None.
+        """
+        return self.folder.compact(dense_type)
+
     def close(self) -> None:
         """Forget what was not committed and let the next writer in."""
         self.folder.close()

@@ -96,11 +96,12 @@ CHANGES = st.one_of(
     st.tuples(st.just("add"), st.lists(st.tuples(IDS, TEXTS), max_size=4)),
     st.tuples(st.just("delete"), st.lists(IDS, max_size=3)),
     st.tuples(st.just("commit"), st.sampled_from([None, "flat", "hnsw", "ivf"])),
+    st.tuples(st.just("compact"), st.sampled_from([None, "flat", "hnsw", "ivf"])),
     st.tuples(st.just("reopen"), st.none()),
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGES, min_size=3, max_size=12))
 def test_sequences_of_changes(tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, list]]) -> None:  # type: ignore[type-arg]
     path = tmp_path_factory.mktemp("index")
@@ -119,6 +120,10 @@ def test_sequences_of_changes(tmp_path_factory: pytest.TempPathFactory, changes:
             elif what == "reopen":
                 writer.close()
                 writer, model = FolderWriter.open(path), dict(committed)
+            elif what == "compact":
+                writer.compact(value)  # type: ignore[arg-type]
+                committed = dict(model)
+                assert writer.committed.mark.rows == len(model)
             else:
                 writer.commit(dense_type=value)  # type: ignore[arg-type]
                 committed = dict(model)
@@ -130,7 +135,8 @@ def test_sequences_of_changes(tmp_path_factory: pytest.TempPathFactory, changes:
                 check(reader, committed)
     finally:
         writer.close()
-    assert len(list((path / "rows").glob("live-*"))) == 1 and len(list((path / "dense").iterdir())) <= 1
+    assert len(list(path.glob("rows*"))) == len(list(path.glob("rows*/live-*"))) == 1
+    assert len(list((path / "dense").iterdir())) <= 1
 
 
 VALID_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

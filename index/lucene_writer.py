@@ -21,7 +21,7 @@ from retriever.index.jvm import (
     as_type,
     bm25_similarity,
     bytes_ref,
-    damaged,
+    damage_named,
     disk_full_as_os_error,
     english_analyzer,
     java,
@@ -30,7 +30,7 @@ from retriever.index.jvm import (
     open_directory,
     start_jvm,
 )
-from retriever.types import MetadataValue
+from retriever.types import MetadataValue, UserError
 
 __all__ = ["LONGEST_TERM", "LuceneDocument", "LuceneWriter"]
 
@@ -45,8 +45,6 @@ class LuceneWriter:
     @one_at_a_time()
     def __init__(self, folder: Path, k1: float, b: float, buffer_mb: float = 64.0) -> None:
         start_jvm()
-        from jnius import JavaException
-
         config = lucene("index.IndexWriterConfig")(as_type("analysis.Analyzer", _index_analyzer()))
         config.setSimilarity(bm25_similarity(k1, b))
         config.setRAMBufferSizeMB(buffer_mb)
@@ -55,10 +53,11 @@ class LuceneWriter:
         config.setMergePolicy(policy)
         self._directory = open_directory(folder)
         try:
-            self._writer = lucene("index.IndexWriter")(self._directory, config)
-        except JavaException as error:
+            with damage_named(folder):
+                self._writer = lucene("index.IndexWriter")(self._directory, config)
+        except UserError:
             self._directory.close()
-            raise damaged(folder, error) from None
+            raise
         self._fields = _Fields()
         self._term = lucene("index.Term")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.files import checksum
-from retriever.index.jvm import as_type, damaged, lucene, one_at_a_time, open_directory, read_user_data
+from retriever.index.jvm import as_type, damage_named, java_error, lucene, one_at_a_time, open_directory, read_user_data
 from retriever.index.rows import committed_files
 from retriever.index.settings import FILE, read_settings
 
@@ -89,13 +89,9 @@ def _problem(path: Path, expected: _Expected) -> str | None:
 @one_at_a_time()
 def _lucene_files(path: Path) -> list[tuple[str, str | None]]:
     """Return the files of the last Lucene commit, each with its problem: all end with a checksum of what is before."""
-    from jnius import JavaException
-
     directory = open_directory(path / "lucene")
-    try:
+    with damage_named(path / "lucene"):
         names = sorted(str(name) for name in lucene("index.SegmentInfos").readLatestCommit(directory).files(True))
-    except JavaException as error:
-        raise damaged(path / "lucene", error) from None
     found = []
     for name in names:
         try:
@@ -105,7 +101,7 @@ def _lucene_files(path: Path) -> list[tuple[str, str | None]]:
             finally:
                 data.close()
             problem = None
-        except JavaException as error:
+        except java_error() as error:
             problem = _reason(error)
         found.append((f"lucene/{name}", problem))
     directory.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -136,3 +137,13 @@ def test_versions_are_pinned_without_paths_or_build_tags() -> None:
     assert pins["torch"] == "2.13.0"
     assert not {"pip", "setuptools", "wheel", PROJECT["project"]["name"]}.intersection(pins)
     assert not [line for line in lines if "@" in line or "/" in line or "+" in line]
+
+
+def test_one_file_alone_imports_pyjnius() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for top in ("retriever", "index", "eval")
+        for path in (ROOT / top).rglob("*.py")
+        if re.search(r"^\s*(import|from) jnius", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert found == {"index/jvm.py"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retriever.cli_compare import compare
 from retriever.cli_edit import add, compact, delete, info, verify
 from retriever.cli_measure import bench, evaluate
 from retriever.cli_options import (
@@ -279,5 +280,5 @@ def _print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-for command in (add, delete, compact, verify, info, evaluate, bench):
+for command in (add, delete, compact, verify, info, evaluate, compare, bench):
     cli.add_command(command)

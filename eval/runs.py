@@ -141,7 +141,8 @@ class RunWriter:
             data = "".join(lines).encode()
         except UnicodeEncodeError:
             raise UserError(
-                f"{self._path}: an id of query {query_id!r} has no UTF-8 form; write JSON lines (--format jsonl)"
+                f"{self._path}: an id of query {query_id!r} has no UTF-8 form; "
+                "write JSON lines (a name that ends in .jsonl)"
             ) from None
         with file_errors(self._path, "write"):
             self._stream.write(data)
@@ -167,7 +168,7 @@ def _require_word(path: Path, what: str, text: str) -> None:
     if text.split() != [text]:
         raise UserError(
             f"{path}: {what} {text!r} is empty or holds white space, which a TREC run cannot write;"
-            " write JSON lines (--format jsonl)"
+            " write JSON lines (a name that ends in .jsonl)"
         )
 
 

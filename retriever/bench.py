@@ -70,6 +70,8 @@ def bench_index(
 
     A training file of pairs serves as a corpus too: its positives are the passages.
     """
+    if min(sizes) < 1:
+        raise UserError(f"sizes {list(sizes)}: need whole numbers from 1")
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             config = IndexingConfig(dense_type=dense_type)
@@ -140,6 +142,7 @@ def bench_encode(
     texts = [r.document.contents for r in islice(open_corpus(corpus), documents) if r.document is not None]
     systems: dict[str, Callable[[Sequence[str]], object]] = {}
     if parent is not None:
+        load_encoder(f"st:{parent}")  # says in one line what is wrong with the folder or name
         from sentence_transformers import SentenceTransformer
 
         peer = SentenceTransformer(parent)

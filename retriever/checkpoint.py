@@ -8,6 +8,7 @@ value = int8 * scale, the largest magnitude of each row mapped to 127 (symmetric
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +121,25 @@ def load_model(folder: Path) -> RetrieverModel:
         raise UserError(f"{folder}: weights and config.json do not fit each other ({reason}); copy it again") from None
     model.train(False)
     return model
+
+
+def local_folder(spec: str) -> Path:
+    """Return the folder of a checkpoint, fetched from the hub if `spec` is a hub name (OWNER/NAME)."""
+    folder = Path(spec)
+    if folder.is_dir():
+        return folder.resolve()
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", spec):
+        raise UserError(
+            f"{spec}: no such folder; give a folder, a hub name (OWNER/NAME), 'default', 'st:MODEL' or 'none'"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(spec, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{spec}: no such folder, and the hub did not give it ({reason})") from None
 
 
 def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, storage: str) -> Path:

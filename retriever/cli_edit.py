@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from retriever.cli_options import encoder_option, json_option, precision_option, quiet_option
+from retriever.cli_options import UNFINISHED_INDEX, encoder_option, json_option, precision_option, quiet_option
 from retriever.types import UserError
 
 __all__ = ["add", "compact", "delete", "info", "verify"]
@@ -165,9 +165,12 @@ def info(folder: Path, as_json: bool) -> None:
       retriever info my-index
     """
     from retriever.index.info import describe
+    from retriever.indexing import interrupted
     from retriever.render import info_text
 
     found = describe(folder)
+    if interrupted(folder):
+        click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
     if as_json:
         click.echo(json.dumps(found._asdict() | {"encoder": found.encoder._asdict()}))
     else:

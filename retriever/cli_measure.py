@@ -154,7 +154,7 @@ def bench_index_command(corpus: str, sizes: str, dense_type: str) -> None:
 @click.argument("corpus")
 @encoder_option
 @click.option("--parent", help="A sentence-transformers model (folder or hub name) to time beside ours.")
-@click.option("--documents", type=int, default=400, show_default=True)
+@click.option("--documents", type=click.IntRange(min=1), default=400, show_default=True)
 @click.option("--precisions", default="float32,bfloat16,int8", show_default=True)
 def bench_encode_command(corpus: str, encoder: str | None, parent: str | None, documents: int, precisions: str) -> None:
     """Encode the start of CORPUS with each system in turn: documents per second.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODES",
+    "UNFINISHED_INDEX",
     "Cli",
     "encoder_option",
     "fusion_from",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
+UNFINISHED_INDEX = "its making was interrupted, so documents are missing; `retriever index ... --resume` goes on"
 INTERRUPTION = {
     "index": "interrupted; what was committed is kept, and the same command with --resume goes on",
     "add": "interrupted; what was committed is kept, and the same command goes on",
@@ -43,6 +46,11 @@ class Cli(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output has seen enough
+                raise
+            name = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{name}{error.strerror or error}") from None
         except KeyboardInterrupt:
             click.echo(INTERRUPTION.get(ctx.invoked_subcommand or "", "interrupted"), err=True)
             ctx.exit(INTERRUPTED)

@@ -57,12 +57,13 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], source: str) -> T:
 def _checked(name: str, value: Any, wanted: Any, source: str) -> Any:
     """Return `value` if it is of the field's type; YAML's lists serve as tuples and its whole numbers as floats."""
     allowed = tuple(get_origin(option) or option for option in (get_args(wanted) if _is_union(wanted) else (wanted,)))
-    if tuple in allowed and isinstance(value, list):
-        value = tuple(value)
+    if tuple in allowed and isinstance(value, list) and all(type(item) is int for item in value):
+        value = tuple(value)  # of the dataclasses here, every tuple holds whole numbers
     if float in allowed and isinstance(value, int):
         allowed += (int,)
     if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
-        names = " or ".join("null" if option is NoneType else option.__name__ for option in allowed)
+        words = {NoneType: "null", tuple: "a list of whole numbers"}
+        names = " or ".join(words.get(option, option.__name__) for option in allowed)
         raise UserError(f"{source}: {name} is {value!r}, need {names}")
     return value
 

@@ -66,6 +66,10 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None) ->
     "default": the one that comes with the package; a folder or hub name: an encoder of ours; "st:DENSE" or
     "st:DENSE+SPARSE": sentence-transformers models (folders or hub names); "none": BM25 alone.
     """
+    if not spec:
+        raise UserError("the encoder's name is empty; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
+    if runtime is not None and runtime.precision != "auto" and (spec == "none" or spec.startswith("st:")):
+        raise UserError(f"precision {runtime.precision!r} is for encoders of our own, not for {spec}; leave it out")
     if spec == "none":
         return NoEncoder()
     if spec.startswith("st:"):
@@ -80,24 +84,11 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None) ->
                 "`retriever upcycle BASE --output FOLDER`, or choose another with --encoder (`none` for BM25 alone)"
             )
         return MoEEncoder(folder, name=spec, runtime=runtime)
-    return MoEEncoder(_local_folder(spec), name=spec, runtime=runtime)
+    from retriever.checkpoint import local_folder
 
-
-def _local_folder(spec: str) -> Path:
-    """Return the folder of an encoder, fetched from the hub if `spec` is a hub name."""
-    folder = Path(spec)
-    if folder.is_dir():
-        return folder.resolve()
-    if spec.count("/") == 1 and not folder.is_absolute() and not spec.startswith("."):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-        try:
-            return Path(snapshot_download(spec))
-        except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{spec}: no such encoder folder, and the hub did not give it ({reason})") from None
-    raise UserError(f"{spec}: no such encoder folder; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
+    folder = local_folder(spec)
+    # A folder is remembered as a whole path, so that the index finds it from wherever it is searched.
+    return MoEEncoder(folder, name=str(folder) if Path(spec).is_dir() else spec, runtime=runtime)
 
 
 def folder_digest(folder: Path, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from retriever.eval.datasets import load_dataset
 from retriever.eval.evaluator import DEFAULT_MEASURES, Evaluation, evaluate_run
 from retriever.eval.measures import parse_measures
 from retriever.eval.runs import separate_ties, write_run
-from retriever.indexing import build_index, interrupted
+from retriever.indexing import build_index, holds, interrupted
 from retriever.search import MODES, Retriever
 from retriever.types import UserError
 
@@ -53,13 +53,21 @@ def evaluate_dataset(
         raise UserError(f"mode {', '.join(unknown)!r} is unknown; choose among {', '.join(MODES)}")
     parse_measures(measures)  # before the work, not after it
     data = load_dataset(dataset, split)
+    found = survey(open_corpus(dataset))
     if folder is None:
-        digest = survey(open_corpus(dataset)).digest
-        folder = cache_folder() / f"{data.name}-{digest[:12]}-{encoder.identity.sha256[:12] or encoder.identity.name}"
+        name = encoder.identity.sha256[:12] or encoder.identity.name
+        # Vectors of one precision are not those of another: each has its own index.
+        precision = getattr(encoder, "precision", "any")
+        folder = cache_folder() / f"{data.name}-{found.digest[:12]}-{name}-{precision}"
     begun = (folder / "index.json").exists()
     if not begun or interrupted(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         build_index(dataset, folder, encoder, resume=begun, progress=progress)
+    elif not holds(folder, found):
+        raise UserError(
+            f"{folder}: not the index of {dataset} as it is now (another corpus, other policies, or changed since); "
+            "give another folder with --index, or none"
+        )
     results = {}
     with Retriever.open(folder, encoder, fusion) as retriever:
         for mode in modes:

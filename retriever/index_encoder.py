@@ -26,11 +26,20 @@ def load_index_encoder(
     Raises:
         UserError: it is not there, or not the same any more.
     """
-    encoder = load_encoder(given or wanted.name, runtime) if given is None or isinstance(given, str) else given
+    if given is None:
+        try:
+            encoder = load_encoder(wanted.name, runtime)
+        except UserError as error:
+            raise UserError(f"{folder}: its encoder is not where it was ({error}); say where with --encoder") from None
+    else:
+        encoder = load_encoder(given, runtime) if isinstance(given, str) else given
     if encoder.identity.sha256 != wanted.sha256:
         raise UserError(
-            f"{folder}: built with the encoder {wanted.name} (sha256 {wanted.sha256[:12]}), "
-            f"found {encoder.identity.name} ({encoder.identity.sha256[:12]}); "
+            f"{folder}: built with the encoder {_shown(wanted)}, found {_shown(encoder.identity)}; "
             "give the original one with --encoder, or build the index again"
         )
     return encoder
+
+
+def _shown(identity: EncoderIdentity) -> str:
+    return f"{identity.name} (sha256 {identity.sha256[:12]})" if identity.sha256 else identity.name

@@ -19,9 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from retriever.corpus import Corpus, NumberedDocument
+    from retriever.index.commit import CommitRecord
     from retriever.types import Document, Encoded, Encoder
 
-__all__ = ["IndexReport", "IndexingConfig", "build_index", "encode_contents", "interrupted", "write_stream"]
+__all__ = [
+    "IndexReport",
+    "IndexingConfig",
+    "build_index",
+    "encode_contents",
+    "holds",
+    "interrupted",
+    "unfinished",
+    "write_stream",
+]
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,18 @@ def build_index(
 def interrupted(folder: str | Path) -> bool:
     """Return whether the last run of `build_index` into this index folder did not reach the end of its corpus."""
     with FolderReader.open(folder) as reader:
-        return reader.commit_data.number == 0 or UNFINISHED in reader.commit_data.note
+        return unfinished(reader.commit_data)
+
+
+def unfinished(commit: CommitRecord) -> bool:
+    """Return whether a commit was made before the end of its corpus."""
+    return commit.number == 0 or UNFINISHED in commit.note
+
+
+def holds(folder: str | Path, found: Survey) -> bool:
+    """Return whether the index was built from the surveyed corpus and still has as many documents."""
+    with FolderReader.open(folder) as reader:
+        return reader.commit_data.note.get("corpus") == found.digest and reader.num_documents == found.documents
 
 
 def encode_contents(encoder: Encoder, batch: Sequence[Document]) -> Encoded | None:
@@ -158,7 +179,10 @@ def _write(
 ) -> None:
     from tqdm import tqdm
 
-    start = int(writer.committed_note.get("position", 0))
+    note = writer.committed_note
+    if "position" in note and UNFINISHED not in note:
+        return  # nothing is left to do, and a commit would undo what was changed since, such as the FAISS type
+    start = int(note.get("position", 0))
     with tqdm(
         total=found.documents, initial=len(writer), desc="index", unit=" docs", file=sys.stderr, disable=not progress
     ) as bar:

@@ -1,4 +1,4 @@
-"""Turn a dense BERT-shaped checkpoint into a Mixture-of-Experts encoder (METHODS: sparse upcycling).
+"""Turn a dense BERT-shaped checkpoint into a Mixture-of-Experts encoder.
 
 - Copies: every expert starts as the parent's feed-forward layer (Komatsuzaki et al. 2023, "Sparse Upcycling").
 - Virtual groups: with granularity G each copy is cut into G fine-grained experts that share one router row, so that the
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from retriever.checkpoint import local_folder
 from retriever.model import RetrieverConfig, RetrieverModel
 from retriever.moe import MoELayer
 from retriever.types import UserError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerBase
 
 __all__ = ["UpcycleConfig", "term_prior", "upcycle", "upcycle_checkpoint"]
+
+LONGEST = 1_000_000
+"""Tokenisers without a limit of their own write a huge number."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,14 @@ def upcycle_checkpoint(base: str, config: UpcycleConfig) -> tuple[RetrieverModel
     """Load the checkpoint `base` (a folder or a hub name) and upcycle it; return the model and its tokenizer."""
     from transformers import AutoModel, AutoTokenizer
 
+    folder = local_folder(base)
     try:
-        parent = AutoModel.from_pretrained(base, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        parent = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{base}: cannot load this checkpoint ({reason}); give a folder or a hub name") from None
-    return upcycle(parent, tokenizer, config, _sentence_settings(base)), tokenizer
+    return upcycle(parent, tokenizer, config, _sentence_settings(folder)), tokenizer
 
 
 def upcycle(
@@ -234,20 +239,27 @@ def term_prior(vocabulary: list[str]) -> Tensor:
     return prior / prior.mean()
 
 
-def _sentence_settings(base: str) -> dict[str, Any]:
-    """Read length, pooling and prompts where `base` is the folder of a sentence-transformers model."""
-    folder = Path(base)
+def _sentence_settings(folder: Path) -> dict[str, Any]:
+    """Read length, pooling and prompts from the folder of a sentence-transformers model, old layout or new."""
     settings: dict[str, Any] = {}
-    if (path := folder / "sentence_bert_config.json").is_file():
-        settings["max_length"] = json.loads(path.read_text(encoding="utf-8"))["max_seq_length"]
-    if (path := folder / "1_Pooling" / "config.json").is_file():
-        pooling = json.loads(path.read_text(encoding="utf-8"))
-        if pooling.get("pooling_mode_cls_token"):
-            settings["pooling"] = "cls"
-        elif not pooling.get("pooling_mode_mean_tokens", True):
-            raise UserError(f"{path}: found another pooling than mean or [CLS]; the dense head knows these two")
-    if (path := folder / "config_sentence_transformers.json").is_file():
-        prompts = json.loads(path.read_text(encoding="utf-8")).get("prompts") or {}
-        settings["query_prompt"] = prompts.get("query", "")
-        settings["document_prompt"] = prompts.get("document", prompts.get("passage", ""))
+    length = _read(folder / "sentence_bert_config.json").get("max_seq_length")
+    length = length or _read(folder / "tokenizer_config.json").get("model_max_length")
+    if isinstance(length, int) and length < LONGEST:
+        settings["max_length"] = length
+    pooling = _read(folder / "1_Pooling" / "config.json")
+    old = [name.removeprefix("pooling_mode_") for name, on in pooling.items() if "pooling_mode_" in name and on is True]
+    found = pooling.get("pooling_mode") or "+".join(old) or "mean"
+    kinds = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
+    if found not in kinds:
+        raise UserError(f"{folder}: pools by {found!r}; the dense head knows the mean of the tokens and [CLS]")
+    settings["pooling"] = kinds[found]
+    prompts = _read(folder / "config_sentence_transformers.json").get("prompts") or {}
+    settings["query_prompt"] = prompts.get("query", "")
+    settings["document_prompt"] = prompts.get("document", prompts.get("passage", ""))
     return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the values of a JSON file, none if it is not there."""
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return values

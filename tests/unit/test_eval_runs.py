@@ -114,7 +114,7 @@ def test_a_bad_jsonl_line_gives_file_and_line(tmp_path: Path, line: str, message
 
 def test_an_id_that_trec_cannot_hold_names_the_remedy_and_leaves_nothing(tmp_path: Path) -> None:
     for query_id, doc_id in [("a b", "d"), ("q", "d\t1"), ("q", ""), ("q", "\u2028"), ("q", "\ud800")]:
-        with pytest.raises(UserError, match=r"--format jsonl"):
+        with pytest.raises(UserError, match=r"ends in \.jsonl"):
             write_run(tmp_path / "run.trec", {query_id: [ScoredDoc(doc_id, 1.0)]})
     with pytest.raises(UserError, match="tag 'my run' is empty or holds white space"):
         write_run(tmp_path / "run.trec", {}, tag="my run")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli_compare import compare
+from retriever.cli_compare import compare, tune
 from retriever.cli_edit import add, compact, delete, info, verify
 from retriever.cli_measure import bench, evaluate
 from retriever.cli_options import (
+    UNFINISHED_INDEX,
     Cli,
     encoder_option,
     fusion_from,
@@ -117,7 +118,7 @@ def index(
 ) -> None:
     """Index CORPUS into a new folder.
 
-    CORPUS is a BEIR folder, a JSONL, TSV, CSV or Parquet file (.gz too), a folder of text files, or hf:NAME.
+    CORPUS is a BEIR folder, a JSONL, TSV or CSV (.gz too) or Parquet file, a folder of text files, or hf:NAME.
 
     \b
     Example:
@@ -188,6 +189,7 @@ def search(
       retriever search my-index "how do vaccines work" --explain
       retriever search my-index --queries queries.jsonl --top-k 1000 --mode bm25 --output run.trec
     """
+    from retriever.indexing import unfinished
     from retriever.render import hit_json, hit_text
     from retriever.search import Retriever
 
@@ -195,7 +197,11 @@ def search(
         raise click.UsageError("give a QUERY or --queries FILE, one of the two")
     if (queries is None) != (output is None):
         raise click.UsageError("--queries and --output go together")
+    if queries is not None and (explain or as_json):
+        raise click.UsageError("--explain and --json are for one QUERY; --queries writes a run (.jsonl for JSON lines)")
     with Retriever.open(folder, encoder, fusion_from(fusion, weights, normalisation)) as retriever:
+        if unfinished(retriever.reader.commit_data):
+            click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
         if queries is not None and output is not None:
             _search_file(retriever, queries, output, mode, top_k, filter, tag)
             return
@@ -280,5 +286,5 @@ def _print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-for command in (add, delete, compact, verify, info, evaluate, compare, bench):
+for command in (add, delete, compact, verify, info, evaluate, compare, tune, bench):
     cli.add_command(command)

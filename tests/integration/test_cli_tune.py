@@ -1,0 +1,71 @@
+"""`retriever tune` on the tiny data set; what it fits is tested in test_tuning.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from retriever.cli import cli
+from retriever.fusion import NORMALISATIONS
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+
+
+def invoke(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+def call(*args: object) -> str:
+    result = invoke(*args)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def fault(*args: object) -> str:
+    result = invoke(*args)
+    assert result.exit_code == 1 and result.stdout == "", (result.output, result.exception)
+    [line] = result.stderr.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tune") / "index"
+    call("index", TINY, "--index", path, "--encoder", tiny_encoder_folder, "--quiet")
+    return path
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_it_prints_can_be_pasted(folder: Path, tmp_path: Path) -> None:
+    before = snapshot(folder)
+    found = json.loads(call("tune", folder, "--dataset", TINY, "--split", "test", "--json"))
+    assert found["queries"] == 6 and found["fusion"]["normalisation"] in NORMALISATIONS
+    assert sum(found["fusion"]["weights"].values()) == pytest.approx(1)
+    low, high = found["interval"]
+    assert low <= found["gain"] <= high
+    assert found["gain"] == pytest.approx(found["cross_validated"] - found["default"])
+    text = call("tune", folder, "--dataset", TINY, "--split", "test")
+    assert f"default {found['default']:.4f}, cross-validated {found['cross_validated']:.4f}, gain" in text
+    assert snapshot(folder) == before
+    for options, value in ((text.splitlines()[-1].split(), found["fitted"]), ([], found["default"])):
+        run = tmp_path / "run.trec"
+        call("search", folder, "--queries", TINY / "queries.jsonl", "--top-k", 10, "--output", run, *options)
+        [measured] = call("evaluate", run, TINY / "qrels" / "test.tsv", "-m", "nDCG@10", "--json").splitlines()
+        assert json.loads(measured)["mean"]["nDCG@10"] == pytest.approx(value)
+
+
+def test_faults(folder: Path, tmp_path: Path) -> None:
+    assert "found 4 judged queries, need 5 or more" in fault("tune", folder, "--dataset", TINY)
+    assert "no split 'train'" in fault("tune", folder, "--dataset", TINY, "--split", "train")
+    assert "no such folder" in fault("tune", folder, "--dataset", tmp_path / "none")
+    assert str(tmp_path / "none") in fault("tune", tmp_path / "none", "--dataset", TINY)
+    bm25 = tmp_path / "bm25"
+    call("index", TINY, "--index", bm25, "--encoder", "none", "--quiet")
+    assert "only bm25 to fuse" in fault("tune", bm25, "--dataset", TINY, "--split", "test")

@@ -31,6 +31,8 @@ __all__ = ["Corpus", "NumberedDocument", "Record", "Survey", "documents", "load_
 
 ID_KEYS = ("_id", "id", "doc_id", "docno")
 TEXT_KEYS = ("text", "contents")
+LONGEST_ID = 32_766
+"""In UTF-8 bytes: what Lucene takes as one term."""
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl": read_jsonl,
     ".jsonl.gz": read_jsonl,
@@ -107,6 +109,8 @@ def _document(fields: dict[str, Any], *, typed: bool) -> Document:
         raise ValueError(f"the id {id_key!r} is {_shown(doc_id)}, need a string; put it in double quotes")
     if not doc_id.strip():
         raise ValueError(f"the id {id_key!r} is empty, need a string with at least one character; give it one")
+    if len(doc_id) > LONGEST_ID // 4 and len(doc_id.encode()) > LONGEST_ID:
+        raise ValueError(f"the id {_shown(doc_id)} is longer than {LONGEST_ID} bytes; give it a shorter one")
     return Document(
         doc_id,
         _text(text_key, fields[text_key]),
@@ -136,7 +140,15 @@ def open_corpus(spec: str | Path) -> Corpus:
     if isinstance(spec, str) and spec.startswith("hf:"):
         name, split = _hf_name(spec.removeprefix("hf:"))
         return Corpus(spec, partial(read_hf, name, split), typed=True)
-    path = Path(spec)
+    try:
+        return _open_path(Path(spec))
+    except OSError as error:
+        raise UserError(
+            f"{spec}: cannot be read ({error.strerror}); give the path of a readable file or folder"
+        ) from None
+
+
+def _open_path(path: Path) -> Corpus:
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import os
 import zlib
 from pathlib import Path
@@ -85,7 +86,14 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is too large for a number")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _json_row(source: str, line: bytes) -> Row:
@@ -169,10 +177,20 @@ def read_csv(path: Path) -> Iterator[Row]:
             yield read_table(source, columns, cells)
 
 
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise UserError(
+        f"{error.filename}: cannot be read ({error.strerror}); make the folder readable or remove it"
+    ) from None
+
+
 def text_files(folder: Path) -> list[str]:
-    """List the text files below a folder as sorted relative paths with "/"; hidden files and folders are left out."""
+    """List the text files below a folder as sorted relative paths with "/"; hidden files and folders are left out.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         here = Path(parent).relative_to(folder)
         found += [

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import datetime
+import errno
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever.corpus import Corpus, Record, documents, load_queries, open_corpus, survey
+from retriever.corpus import LONGEST_ID, Corpus, Record, documents, load_queries, open_corpus, survey
 from retriever.corpus_arrow import _plain
+from retriever.index.lucene_writer import LONGEST_TERM
 from retriever.types import Document, Query, UserError
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -214,6 +217,12 @@ def test_csv_fields_may_be_long_and_hold_line_ends(tmp_path: Path) -> None:
         ("c.tsv", b"id\ttext\na\nb\tz\n", "c.tsv:2: found 1 columns, the header has 2; make them equal"),
         ("c.tsv", b"id\ttext\na\t\xff\nb\tz\n", "c.tsv:2: not UTF-8"),
         ("c.tsv", b"id\ttext\n\tx\nb\tz\n", "c.tsv:2: the id 'id' is empty"),
+        ("c.tsv", f"id\ttext\n{'é' * 16_384}\tx\nb\tz\n".encode(), "c.tsv:2: the id 'éé"),
+        (
+            "c.jsonl",
+            b'{"id": "a", "text": "x", "n": [-1e999]}\n{"id": "b", "text": "z"}',
+            "c.jsonl:1: not JSON (-1e999 is",
+        ),
     ],
 )
 def test_a_bad_line_of_a_table(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
@@ -262,6 +271,43 @@ def test_damaged_gzip_is_one_error(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"c.jsonl.gz: the gzip data is damaged or cut off \(.*\); get or compress"):
             survey(open_corpus(path), on_duplicate="skip", on_bad="skip")
+
+
+def test_the_longest_id_is_that_of_the_index(tmp_path: Path) -> None:
+    assert LONGEST_ID == LONGEST_TERM
+    path = write(tmp_path / "c.tsv", f"id\ttext\n{'é' * 16_383}\tx\n{'a' * 32_767}\ty\n")
+    assert [document.text for document in found(open_corpus(path))] == ["x"]
+    assert problems(open_corpus(path))[0].endswith("is longer than 32766 bytes; give it a shorter one")
+
+
+def test_what_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's answers are played: the superuser may read everything."""
+    (tmp_path / "folder" / "locked").mkdir(parents=True)
+    write(tmp_path / "folder" / "a.txt", "x")
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(
+        UserError, match=r"folder/locked: cannot be read \(Permission denied\); make the folder readable"
+    ):
+        open_corpus(tmp_path / "folder")
+
+    def deny(path: Path, *_: object, **__: object) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    file = write(tmp_path / "c.jsonl", ONE)
+    for method in ("open", "exists", "is_dir"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, deny)
+            with pytest.raises(
+                UserError, match=r"c\.jsonl: cannot be read \(Permission denied\); give the path of a read"
+            ):
+                survey(open_corpus(file))
 
 
 def test_folders_and_paths_that_hold_no_corpus(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings
     """Convert a batch, or refuse it as a whole.
 
     Raises:
-        UserError: an id or a text cannot be stored.
+        UserError: a document cannot be stored.
         ValueError: a view has another shape than the index needs, or holds what is not finite.
     """
     raws = [_raw(document) for document in documents]
@@ -66,14 +66,29 @@ def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings
 
 
 def _raw(document: Document) -> str:
-    """Return the stored JSON of a document; raise UserError for an id or a text that cannot be stored."""
+    """Return the stored JSON of a document; raise UserError for one that cannot be stored."""
+    shown = ascii(document.doc_id)[:80]
     fields = {"id": document.doc_id, "title": document.title, "text": document.text}
-    raw = json.dumps(fields | {"metadata": dict(document.metadata)}, ensure_ascii=False)
-    shown = ascii(document.doc_id[:80])
+    for name, value in fields.items():
+        if not isinstance(value, str):
+            raise UserError(
+                f"document {shown}: its {name} is of type {type(value).__name__}, need a string; write it as one"
+            )
+    if not document.doc_id.strip():
+        raise UserError(f"document {shown}: its id is empty or blank, need at least one character; give it one")
+    if not isinstance(document.metadata, Mapping):
+        raise UserError(
+            f"document {shown}: its metadata is of type {type(document.metadata).__name__}, need a mapping; give a dict"
+        )
     try:
+        raw = json.dumps(fields | {"metadata": dict(document.metadata)}, ensure_ascii=False, allow_nan=False)
         raw.encode()
     except UnicodeEncodeError:
         raise UserError(f"document {shown}: holds half of a surrogate pair; write its text as valid Unicode") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"document {shown}: its metadata is no JSON ({error}); give strings, finite numbers, lists, dicts or None"
+        ) from None
     if len(document.doc_id.encode()) > LONGEST_TERM:
         raise UserError(f"document {shown}...: the id is longer than {LONGEST_TERM} bytes; give it a shorter one")
     return raw

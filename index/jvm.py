@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -228,6 +229,9 @@ def _damaged(folder: Path, error: Any) -> UserError:
     trace = [f"{error.classname}: {error.innermessage}", *(error.stacktrace or ())]
     cause = [line for before, line in itertools.pairwise(["Caused by:", *trace]) if before == "Caused by:"][-1]
     kind, _, message = cause.splitlines()[0].partition(": ")
+    if kind.endswith(".AccessDeniedException"):
+        return UserError(f"{message}: permission denied; give yourself access to the files of the index")
+    message = re.sub(r" in \w+@.* lockFactory=[\w.$@]+", "", message)  # the folder is named already
     found = f"{kind.rpartition('.')[2]}: {message}"
     return UserError(f"{folder}: damaged, Lucene cannot open it ({found}); restore it from a copy, or build it again")
 

@@ -64,6 +64,7 @@ class LuceneReader:
         self._loading = threading.Lock()
         self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
         self._index = as_type("index.IndexReader", self._reader)
+        self._most_hits = max(1, int(self._reader.maxDoc()))
         self._analyzer = english_analyzer()
         self._bm25 = _leg(self._index, bm25_similarity(k1, b), "bm25")
         self._impact = _leg(self._index, java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
@@ -127,7 +128,7 @@ class LuceneReader:
                 query = within(query, selected)
         # Sorting by (score, id) keeps Lucene's dynamic pruning, and orders ties before the cut.
         with leg.lock:
-            top = leg.searcher.search(query, top_k, self._by_score_then_id)
+            top = leg.searcher.search(query, min(top_k, self._most_hits), self._by_score_then_id)
         # One JSON string for all hits: reading the Java array hit by hit takes five times as long.
         with one_at_a_time():
             text = self._mapper.writeValueAsString(as_type("java.lang.Object", top))

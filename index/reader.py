@@ -61,9 +61,10 @@ class FolderReader:
         self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
         self._dense: DenseSearcher | None = None
         commit, dim = self.commit_data, settings.encoder.dense_dim
+        # Read without vectors, too: an index that has lost its rows must not open.
+        rows = RowReader(path / commit.rows_folder, dim, commit.mark)
+        flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
         if dim:
-            rows = RowReader(path / commit.rows_folder, dim, commit.mark)
-            flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
             file = path / commit.dense_file if commit.dense_file else None
             self._dense = DenseSearcher(rows, (flags & SEARCHABLE).astype(bool), commit.dense_type, file)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,8 @@ BLOCK = 16_384
 """Rows copied at a time."""
 NEWER_ROWS = 50_000
 """Rows that are searched exactly at most; with 384 dimensions they take a query about 20 ms."""
+
+ROWS_FOLDER = re.compile(r"rows(-\d+)?")
 
 
 class FolderWriter:
@@ -287,11 +290,13 @@ class FolderWriter:
     def _remove_unreferenced(self) -> None:
         """Remove files that the last commit does not name: those of older commits and of interrupted ones."""
         named = {self.path / self.committed.live_file, self.path / (self.committed.dense_file or "dense")}
-        for pattern in ("rows*/live-*.bin*", "dense/*.faiss*", "index.json.tmp"):
-            for file in set(self.path.glob(pattern)) - named:
-                file.unlink()
-        for folder in set(self.path.glob("rows*/")) - {self.path / self.committed.rows_folder}:
-            shutil.rmtree(folder)
+        rows = self.path / self.committed.rows_folder
+        found = {*rows.glob("live-*.bin*"), *self.path.glob("dense/*.faiss*"), *self.path.glob("index.json.tmp")}
+        for file in found - named:
+            file.unlink()
+        for folder in set(self.path.glob("rows*/")) - {rows}:
+            if ROWS_FOLDER.fullmatch(folder.name):  # anything else is the user's
+                shutil.rmtree(folder)
 
     def close(self) -> None:
         """Forget what was not committed and let the next writer in."""

@@ -12,6 +12,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
+from retriever.index.jvm import damage_named, java
 from retriever.index.verify import Damage, verify_folder
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
 
@@ -160,6 +161,28 @@ def damaged(folder: Path) -> str:
         return str(error)
     assert len(found) == 1
     return found[0].file
+
+
+def test_only_its_own_folders_are_removed(folder: Path) -> None:
+    for name in ("rows-backup", "rows2", "rows-7"):
+        shutil.copytree(folder / "rows", folder / name)
+    with FolderWriter.open(folder) as writer:
+        writer.compact()
+    assert sorted(path.name for path in folder.glob("rows*")) == ["rows-5", "rows-backup", "rows2"]
+    assert list((folder / "rows-backup").glob("live-*.bin"))
+
+
+def test_what_lucene_says_is_made_plain(folder: Path) -> None:
+    [segments] = (folder / "lucene").glob("segments_*")
+    segments.unlink()
+    with pytest.raises(UserError, match=r"IndexNotFoundException: no segments\* file found: files: \[_") as caught:
+        FolderReader.open(folder)
+    assert "lockFactory" not in str(caught.value)
+    denied = java("java.nio.file.AccessDeniedException")(str(segments))  # played: the superuser may read everything
+    future = java("java.util.concurrent.CompletableFuture").failedFuture(denied)
+    with pytest.raises(UserError) as caught, damage_named(folder):
+        future.get()
+    assert str(caught.value) == f"{segments}: permission denied; give yourself access to the files of the index"
 
 
 def test_faiss_is_made_again_from_the_rows(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
+from retriever.index.batch import check_batch
 from retriever.index.exact import exact_dense, exact_sparse
 from retriever.index.quantise import quantise
 from retriever.types import Document, Encoded, EncoderIdentity, MetadataValue, Ranking, ScoredDoc, UserError
@@ -139,7 +141,7 @@ def test_sequences_of_changes(tmp_path_factory: pytest.TempPathFactory, changes:
     assert len(list((path / "dense").iterdir())) <= 1
 
 
-VALID_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+VALID_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(str.strip)
 
 
 @settings(max_examples=8, deadline=None)
@@ -247,11 +249,15 @@ def test_text_only_index(tmp_path: Path) -> None:
     with FolderReader.open(tmp_path / "i") as reader:
         assert not reader.has_dense and not reader.has_sparse
         assert [hit.doc_id for hit in reader.bm25("stones", 5)] == ["d1"]
+        assert [hit.doc_id for hit in reader.bm25("stones", 2**31)] == ["d1"]
         assert reader.documents(["d1"]) == {"d1": document}
         with pytest.raises(UserError, match="no vectors"):
             reader.dense(np.ones((1, 4), np.float32), 1)
         with pytest.raises(UserError, match="no sparse terms"):
             reader.sparse(csr_matrix(np.zeros((1, 4))), 1)
+    (tmp_path / "i" / "rows").rename(tmp_path / "i" / "rows-backup")
+    with pytest.raises(UserError, match=r"rows/.*: missing, the index is damaged"):
+        FolderReader.open(tmp_path / "i")
 
 
 def test_a_refused_batch_changes_nothing(tmp_path: Path) -> None:
@@ -271,6 +277,27 @@ def test_a_refused_batch_changes_nothing(tmp_path: Path) -> None:
     with FolderReader.open(tmp_path / "i") as reader:
         assert reader.num_documents == 0
         check(reader, {})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        Document("d", None),  # type: ignore[arg-type]
+        Document("d", 5),  # type: ignore[arg-type]
+        Document("d", "x", None),  # type: ignore[arg-type]
+        Document(7, "x"),  # type: ignore[arg-type]
+        Document("", "x"),
+        Document(" \n", "x"),
+        Document("d", "x", metadata={"day": datetime.date(2020, 1, 2)}),  # type: ignore[dict-item]
+        Document("d", "x", metadata={"n": [float("nan")]}),
+        Document("d", "x", metadata={"n": float("inf")}),
+        Document("d", "x", metadata=[("n", 1)]),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_document_is_refused(document: Document) -> None:
+    with pytest.raises(UserError, match=r"^document .*: its (text|id|title|metadata) is .*; \w+ ") as caught:
+        check_batch([Document("fine", "river"), document], None, TEXT_ONLY)
+    assert "\n" not in str(caught.value)
 
 
 def test_readers_keep_their_view(tmp_path: Path) -> None:

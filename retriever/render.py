@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,26 @@ __all__ = ["damage_text", "findings_text", "hit_json", "hit_text", "human_bytes"
 
 SNIPPET = 240
 TERMS_SHOWN = 8
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def hit_text(hit: Hit) -> str:
     """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the text."""
-    lines = [f"{hit.rank:>2}. {hit.score:.4f}  {hit.doc_id}  {' '.join(hit.title.split())}".rstrip()]
+    lines = [f"{hit.rank:>2}. {hit.score:.4f}  {_safe(hit.doc_id)}  {_safe(' '.join(hit.title.split()))}".rstrip()]
     legs = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
     lines.append(f"    {' | '.join(legs)}")
-    lines += [f"    {line}" for line in wrap(_snippet(hit.text), max(shutil.get_terminal_size().columns - 4, 20))]
+    lines += [
+        f"    {line}" for line in wrap(_safe(_snippet(hit.text)), max(shutil.get_terminal_size().columns - 4, 20))
+    ]
     for leg in dict.fromkeys(match.leg for match in hit.terms):
         matches = [match for match in hit.terms if match.leg == leg]
         lines.append(f"    {leg} terms: {_terms_text(matches)}")
     return "\n".join(lines)
+
+
+def _safe(text: str) -> str:
+    """Return a text with its control characters escaped: they could end a line or steer the terminal."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _snippet(text: str) -> str:
@@ -44,7 +53,7 @@ def _snippet(text: str) -> str:
 
 def _terms_text(matches: Sequence[TermMatch]) -> str:
     """Return "term query x document" of the best matches."""
-    shown = [f"{m.term} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
+    shown = [f"{_safe(m.term)} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
     more = len(matches) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
@@ -70,7 +79,7 @@ def side_by_side(columns: Mapping[str, Sequence[str]], width: int | None = None)
     cell = max(width // max(len(columns), 1), 6)
     depth = max((len(texts) for texts in columns.values()), default=0)
     rows = [list(columns)] + [[texts[i] if i < len(texts) else "" for texts in columns.values()] for i in range(depth)]
-    return "\n".join("".join(_fit(text, cell - 1).ljust(cell) for text in row).rstrip() for row in rows)
+    return "\n".join("".join(_fit(_safe(text), cell - 1).ljust(cell) for text in row).rstrip() for row in rows)
 
 
 def _fit(text: str, width: int) -> str:

@@ -74,6 +74,18 @@ def test_a_title_stays_on_its_line() -> None:
     assert hit_text(HIT._replace(title="A\n title")) == hit_text(HIT)
 
 
+def test_control_characters_are_escaped() -> None:
+    evil = "a\x1b[31m\nb\x9b\u2028é"
+    hit = HIT._replace(doc_id=evil, title="T\x1b]0;x\x07", text="x\x1b[2J\ny", terms=(TERMS[0]._replace(term="\x00"),))
+    assert hit_text(hit).split("\n") == [
+        r" 3. 0.8765  a\x1b[31m\nb\x9b\u2028é  T\x1b]0;x\x07",
+        "    bm25 #2 7.250 | dense #1 0.500",
+        r"    x\x1b[2J y",
+        r"    bm25 terms: \x00 1.00x2.00",
+    ]
+    assert side_by_side({"bm25": [evil]}, 80).split("\n") == ["bm25", r"a\x1b[31m\nb\x9b\u2028é"]
+
+
 def test_hit_json_reads_back() -> None:
     hit = HIT._replace(terms=TERMS, title='Größe "quoted"', text="line\nbreak 😀")
     line = hit_json(hit)

@@ -157,7 +157,11 @@ def add_corpus(
         before = len(writer)
         note = writer.folder.committed_note
         start = int(note[POSITION]) if note.get(ADDING) == found.digest else 0
-        with tqdm(total=found.documents, desc="add", unit=" docs", file=sys.stderr, disable=not progress) as bar:
+        # Where the bad records stand is not known: all of them are taken to lie behind.
+        done = max(0, start - found.bad - sum(ordinal < start for ordinal in found.dropped))
+        with tqdm(
+            total=found.documents, initial=done, desc="add", unit=" docs", file=sys.stderr, disable=not progress
+        ) as bar:
             written = write_stream(
                 writer.folder,
                 documents(source, found, start),

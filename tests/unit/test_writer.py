@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -158,7 +159,7 @@ def test_bad_input_changes_nothing(folder: Path, tmp_path: Path) -> None:
     assert (report.bad, report.documents) == (1, 50) and report.first_bad.startswith(f"{corpus}:21")
 
 
-def test_adding_goes_on_after_an_interruption(folder: Path, tmp_path: Path) -> None:
+def test_adding_goes_on_after_an_interruption(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(20, 120, "stone"))
     small = IndexingConfig(batch=10, commit_every_documents=20)
     with pytest.raises(RuntimeError, match="stopped"):
@@ -166,8 +167,10 @@ def test_adding_goes_on_after_an_interruption(folder: Path, tmp_path: Path) -> N
     with FolderReader.open(folder) as reader:
         assert reader.num_documents == 60, "two commits of 20, the first of which are updates"
     stub = Stub()
-    report = add_corpus(folder, corpus, stub, config=small)
+    report = add_corpus(folder, corpus, stub, config=small, progress=True)
     assert stub.seen[0] == "stone number60" and len(stub.seen) == 60 and report.documents == 120
+    shown = [line for line in re.split(r"[\r\n]", capsys.readouterr().err) if line.startswith(("add", "commit"))]
+    assert "| 40/100 " in shown[0] and "| 100/100 " in shown[-1]
     again = Stub()
     report = add_corpus(folder, corpus, again, config=small)
     assert (len(again.seen), report.added, report.updated) == (100, 0, 100), "a finished one starts anew"

@@ -135,3 +135,13 @@ def test_faults(tmp_path: Path) -> None:
     evaluate_dataset(TINY, Letters("a"), folder=folder, modes=["bm25"])
     with pytest.raises(UserError, match="--encoder"):
         evaluate_dataset(TINY, Letters("b"), folder=folder, modes=["dense"])
+
+
+def test_the_index_of_another_corpus_is_not_measured(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "changed")
+    corpus = tmp_path / "changed" / "corpus.jsonl"
+    encoder = load_encoder("none")
+    evaluate_dataset(tmp_path / "changed", encoder, folder=tmp_path / "index", modes=["bm25"])
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace("bread", "cake"), encoding="utf-8")
+    with pytest.raises(UserError, match="not the index of"):
+        evaluate_dataset(tmp_path / "changed", encoder, folder=tmp_path / "index", modes=["bm25"])

@@ -152,9 +152,22 @@ def test_settings_of_a_sentence_transformers_folder(tiny_parent: Parent, tmp_pat
     assert len(tokenizer) == config.vocab_size == 200
 
 
+def test_the_layout_that_sentence_transformers_writes_today(tiny_parent: Parent, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    tiny_parent.model.save_pretrained(tmp_path / "base")
+    tiny_parent.tokenizer.save_pretrained(tmp_path / "base")
+    trunk = Transformer(str(tmp_path / "base"))
+    pooling = Pooling(tiny_parent.model.config.hidden_size, pooling_mode="cls")
+    SentenceTransformer(modules=[trunk, pooling], device="cpu").save(str(tmp_path / "saved"))
+    model, _ = upcycle_checkpoint(str(tmp_path / "saved"), UpcycleConfig())
+    assert model.config.pooling == "cls"
+
+
 def test_other_poolings_are_refused(tiny_parent: Parent, tmp_path: Path) -> None:
     save_sentence_model(tiny_parent, tmp_path, {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": False})
-    with pytest.raises(UserError, match="another pooling"):
+    with pytest.raises(UserError, match="pools by 'max_tokens'"):
         upcycle_checkpoint(str(tmp_path), UpcycleConfig())
 
 

@@ -129,9 +129,7 @@ def local_folder(spec: str) -> Path:
     if folder.is_dir():
         return folder.resolve()
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", spec):
-        raise UserError(
-            f"{spec}: no such folder; give a folder, a hub name (OWNER/NAME), 'default', 'st:MODEL' or 'none'"
-        )
+        raise UserError(f"{spec}: no such folder; give a folder or a hub name (OWNER/NAME)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -86,6 +86,8 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None) ->
         return MoEEncoder(folder, name=spec, runtime=runtime)
     from retriever.checkpoint import local_folder
 
+    if "/" not in spec and not Path(spec).is_dir():
+        raise UserError(f"{spec}: no such encoder; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
     folder = local_folder(spec)
     # A folder is remembered as a whole path, so that the index finds it from wherever it is searched.
     return MoEEncoder(folder, name=str(folder) if Path(spec).is_dir() else spec, runtime=runtime)

@@ -61,7 +61,7 @@ def test_yaml_kinds_that_serve_as_others(tmp_path: Path) -> None:
         ("depth: true\n", "depth is True, need int"),
         ("depth: null\n", "depth is None, need int"),
         ("rate: '0.5'\n", "rate is '0.5', need float"),
-        ("layers: 3\n", "layers is 3, need tuple"),
+        ("layers: 3\n", "layers is 3, need a list of whole numbers"),
     ],
 )
 def test_wrong_settings_name_the_file(tmp_path: Path, text: str, says: str) -> None:

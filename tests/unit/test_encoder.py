@@ -185,13 +185,13 @@ def test_load_encoder_knows_the_names(tiny_encoder_folder: Path, monkeypatch: py
 
 @pytest.mark.parametrize("spec", ["", "no-such-folder", "./a/b", "/no/such/folder", "a/b/c"])
 def test_names_that_are_nothing(spec: str) -> None:
-    with pytest.raises(UserError, match=r"no such encoder folder|no encoder here"):
+    with pytest.raises(UserError, match=r"no such|no encoder here|is empty"):
         load_encoder(spec)
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "encoder").write_text("x")
-    with pytest.raises(UserError, match="no such encoder folder"):
+    with pytest.raises(UserError, match="no such folder"):
         load_encoder(str(tmp_path / "encoder"))
 
 

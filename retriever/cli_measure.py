@@ -109,6 +109,8 @@ def _show(results: dict[str, Evaluation], kind: str, per_query: bool, as_json: b
                 click.echo("\t".join([name, query_id, *(f"{value:.4f}" for value in values.values())]))
         if result.queries_missing:
             click.echo(f"{name}: {result.queries_missing} judged queries have no hits and count as 0", err=True)
+        if result.queries_ignored:
+            click.echo(f"{name}: {result.queries_ignored} queries without judgements are left out", err=True)
         if as_json:
             counts = {"queries_judged": result.queries_judged, "queries_missing": result.queries_missing}
             click.echo(json.dumps({kind: name, "mean": result.mean} | counts))

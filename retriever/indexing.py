@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.corpus import Survey, documents, open_corpus, survey
+from retriever.index.dense import choose_type
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
@@ -55,13 +56,10 @@ class IndexingConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
-        if self.dense_type not in DENSE_TYPES:
-            raise UserError(f"dense type {self.dense_type!r} is unknown; choose one of {', '.join(DENSE_TYPES)}")
+        choose_type(self.dense_type, rows=0)  # refuses an unknown one
         if self.batch < 1 or self.commit_every_documents < 1 or not self.commit_every_seconds > 0:
             raise UserError("batch, commit_every_documents and commit_every_seconds must be above 0")
 
-
-DENSE_TYPES = ("auto", "flat", "hnsw", "ivf")
 
 UNFINISHED = "unfinished"
 """Stands in the note of a commit that more documents of the same corpus follow."""
@@ -109,6 +107,8 @@ def build_index(
     with _open_writer(folder, encoder, config, found, resume) as writer:
         _write(writer, source, found, encoder, config, progress)
         committed = writer.committed
+    with FolderReader.open(folder) as reader:
+        sizes = reader.sizes()
     return IndexReport(
         documents=committed.documents,
         empty=committed.empty,
@@ -117,7 +117,7 @@ def build_index(
         duplicates=found.duplicates,
         first_bad=found.first_bad,
         seconds=time.monotonic() - started,
-        sizes=_sizes(folder),
+        sizes=sizes,
     )
 
 
@@ -223,12 +223,3 @@ def write_stream(
             writer.commit(note(batch[-1].ordinal + 1))
             pending, last_commit = 0, time.monotonic()
     return count
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return bytes per part of the index folder."""
-    return {
-        part.name: sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
-        for part in sorted(folder.iterdir())
-        if part.is_dir()
-    }

@@ -1,0 +1,1 @@
+"""Training: data streams, losses and the loop that makes an encoder."""

@@ -23,12 +23,16 @@ LARGEST_GRADE = 1_000_000
 
 
 class Dataset(NamedTuple):
-    """One split of a BEIR folder: `corpus` is its file of documents, `queries` are the judged ones in file order."""
+    """One split of a data set: `corpus` is its file of documents, `queries` are the judged ones in file order.
+
+    `exclude_self`: a document whose id is the query's own is no hit (ArguAna, where the queries stand in the corpus).
+    """
 
     name: str
     corpus: Path
     queries: list[Query]
     qrels: Qrels
+    exclude_self: bool = False
 
 
 class Judgement(NamedTuple):

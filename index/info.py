@@ -21,6 +21,7 @@ class IndexInfo(NamedTuple):
     empty: documents without text. truncated: those longer than the encoder reads.
     rows: document versions in the row files, `dead_rows` of them deleted or replaced; `retriever compact` drops these.
     dense_rows: rows that the FAISS file covers; the newer ones are searched exactly, as all are for "flat".
+    note: what the last commit's writer wrote, such as a position in the input.
     sizes: bytes per part; bytes_per_document is their sum over the documents.
     """
 
@@ -39,6 +40,7 @@ class IndexInfo(NamedTuple):
     k1: float
     b: float
     impact_scale: int
+    note: Mapping[str, str]
 
 
 def describe(folder: str | Path) -> IndexInfo:
@@ -61,4 +63,5 @@ def describe(folder: str | Path) -> IndexInfo:
         k1=settings.k1,
         b=settings.b,
         impact_scale=settings.impact_scale,
+        note=commit.note,
     )

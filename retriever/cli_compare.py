@@ -116,35 +116,39 @@ def _finite(value: object) -> object:
 
 @click.command()
 @click.argument("folder", metavar="INDEX", type=click.Path(path_type=Path))
-@click.option("--dataset", required=True, type=click.Path(path_type=Path), help="The BEIR folder that INDEX holds.")
+@click.option("--dataset", required=True, help="The data set that INDEX holds: a BEIR folder, hf:NAME, ir:ID, ...")
 @click.option("--split", default="dev", show_default=True, help="Its judgements to fit to; keep those of the test.")
+@click.option("--write", is_flag=True, help="Store what was fitted in INDEX: hybrid search then fuses so by default.")
 @encoder_option
 @json_option
-def tune(folder: Path, dataset: Path, split: str, encoder: str | None, as_json: bool) -> None:
-    """Fit fusion weights and normalisation of INDEX to judgements, by nDCG@10; nothing is written.
+def tune(folder: Path, dataset: str, split: str, write: bool, encoder: str | None, as_json: bool) -> None:
+    """Fit fusion weights and normalisation of INDEX to judgements, by nDCG@10; nothing is written unless asked.
 
     The gain over the default fusion is cross-validated: each query is fused by what is best on the other four fifths.
 
     \b
     Example:
-      retriever tune my-index --dataset nfcorpus --split dev
+      retriever tune my-index --dataset nfcorpus --split dev --write
     """
     from retriever.eval.datasets import load_dataset
+    from retriever.index_fusion import store_fusion
+    from retriever.render import fusion_text
     from retriever.search import Retriever
     from retriever.tuning import leg_runs
     from retriever.tuning import tune as tune_fusion
 
     data = load_dataset(dataset, split)
     with Retriever.open(folder, encoder) as retriever:
-        found = tune_fusion(leg_runs(retriever, data.queries), data.qrels)
-    weights, normalisation = dict(found.fusion.weights), found.fusion.normalisation
+        found = tune_fusion(leg_runs(retriever, data.queries), data.qrels, exclude_self=data.exclude_self)
+    if write:
+        store_fusion(folder, found.fusion)
+        click.echo(f"{folder}: hybrid search now fuses so unless told otherwise", err=True)
     if as_json:
-        fusion = {"weights": weights, "normalisation": normalisation}
+        fusion = {"weights": dict(found.fusion.weights), "normalisation": found.fusion.normalisation}
         click.echo(json.dumps(found._asdict() | {"fusion": fusion, "interval": list(found.interval)}))
         return
     click.echo(
         f"nDCG@10 of {found.queries} queries: default {found.default:.4f}, cross-validated {found.cross_validated:.4f},"
         f" gain {found.gain:+.4f} (95% interval {found.interval.low:+.4f} to {found.interval.high:+.4f})\n"
-        f"best on all of them, where it has {found.fitted:.4f}:\n"
-        f"--normalisation {normalisation} --weights {','.join(f'{leg}={weight:g}' for leg, weight in weights.items())}"
+        f"best on all of them, where it has {found.fitted:.4f}:\n" + fusion_text(found.fusion)
     )

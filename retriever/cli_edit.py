@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -165,13 +166,17 @@ def info(folder: Path, as_json: bool) -> None:
       retriever info my-index
     """
     from retriever.index.info import describe
+    from retriever.index_fusion import stored_fusion
     from retriever.indexing import interrupted
     from retriever.render import info_text
 
     found = describe(folder)
+    fusion = stored_fusion(found.note)
     if interrupted(folder):
         click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
     if as_json:
-        click.echo(json.dumps(found._asdict() | {"encoder": found.encoder._asdict()}))
+        values = found._asdict() | {"encoder": found.encoder._asdict(), "fusion": fusion and asdict(fusion)}
+        del values["note"]  # the position in the input and the like
+        click.echo(json.dumps(values))
     else:
-        click.echo(info_text(found))
+        click.echo(info_text(found, fusion))

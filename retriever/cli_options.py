@@ -84,8 +84,10 @@ def fusion_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def fusion_from(method: str | None, weights: str | None, normalisation: str | None) -> FusionConfig:
-    """Return the fusion that the options ask for; what they leave out keeps its default."""
+def fusion_from(method: str | None, weights: str | None, normalisation: str | None) -> FusionConfig | None:
+    """Return the fusion that the options ask for, what they leave out at its default; None, the index's, for none."""
+    if method is weights is normalisation is None:
+        return None
     from retriever.config import resolve
     from retriever.fusion import FusionConfig
 

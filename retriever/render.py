@@ -12,11 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.doctor import Finding
+    from retriever.fusion import FusionConfig
     from retriever.index.info import IndexInfo
     from retriever.index.verify import Verification
     from retriever.types import Hit, TermMatch
 
-__all__ = ["damage_text", "findings_text", "hit_json", "hit_text", "human_bytes", "info_text", "side_by_side", "table"]
+__all__ = [
+    "damage_text",
+    "findings_text",
+    "fusion_text",
+    "hit_json",
+    "hit_text",
+    "human_bytes",
+    "info_text",
+    "side_by_side",
+    "table",
+]
 
 SNIPPET = 240
 TERMS_SHOWN = 8
@@ -117,8 +128,8 @@ def findings_text(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def info_text(info: IndexInfo) -> str:
-    """Return what is in an index, one subject a line."""
+def info_text(info: IndexInfo, fusion: FusionConfig | None = None) -> str:
+    """Return what is in an index, one subject a line; `fusion` is the one that was stored in it."""
     sizes = ", ".join(f"{part} {human_bytes(size)}" for part, size in info.sizes.items())
     encoder = info.encoder
     views = f"{encoder.dense_dim} dimensions, {encoder.vocab_size} terms, sha256 {encoder.sha256[:12]}"
@@ -131,9 +142,22 @@ def info_text(info: IndexInfo) -> str:
         "encoder": f"{encoder.name} ({views})" if encoder.sha256 else encoder.name,
         "faiss": f"{faiss} (chosen: {info.dense_choice})",
         "bm25": f"k1 {info.k1}, b {info.b}",
+        "fusion": "default" if fusion is None else fusion_text(fusion),
         "commit": str(info.commit),
     }
     return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
+
+
+def fusion_text(fusion: FusionConfig) -> str:
+    """Return a fusion as the options that ask for it.
+
+    >>> from retriever.fusion import FusionConfig
+    >>> fusion_text(FusionConfig(weights={"bm25": 0.25, "dense": 0.75}))
+    '--normalisation min-max --weights bm25=0.25,dense=0.75'
+    """
+    weights = ",".join(f"{leg}={weight:g}" for leg, weight in fusion.weights.items())
+    method = "" if fusion.method == "weighted-sum" else f"--fusion {fusion.method} "
+    return f"{method}--normalisation {fusion.normalisation} --weights {weights}"
 
 
 def damage_text(folder: str, found: Verification) -> str:

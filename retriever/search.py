@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.fusion import LEGS, Fused, FusionConfig, fuse
 from retriever.index.reader import FolderReader
 from retriever.index_encoder import load_index_encoder
+from retriever.index_fusion import stored_fusion
 from retriever.legs import Legs
+from retriever.modes import HYBRID, MODES, legs_named, restricted
 from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, UserError
 
 if TYPE_CHECKING:
@@ -22,9 +24,8 @@ if TYPE_CHECKING:
 
     from retriever.encoder import RuntimeConfig
 
-__all__ = ["MODES", "QueryRanking", "Retriever"]
+__all__ = ["CANDIDATES", "MODES", "LegRankings", "ModeRankings", "Plan", "QueryRanking", "Retriever"]
 
-MODES = ("hybrid", *LEGS)
 CANDIDATES = 1000
 """Hits that each leg hands to the fusion. Min-max normalisation depends on it, so it does not follow top_k:
 the first ten of a hundred hits are the same ten that are found alone."""
@@ -36,6 +37,34 @@ class QueryRanking(NamedTuple):
 
     query_id: str
     ranking: Ranking
+
+
+class LegRankings(NamedTuple):
+    """The hits of one query of a batch, leg by leg."""
+
+    query_id: str
+    rankings: dict[str, Ranking]
+
+
+class ModeRankings(NamedTuple):
+    """The hits of one query of a batch, mode by mode."""
+
+    query_id: str
+    rankings: dict[str, Ranking]
+
+
+class Plan(NamedTuple):
+    """How to answer in one mode: the legs to search, and how to fuse them."""
+
+    legs: tuple[str, ...]
+    fusion: FusionConfig
+
+    def fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
+        """Fuse the rankings of the plan's legs, among others; a leg alone keeps its ranking and its raw scores."""
+        if len(self.legs) > 1:
+            return fuse({leg: rankings[leg] for leg in self.legs}, self.fusion)
+        [leg] = self.legs
+        return Fused(rankings[leg], {leg: dict(rankings[leg])})
 
 
 class Retriever:
@@ -54,7 +83,8 @@ class Retriever:
         runtime: RuntimeConfig | None = None,
     ) -> None:
         self.reader = reader
-        self.fusion = fusion or FusionConfig()
+        self._given_fusion = fusion
+        self.fusion = self._fusion_of(reader)
         self._encoder = encoder
         self._runtime = runtime
         self._swapping = threading.Lock()
@@ -71,7 +101,7 @@ class Retriever:
         """Open an index folder as it stands at its last commit.
 
         encoder: where the index's encoder is, if not where it was when the index was built; it is loaded with the first
-        query that needs it. fusion: how hybrid search combines the legs.
+        query that needs it. fusion: how hybrid search combines the legs, if not as `retriever tune --write` stored.
 
         Raises:
             UserError: the folder is missing, foreign or damaged.
@@ -92,7 +122,11 @@ class Retriever:
                 return False
             self.reader.close()
             self.reader = newer
+            self.fusion = self._fusion_of(newer)
             return True
+
+    def _fusion_of(self, reader: FolderReader) -> FusionConfig:
+        return self._given_fusion or stored_fusion(reader.commit_data.note) or FusionConfig()
 
     @contextmanager
     def _view(self, filter: str | None = None) -> Iterator[Legs]:
@@ -120,7 +154,8 @@ class Retriever:
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, with their texts.
 
-        mode: "hybrid" or one leg ("bm25", "sparse", "dense"). explain: also say which terms matched.
+        mode: "hybrid", a leg ("bm25", "sparse", "dense"), or several as in "dense+sparse", fused with their weights.
+        explain: also say which terms matched.
         filter: search only among the documents whose metadata satisfy it, e.g. "year >= 2020 and lang = en".
 
         Raises:
@@ -129,7 +164,8 @@ class Retriever:
         if not query.strip():
             raise UserError("the query is empty; give at least one word")
         _check_top_k(top_k)
-        legs = self._legs_of(mode)
+        plan = self.plan(mode)
+        legs = plan.legs
         self._check_filter(filter)
         encoded = self._encode([query], legs)
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
@@ -137,7 +173,7 @@ class Retriever:
         with self._view(filter) as view:
             futures = {leg: self._pool.submit(view.run, leg, query, encoded, 0, depth) for leg in legs}
             rankings = {leg: future.result() for leg, future in futures.items()}
-            fused = self._fuse(rankings)
+            fused = plan.fuse(rankings)
             shown = fused.ranking[:top_k]
             documents = view.reader.documents(hit.doc_id for hit in shown)
             terms = {hit.doc_id: view.explain(legs, query, encoded, hit.doc_id, vocabulary) for hit in shown if explain}
@@ -166,22 +202,44 @@ class Retriever:
         Raises:
             UserError: top_k below 1, the index cannot answer in this mode, or has not a field of the filter.
         """
-        _check_top_k(top_k)
-        legs = self._legs_of(mode)
-        self._check_filter(filter)
-        return self._rank(iter(queries), top_k, legs, filter)
+        found = self.rank_modes(queries, top_k, (mode,), filter)
+        return (QueryRanking(query_id, rankings[mode]) for query_id, rankings in found)
 
-    def _rank(
-        self, stream: Iterator[Query], top_k: int, legs: tuple[str, ...], filter: str | None
-    ) -> Iterator[QueryRanking]:
-        depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
+    def rank_modes(
+        self, queries: Iterable[Query], top_k: int, modes: Sequence[str], filter: str | None = None
+    ) -> Iterator[ModeRankings]:
+        """Return each query's ranking in each mode, as `rank` does; queries are encoded once and each leg runs once.
+
+        Raises:
+            UserError: as `rank`, for any of the modes.
+        """
+        _check_top_k(top_k)
+        plans = {mode: self.plan(mode) for mode in modes}
+        legs = tuple(leg for leg in LEGS if any(leg in plan.legs for plan in plans.values()))
+        fused = any(len(plan.legs) > 1 for plan in plans.values())
+        found = self.rank_legs(queries, max(top_k, CANDIDATES) if fused else top_k, legs, filter)
+        return (
+            ModeRankings(query_id, {mode: plan.fuse(rankings).ranking[:top_k] for mode, plan in plans.items()})
+            for query_id, rankings in found
+        )
+
+    def rank_legs(
+        self, queries: Iterable[Query], depth: int, legs: Sequence[str], filter: str | None = None
+    ) -> Iterator[LegRankings]:
+        """Return the first `depth` hits of each leg for each query: what the modes are fused from."""
+        _check_top_k(depth)
+        self._check_filter(filter)
+        return self._rank_legs(iter(queries), depth, legs, filter)
+
+    def _rank_legs(
+        self, stream: Iterator[Query], depth: int, legs: Sequence[str], filter: str | None
+    ) -> Iterator[LegRankings]:
         with self._view(filter) as view:
             while batch := list(islice(stream, QUERIES_PER_BATCH)):
                 encoded = self._encode([query.text for query in batch], legs)
                 columns = {leg: view.run_batch(leg, batch, encoded, depth, self._pool) for leg in legs}
                 for i, query in enumerate(batch):
-                    fused = self._fuse({leg: column[i] for leg, column in columns.items()})
-                    yield QueryRanking(query.query_id, fused.ranking[:top_k])
+                    yield LegRankings(query.query_id, {leg: column[i] for leg, column in columns.items()})
 
     def close(self) -> None:
         """Free the index."""
@@ -196,23 +254,25 @@ class Retriever:
     ) -> None:
         self.close()
 
-    def _legs_of(self, mode: str) -> tuple[str, ...]:
-        if mode not in MODES:
-            raise UserError(f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
-        if mode == "hybrid":
+    def plan(self, mode: str) -> Plan:
+        """Return the legs and the fusion of a mode; raise UserError if the index cannot answer in it."""
+        if mode == HYBRID:
             legs = tuple(leg for leg in self.legs if self.fusion.weights.get(leg, 0) > 0)
             if not legs:
                 raise UserError(
                     f"the fusion weighs {', '.join(self.fusion.weights)}, the index has {', '.join(self.legs)}; "
                     "give one of these a weight above 0"
                 )
-            return legs
-        if mode not in self.legs:
-            raise UserError(
-                f"{self.reader.path}: the index has no {mode} leg, its encoder is {self.reader.settings.encoder.name}; "
-                f"search it with one of {', '.join(self.legs)}, or build it with another encoder"
-            )
-        return (mode,)
+            return Plan(legs, self.fusion)
+        legs = legs_named(mode)
+        for leg in legs:
+            if leg not in self.legs:
+                raise UserError(
+                    f"{self.reader.path}: the index has no {leg} leg, its encoder is "
+                    f"{self.reader.settings.encoder.name}; search it with one of {', '.join(self.legs)}, "
+                    "or build it with another encoder"
+                )
+        return Plan(legs, restricted(self.fusion, legs) if len(legs) > 1 else self.fusion)
 
     def _check_filter(self, filter: str | None) -> None:
         """Refuse a filter before the work is done for it."""
@@ -222,13 +282,6 @@ class Retriever:
     def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
         """Encode the queries once for all legs; BM25 alone needs no network, which is then not even loaded."""
         return None if tuple(legs) == ("bm25",) else self.encoder.encode_queries(texts)
-
-    def _fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
-        """Fuse several legs; a leg alone keeps its ranking and its raw scores."""
-        if len(rankings) > 1:
-            return fuse(rankings, self.fusion)
-        [(leg, ranking)] = rankings.items()
-        return Fused(ranking, {leg: dict(ranking)})
 
 
 def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> dict[str, dict[str, LegPart]]:

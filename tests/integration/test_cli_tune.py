@@ -9,7 +9,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from retriever.cli import cli
-from retriever.fusion import NORMALISATIONS
+from retriever.encoder import NoEncoder
+from retriever.fusion import NORMALISATIONS, FusionConfig
+from retriever.index.settings import IndexSettings
+from retriever.index.writer import FolderWriter
+from retriever.index_fusion import store_fusion
+from retriever.search import Retriever
+from retriever.types import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -59,6 +65,55 @@ def test_what_it_prints_can_be_pasted(folder: Path, tmp_path: Path) -> None:
         call("search", folder, "--queries", TINY / "queries.jsonl", "--top-k", 10, "--output", run, *options)
         [measured] = call("evaluate", run, TINY / "qrels" / "test.tsv", "-m", "nDCG@10", "--json").splitlines()
         assert json.loads(measured)["mean"]["nDCG@10"] == pytest.approx(value)
+
+
+def test_what_is_written_is_what_searches_and_stays(tiny_encoder_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    call("index", TINY, "--index", path, "--encoder", tiny_encoder_folder, "--quiet")
+    assert "fusion     default" in call("info", path)
+    before = call("search", path, "what cats eat", "--json")
+    found = json.loads(call("tune", path, "--dataset", TINY, "--split", "test", "--write", "--json"))
+
+    def stored() -> dict[str, object]:
+        fusion = json.loads(call("info", path, "--json"))["fusion"]
+        return {name: fusion[name] for name in ("weights", "normalisation")}
+
+    options = ["--normalisation", found["fusion"]["normalisation"]]
+    options += ["--weights", ",".join(f"{leg}={weight}" for leg, weight in found["fusion"]["weights"].items())]
+    assert stored() == found["fusion"]
+    assert " ".join(options[:2]) in call("info", path)
+    assert call("search", path, "what cats eat", "--json") == call("search", path, "what cats eat", "--json", *options)
+    default = ["--weights", ",".join(f"{leg}={weight}" for leg, weight in FusionConfig().weights.items())]
+    assert call("search", path, "what cats eat", "--json", *default) == before, "options win over what is stored"
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"_id": "new", "text": "what cats eat"}\n')
+    for step in (
+        ["index", TINY, "--index", path, "--encoder", tiny_encoder_folder, "--resume", "--quiet"],
+        ["add", path, more, "--quiet"],
+        ["delete", path, "new"],
+        ["compact", path, "--dense-type", "hnsw"],
+    ):
+        call(*step)
+        assert stored() == found["fusion"], step
+    assert "as they were committed" in call("verify", path)
+
+
+def test_an_open_retriever_sees_what_is_written(tiny_encoder_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    call("index", TINY, "--index", path, "--encoder", tiny_encoder_folder, "--quiet")
+    given = FusionConfig(weights={"bm25": 1.0})
+    with Retriever.open(path) as follows, Retriever.open(path, fusion=given) as told:
+        assert follows.fusion == FusionConfig()
+        store_fusion(path, FusionConfig(weights={"dense": 1.0}))
+        assert follows.reopen() and told.reopen()
+        assert follows.fusion.weights == {"dense": 1.0}
+        assert told.fusion == given
+
+
+def test_weights_are_not_written_into_an_index_that_is_not_finished(tmp_path: Path) -> None:
+    FolderWriter.create(tmp_path / "index", IndexSettings(NoEncoder.identity)).close()
+    with pytest.raises(UserError, match="finish it with `retriever index"):
+        store_fusion(tmp_path / "index", FusionConfig())
 
 
 def test_faults(folder: Path, tmp_path: Path) -> None:

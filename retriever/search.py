@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.fusion import LEGS, Fused, FusionConfig, fuse
+from retriever.fusion import LEGS, Fused, FusionConfig
 from retriever.index.reader import FolderReader
 from retriever.index_encoder import load_index_encoder
 from retriever.index_fusion import stored_fusion
 from retriever.legs import Legs
-from retriever.modes import HYBRID, MODES, legs_named, restricted
+from retriever.modes import HYBRID, MODES, Plan, legs_named, restricted
 from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from retriever.encoder import RuntimeConfig
 
-__all__ = ["CANDIDATES", "MODES", "LegRankings", "ModeRankings", "Plan", "QueryRanking", "Retriever"]
+__all__ = ["CANDIDATES", "MODES", "QueryRanking", "QueryRankings", "Retriever"]
 
 CANDIDATES = 1000
 """Hits that each leg hands to the fusion. Min-max normalisation depends on it, so it does not follow top_k:
@@ -39,32 +39,11 @@ class QueryRanking(NamedTuple):
     ranking: Ranking
 
 
-class LegRankings(NamedTuple):
-    """The hits of one query of a batch, leg by leg."""
+class QueryRankings(NamedTuple):
+    """The hits of one query of a batch, without their texts, by leg or by mode."""
 
     query_id: str
     rankings: dict[str, Ranking]
-
-
-class ModeRankings(NamedTuple):
-    """The hits of one query of a batch, mode by mode."""
-
-    query_id: str
-    rankings: dict[str, Ranking]
-
-
-class Plan(NamedTuple):
-    """How to answer in one mode: the legs to search, and how to fuse them."""
-
-    legs: tuple[str, ...]
-    fusion: FusionConfig
-
-    def fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
-        """Fuse the rankings of the plan's legs, among others; a leg alone keeps its ranking and its raw scores."""
-        if len(self.legs) > 1:
-            return fuse({leg: rankings[leg] for leg in self.legs}, self.fusion)
-        [leg] = self.legs
-        return Fused(rankings[leg], {leg: dict(rankings[leg])})
 
 
 class Retriever:
@@ -207,7 +186,7 @@ class Retriever:
 
     def rank_modes(
         self, queries: Iterable[Query], top_k: int, modes: Sequence[str], filter: str | None = None
-    ) -> Iterator[ModeRankings]:
+    ) -> Iterator[QueryRankings]:
         """Return each query's ranking in each mode, as `rank` does; queries are encoded once and each leg runs once.
 
         Raises:
@@ -219,13 +198,13 @@ class Retriever:
         fused = any(len(plan.legs) > 1 for plan in plans.values())
         found = self.rank_legs(queries, max(top_k, CANDIDATES) if fused else top_k, legs, filter)
         return (
-            ModeRankings(query_id, {mode: plan.fuse(rankings).ranking[:top_k] for mode, plan in plans.items()})
+            QueryRankings(query_id, {mode: plan.fuse(rankings).ranking[:top_k] for mode, plan in plans.items()})
             for query_id, rankings in found
         )
 
     def rank_legs(
         self, queries: Iterable[Query], depth: int, legs: Sequence[str], filter: str | None = None
-    ) -> Iterator[LegRankings]:
+    ) -> Iterator[QueryRankings]:
         """Return the first `depth` hits of each leg for each query: what the modes are fused from."""
         _check_top_k(depth)
         self._check_filter(filter)
@@ -233,13 +212,13 @@ class Retriever:
 
     def _rank_legs(
         self, stream: Iterator[Query], depth: int, legs: Sequence[str], filter: str | None
-    ) -> Iterator[LegRankings]:
+    ) -> Iterator[QueryRankings]:
         with self._view(filter) as view:
             while batch := list(islice(stream, QUERIES_PER_BATCH)):
                 encoded = self._encode([query.text for query in batch], legs)
                 columns = {leg: view.run_batch(leg, batch, encoded, depth, self._pool) for leg in legs}
                 for i, query in enumerate(batch):
-                    yield LegRankings(query.query_id, {leg: column[i] for leg, column in columns.items()})
+                    yield QueryRankings(query.query_id, {leg: column[i] for leg, column in columns.items()})
 
     def close(self) -> None:
         """Free the index."""

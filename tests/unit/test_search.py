@@ -323,3 +323,48 @@ def test_the_tiny_encoder(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path
         assert hit.terms and {match.term for match in hit.terms} <= set(encoder.vocabulary)
         assert sum(match.contribution for match in hit.terms) == pytest.approx(hit.score, rel=1e-4)
         assert retriever.search("how do vaccines work", 1)[0].parts.keys() == {"bm25", "sparse", "dense"}
+
+
+def test_joined_legs_are_fused_with_their_share_of_the_weights(retriever: Retriever) -> None:
+    weights = retriever.fusion.weights
+    for legs in (("dense", "sparse"), ("bm25", "dense"), ("bm25", "sparse")):
+        total = sum(weights[leg] for leg in legs)
+        shares = FusionConfig(weights={leg: weights[leg] / total for leg in legs})
+        for query in QUERIES:
+            alone = {leg: ranking_of(retriever.search(query, COUNT, leg)) for leg in legs}
+            hits = retriever.search(query, 20, "+".join(legs))
+            assert ranking_of(hits) == fuse({leg: hits[:1000] for leg, hits in alone.items()}, shares).ranking[:20]
+            assert hits == retriever.search(query, 20, " + ".join(reversed(legs)))
+            assert all(hit.parts.keys() <= set(legs) and hit.score <= 1 for hit in hits)
+
+
+def test_all_legs_joined_are_hybrid(retriever: Retriever) -> None:
+    assert retriever.search("salt bread", mode="dense+bm25+sparse") == retriever.search("salt bread", mode="hybrid")
+
+
+@pytest.mark.parametrize("mode", ["dense+fuzzy", "dense+dense", "dense+", "hybrid+dense", ""])
+def test_legs_that_cannot_be_joined(retriever: Retriever, mode: str) -> None:
+    with pytest.raises(UserError, match=r"is unknown; choose one of hybrid, .* dense\+sparse"):
+        retriever.search("river", mode=mode)
+
+
+def test_a_joined_leg_needs_a_weight(folder: Path) -> None:
+    with Retriever.open(folder, Stub(), FusionConfig(weights={"bm25": 1, "dense": 0})) as opened:
+        for mode in ("dense+bm25", "bm25+sparse"):
+            with pytest.raises(UserError, match="no weight"):
+                opened.search("river", mode=mode)
+
+
+def test_several_modes_from_one_encoding_are_the_same_as_one_by_one(folder: Path) -> None:
+    queries = [Query(str(n), text) for n, text in enumerate([*QUERIES, ""])]
+    modes = ("bm25", "sparse", "dense", "dense+sparse", "hybrid")
+    stub = Stub()
+    with Retriever.open(folder, stub) as opened:
+        found = dict(opened.rank_modes(queries, 30, modes))
+        assert stub.calls == 1
+        assert list(found) == [query.query_id for query in queries]
+        for mode in modes:
+            assert {query_id: rankings[mode] for query_id, rankings in found.items()} == dict(
+                opened.rank(queries, 30, mode)
+            )
+        assert dict(opened.rank_modes(queries, 30, ["bm25"])) and stub.calls == 1 + 4, "BM25 alone encodes nothing"

@@ -1,0 +1,65 @@
+"""Modes of search by name: a leg, several legs joined by "+", or "hybrid", the legs that the fusion weighs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from retriever.fusion import LEGS, Fused, FusionConfig, fuse
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from retriever.types import Ranking
+
+__all__ = ["HYBRID", "MODES", "Plan", "legs_named", "restricted"]
+
+HYBRID = "hybrid"
+MODES = (HYBRID, *LEGS)
+"""The modes that have a name of their own."""
+
+
+class Plan(NamedTuple):
+    """How to answer in one mode: the legs to search, and how to fuse them."""
+
+    legs: tuple[str, ...]
+    fusion: FusionConfig
+
+    def fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
+        """Fuse the rankings of the plan's legs, among others; a leg alone keeps its ranking and its raw scores."""
+        if len(self.legs) > 1:
+            return fuse({leg: rankings[leg] for leg in self.legs}, self.fusion)
+        [leg] = self.legs
+        return Fused(rankings[leg], {leg: dict(rankings[leg])})
+
+
+def legs_named(mode: str) -> tuple[str, ...]:
+    """Return the legs that a mode names, in one order whatever theirs; none for "hybrid".
+
+    >>> legs_named("dense+bm25")
+    ('bm25', 'dense')
+    """
+    if mode == HYBRID:
+        return ()
+    names = [name.strip() for name in mode.split("+")]
+    if len(set(names)) < len(names) or not set(names) <= set(LEGS):
+        raise UserError(
+            f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}, or join different legs as in dense+sparse"
+        )
+    return tuple(leg for leg in LEGS if leg in names)
+
+
+def restricted(fusion: FusionConfig, legs: Sequence[str]) -> FusionConfig:
+    """Return the fusion of these legs alone, with their weights scaled to sum to 1.
+
+    Raises:
+        UserError: the fusion gives one of them no weight.
+    """
+    for leg in legs:
+        if not fusion.weights.get(leg):
+            raise UserError(
+                f"mode {'+'.join(legs)}: the fusion gives {leg} no weight; give it one above 0, or leave the leg out"
+            )
+    total = sum(fusion.weights[leg] for leg in legs)
+    return replace(fusion, weights={leg: fusion.weights[leg] / total for leg in legs})

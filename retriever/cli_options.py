@@ -65,7 +65,26 @@ encoder_option = click.option(
 precision_option = click.option(
     "--precision", type=click.Choice(["auto", "float32", "bfloat16", "int8"]), default="auto", show_default=True
 )
-mode_option = click.option("--mode", "-m", type=click.Choice(MODES), default="hybrid", show_default=True)
+
+
+def _mode(_ctx: click.Context, _param: click.Parameter, mode: str) -> str:
+    from retriever.modes import legs_named
+
+    try:
+        legs_named(mode)
+    except UserError as error:
+        raise click.BadParameter(str(error)) from None
+    return mode
+
+
+mode_option = click.option(
+    "--mode",
+    "-m",
+    callback=_mode,
+    default="hybrid",
+    show_default=True,
+    help="hybrid, bm25, sparse, dense, or legs joined as in dense+sparse.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 

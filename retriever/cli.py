@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli_compare import compare, tune
+from retriever.cli_data import holdout
+from retriever.cli_diagnose import diagnose
 from retriever.cli_edit import add, compact, delete, info, verify
 from retriever.cli_measure import bench, evaluate
 from retriever.cli_options import (
@@ -286,5 +288,5 @@ def _print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-for command in (add, delete, compact, verify, info, evaluate, compare, tune, bench):
+for command in (add, delete, compact, verify, info, evaluate, compare, tune, diagnose, bench, holdout):
     cli.add_command(command)

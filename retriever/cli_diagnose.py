@@ -1,0 +1,89 @@
+"""The commands that ask where a system is weak: diagnose and scale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from retriever.cli_options import encoder_option, json_option, precision_option, quiet_option
+
+__all__ = ["diagnose"]
+
+
+@click.command()
+@click.argument("corpus")
+@encoder_option
+@precision_option
+@click.option("--modes", metavar="M,...", help="Among bm25,sparse,dense,hybrid; all that the encoder has by default.")
+@click.option("--pairs", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many a bias.")
+@click.option("--documents", type=click.IntRange(min=1), default=5000, show_default=True, help="Read of CORPUS.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for diagnostics.json and pairs.jsonl.")
+@json_option
+@quiet_option
+def diagnose(
+    corpus: str,
+    encoder: str | None,
+    precision: str,
+    modes: str | None,
+    pairs: int,
+    documents: int,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Ask by minimal pairs made from CORPUS whether each mode prefers the text that answers.
+
+    Of two texts one answers the query, the other is short (brevity), matches early (position), in the same words
+    (literal) or often (repetition), or does all of that (foil); "answer" has no such lure. not, and, or: whether the
+    operator is obeyed. Entities: whether a text is told from one that names another entity. Shown is the share of
+    pairs where the answering text wins, with its 95% interval: 1 is best, 0.5 a coin.
+
+    \b
+    Example:
+      retriever diagnose nfcorpus --output report
+    """
+    from retriever.diagnose import diagnose as run_diagnose
+    from retriever.encoder import RuntimeConfig, load_encoder
+    from retriever.eval.files import atomic_file
+    from retriever.eval.minimal_pairs import SUITES
+
+    found = run_diagnose(
+        corpus,
+        load_encoder(encoder or "default", RuntimeConfig(precision=precision)),
+        None if modes is None else [mode.strip() for mode in modes.split(",")],
+        pairs=pairs,
+        documents=documents,
+        seed=seed,
+        progress=not quiet,
+    )
+    records = [score._asdict() for score in found.scores]
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        with atomic_file(output / "diagnostics.json") as file:
+            file.write((json.dumps(records, indent=1) + "\n").encode())
+        with atomic_file(output / "pairs.jsonl") as file:
+            file.writelines((json.dumps(pair._asdict(), ensure_ascii=False) + "\n").encode() for pair in found.pairs)
+    absent = [bias for bias in SUITES if bias not in {score.bias for score in found.scores}]
+    if absent:
+        click.echo(f"no pairs for {', '.join(absent)}: the texts do not hold what they need", err=True)
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(record))
+    else:
+        click.echo(_table(records))
+
+
+def _table(records: list[dict[str, object]]) -> str:
+    """Return a row for each bias and a column for each system."""
+    from retriever.render import table
+
+    systems = list(dict.fromkeys(str(record["system"]) for record in records))
+    rows: dict[str, list[str]] = {}
+    for record in records:
+        row = rows.setdefault(str(record["bias"]), [str(record["bias"]), str(record["pairs"])])
+        row.append(f"{record['value']:.2f} [{record['low']:.2f}, {record['high']:.2f}]")
+    return table(["bias", "pairs", *systems], list(rows.values()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.eval.measures import parse_measures
+import numpy as np
+
+from retriever.eval.measures import JUDGED, parse_measures
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASU
     Scores are handed over as they are and trec_eval ranks by them: it holds them in single precision and puts tied
     documents in descending order of their ids, whatever their order in the run. That is the field's convention, so
     figures compare with those of other systems. Grades below 1 are not relevant and gain nothing.
+    Judged@k, which trec_eval does not have, comes from ir-measures' own code, on the ranking that trec_eval sees.
     Raises UserError for an unknown measure, no judgements, a repeated document or a score that is not finite.
     """
     import ir_measures
@@ -52,10 +55,17 @@ def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASU
         raise UserError("no judged queries; give qrels that hold at least one judgement")
     scores = {query_id: _scores(query_id, run[query_id]) for query_id in judged if run.get(query_id)}
     per_query: dict[str, dict[str, float]] = {query_id: {} for query_id in judged}
-    for value in ir_measures.pytrec_eval.iter_calc(parsed, judged, scores):
-        per_query[value.query_id][str(value.measure)] = value.value
+    shares = [measure for measure in parsed if measure.NAME == JUDGED]
+    others = [measure for measure in parsed if measure.NAME != JUDGED]
+    if others:
+        for value in ir_measures.pytrec_eval.iter_calc(others, judged, scores):
+            per_query[value.query_id][str(value.measure)] = value.value
+    if shares:
+        ranks = {query_id: _negative_ranks(found) for query_id, found in scores.items()}
+        for value in ir_measures.judged.iter_calc(shares, judged, ranks):
+            per_query[value.query_id][str(value.measure)] = value.value
     names = [str(measure) for measure in parsed]
-    per_query = {query_id: {name: values[name] for name in names} for query_id, values in per_query.items()}
+    per_query = {query_id: {name: values.get(name, 0.0) for name in names} for query_id, values in per_query.items()}
     return Evaluation(
         mean={name: math.fsum(values[name] for values in per_query.values()) / len(judged) for name in names},
         per_query=per_query,
@@ -69,6 +79,13 @@ def _grades(grades: dict[str, int]) -> dict[str, int]:
     # trec_eval sizes a table by a query's highest grade and writes outside it, or crashes, where all are negative.
     # No document of such a query is relevant; with grades of 0 instead every value is what it would be.
     return grades if max(grades.values()) >= 0 else dict.fromkeys(grades, 0)
+
+
+def _negative_ranks(scores: dict[str, float]) -> dict[str, float]:
+    """Return scores without ties that order documents as trec_eval does: single precision, then descending ids."""
+    single = dict(zip(scores, np.array(list(scores.values()), dtype=np.float32).tolist(), strict=True))
+    order = sorted(single, key=lambda doc_id: (single[doc_id], doc_id), reverse=True)
+    return {doc_id: -float(rank) for rank, doc_id in enumerate(order)}
 
 
 def _scores(query_id: str, ranking: Ranking) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Measures by the names that ir-measures gives them: nDCG@10, R@100, AP(rel=2), P@5."""
+"""Measures by the names that ir-measures gives them: nDCG@10, R@100, AP(rel=2), P@5, Judged@10."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from ir_measures import Measure
 
-__all__ = ["parse_measures"]
+__all__ = ["JUDGED", "parse_measures"]
 
-EXAMPLES = "nDCG@10, R@100, AP, RR, P@5, Success@10, nDCG(judged_only=True)@10, P(rel=2)@5"
+JUDGED = "Judged"
+"""The one measure that is not trec_eval's: the share of the hits up to a rank that have a judgement."""
+EXAMPLES = "nDCG@10, R@100, AP, RR, P@5, Success@10, Judged@10, nDCG(judged_only=True)@10, P(rel=2)@5"
 
 
 def parse_measures(names: Sequence[str]) -> list[Measure]:
@@ -29,12 +31,13 @@ def _parse(name: str) -> Measure:
 
     try:
         measure = _evaluate_name(name)
-        if not ir_measures.pytrec_eval.supports(measure):
+        provider = ir_measures.judged if measure.NAME == JUDGED else ir_measures.pytrec_eval
+        if not provider.supports(measure):
             raise ValueError("trec_eval cannot compute it")
         # trec_eval ends the whole process, without an exception, when it meets a cutoff of 0.
         if any(type(value) is int and value < 1 for value in measure.params.values()):
             raise ValueError("cutoff and rel start at 1")
-        ir_measures.pytrec_eval.evaluator([measure], {"q": {"d": 1}})
+        provider.evaluator([measure], {"q": {"d": 1}})
     except (AssertionError, KeyError, NameError, SyntaxError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"measure {name!r} is not one that can be computed ({reason}); examples: {EXAMPLES}") from None

@@ -187,3 +187,40 @@ def test_a_perfect_run_of_a_real_set_scores_one() -> None:
         for query_id, grades in qrels.items()
     }
     assert evaluate_run(perfect, qrels, ["nDCG@10"]).mean == pytest.approx({"nDCG@10": 1.0})
+
+
+@given(run=RUNS, qrels=QRELS)
+@settings(deadline=None)
+def test_judged_is_the_share_of_the_first_hits_that_have_a_judgement(run: Run, qrels: Qrels) -> None:
+    result = evaluate_run(run, qrels, ["Judged@3", "nDCG@10", "Judged@100"])
+    for query_id, grades in qrels.items():
+        ranking = trec_order(run.get(query_id, []))
+        for depth in (3, 100):
+            first = ranking[:depth]
+            share = sum(doc_id in grades for doc_id in first) / len(first) if first else 0.0
+            assert result.per_query[query_id][f"Judged@{depth}"] == pytest.approx(share)
+    assert list(result.mean) == ["Judged@3", "nDCG@10", "Judged@100"]
+    alone = evaluate_run(run, qrels, ["Judged@3"])
+    assert alone.mean == {"Judged@3": result.mean["Judged@3"]} and alone.queries_missing == result.queries_missing
+
+
+TREC_PRECISION = {f"IPrec@{place / 10}": f"iprec_at_recall_{place / 10:.2f}" for place in range(11)}
+
+
+@given(run=RUNS, qrels=QRELS)
+@settings(deadline=None)
+def test_graded_and_interpolated_values_agree_with_trec_eval(run: Run, qrels: Qrels) -> None:
+    levels = (1, 2, 3)
+    names = [f"{name}(rel={level}){cut}" for level in levels for name, cut in (("P", "@5"), ("R", "@5"), ("AP", ""))]
+    result = evaluate_run(run, qrels, [*names, *TREC_PRECISION])
+    safe = {query_id: grades for query_id, grades in qrels.items() if max(grades.values()) >= 0}
+    hits = {query_id: dict(ranking) for query_id, ranking in run.items() if ranking}
+    for level in levels:
+        oracle = pytrec_eval.RelevanceEvaluator(safe, {"P", "recall", "map", "iprec_at_recall"}, relevance_level=level)
+        values = oracle.evaluate(hits)
+        wanted = {f"P(rel={level})@5": "P_5", f"R(rel={level})@5": "recall_5", f"AP(rel={level})": "map"}
+        for name, trec_name in (wanted | (TREC_PRECISION if level == 1 else {})).items():
+            name = name.replace("(rel=1)", "")
+            for query_id in qrels:
+                value = values.get(query_id, {}).get(trec_name, 0.0)
+                assert result.per_query[query_id][name] == pytest.approx(value, abs=1e-6)

@@ -16,7 +16,7 @@ __all__ = ["diagnose"]
 @click.argument("corpus")
 @encoder_option
 @precision_option
-@click.option("--modes", metavar="M,...", help="Among bm25,sparse,dense,hybrid; all that the encoder has by default.")
+@click.option("--modes", metavar="M,...", help="Each leg and hybrid by default; legs may be joined.")
 @click.option("--pairs", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many a bias.")
 @click.option("--documents", type=click.IntRange(min=1), default=5000, show_default=True, help="Read of CORPUS.")
 @click.option("--seed", type=int, default=0, show_default=True)

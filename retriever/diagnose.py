@@ -19,10 +19,11 @@ from retriever.corpus import open_corpus
 from retriever.encoder import NoEncoder
 from retriever.eval.diagnostics import BiasScore, bias_score
 from retriever.eval.minimal_pairs import MinimalPair, minimal_pairs
-from retriever.fusion import LEGS, FusionConfig, fuse, order
+from retriever.fusion import LEGS, FusionConfig, order
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
+from retriever.modes import HYBRID, Plan, legs_named, restricted
 from retriever.types import Document, Ranking, ScoredDoc, UserError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from retriever.types import Encoder
 
-__all__ = ["Diagnosis", "diagnose", "systems_of"]
+__all__ = ["Diagnosis", "diagnose", "plans_of"]
 
 BATCH = 256
 PREFERRED, OTHER = "preferred", "other"
@@ -56,12 +57,13 @@ def diagnose(
 ) -> Diagnosis:
     """Make at most `pairs` minimal pairs of each bias from the first `documents` of a corpus and score each mode.
 
-    modes: by default all that the encoder has. A bias for which the texts hold no pair is left out.
+    modes: by default each leg that the encoder has, and hybrid. A bias for which the texts hold no pair is left out.
 
     Raises:
         UserError: a mode that the encoder has not, a bad record, or texts from which no pair can be made.
     """
-    systems = systems_of(encoder, modes)
+    plans = plans_of(encoder, modes, fusion)
+    legs = [leg for leg in LEGS if any(leg in plan.legs for plan in plans.values())]
     source = open_corpus(corpus)
     sample = []
     for record in islice(source, documents):
@@ -81,27 +83,30 @@ def diagnose(
     scores = []
     with _bm25_index(sample, suites) as reader:
         for bias, suite in _shown(suites, progress):
-            legs = _rankings(suite, encoder, [leg for leg in LEGS if leg in systems or "hybrid" in systems], reader)
-            for system in systems:
-                margins = [_margin(number, ranking) for number, ranking in enumerate(_of(system, legs, fusion))]
+            found = _rankings(suite, encoder, legs, reader)
+            for system, plan in plans.items():
+                margins = [_margin(number, plan.fuse(rankings).ranking) for number, rankings in enumerate(found)]
                 scores.append(bias_score(name, system, bias, margins))
     return Diagnosis(scores, made)
 
 
-def systems_of(encoder: Encoder, modes: Sequence[str] | None = None) -> list[str]:
-    """Return the modes to score; raise UserError for one that the encoder cannot answer in."""
+def plans_of(
+    encoder: Encoder, modes: Sequence[str] | None = None, fusion: FusionConfig | None = None
+) -> dict[str, Plan]:
+    """Return how to score each mode; raise UserError for one that the encoder cannot answer in."""
+    fusion = fusion or FusionConfig()
     has = {"bm25": True, "sparse": encoder.identity.vocab_size > 0, "dense": encoder.identity.dense_dim > 0}
-    allowed = [leg for leg in LEGS if has[leg]]
-    if len(allowed) > 1:
-        allowed.append("hybrid")
-    wanted = list(dict.fromkeys(modes or allowed))
-    unknown = [mode for mode in wanted if mode not in allowed]
-    if unknown:
-        raise UserError(
-            f"mode {', '.join(unknown)!r}: the encoder {encoder.identity.name} has {', '.join(allowed)}; "
-            "choose among them, or give another encoder"
-        )
-    return wanted
+    legs = tuple(leg for leg in LEGS if has[leg])
+    plans = {}
+    for mode in modes or (*legs, *([HYBRID] if len(legs) > 1 else [])):
+        named = legs_named(mode) or tuple(leg for leg in legs if fusion.weights.get(leg, 0) > 0)
+        if not named or not set(named) <= set(legs):
+            raise UserError(
+                f"mode {mode!r}: the encoder {encoder.identity.name} has {', '.join(legs)}; "
+                "choose among them, or give another encoder"
+            )
+        plans[mode] = Plan(named, fusion if mode == HYBRID or len(named) == 1 else restricted(fusion, named))
+    return plans
 
 
 @contextmanager
@@ -139,8 +144,8 @@ def _shown(suites: dict[str, list[MinimalPair]], progress: bool) -> Iterator[tup
 
 def _rankings(
     suite: Sequence[MinimalPair], encoder: Encoder, legs: Sequence[str], reader: FolderReader
-) -> dict[str, list[Ranking]]:
-    """Return each leg's ranking of all texts of a suite, for each of its queries."""
+) -> list[dict[str, Ranking]]:
+    """Return for each query of a suite each leg's ranking of all its texts."""
     queries = [pair.query for pair in suite]
     roles = {PREFERRED: [pair.preferred for pair in suite], OTHER: [pair.other for pair in suite]}
     ids = [_text_id(role, number) for role, texts in roles.items() for number in range(len(texts))]
@@ -150,27 +155,20 @@ def _rankings(
         selection = reader.select(f'bias = "{bias}"')
         hits = [reader.bm25(query, len(ids), selection) for query in queries]
         found["bm25"] = [[hit._replace(doc_id=hit.doc_id.removeprefix(f"{bias}-")) for hit in one] for one in hits]
-    if encoder.identity.sha256 and {"sparse", "dense"} & set(legs):
+    if set(legs) - {"bm25"}:
         asked, texts = encoder.encode_queries(queries), encoder.encode_documents([*roles[PREFERRED], *roles[OTHER]])
         if asked.sparse is not None and texts.sparse is not None and "sparse" in legs:
             products = (asked.sparse @ texts.sparse.T).toarray()  # (queries, texts)
             found["sparse"] = [_ranking(ids, row, least=0.0) for row in products]
         if asked.dense is not None and texts.dense is not None and "dense" in legs:
             found["dense"] = [_ranking(ids, row) for row in asked.dense @ texts.dense.T]
-    return found
+    return [{leg: column[number] for leg, column in found.items()} for number in range(len(suite))]
 
 
 def _ranking(ids: Sequence[str], scores: np.ndarray, least: float = -np.inf) -> Ranking:
     """Return the texts with a score above `least`, ordered; scores: (texts,)."""
     pairs = zip(ids, scores.tolist(), strict=True)
     return order(ScoredDoc(doc_id, score) for doc_id, score in pairs if score > least)
-
-
-def _of(system: str, legs: dict[str, list[Ranking]], fusion: FusionConfig | None) -> list[Ranking]:
-    if system != "hybrid":
-        return legs[system]
-    columns = zip(*legs.values(), strict=True)
-    return [fuse(dict(zip(legs, rankings, strict=True)), fusion).ranking for rankings in columns]
 
 
 def _margin(number: int, ranking: Ranking) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -157,6 +157,16 @@ class LuceneReader:
     def impact_of(self, term: str, doc_id: str) -> float:
         """Return the stored impact of a term (a decimal vocabulary id) in a document, 0 without one."""
         return self._term_score(self._impact.searcher, "impact", term, doc_id)
+
+    @one_at_a_time()
+    def document_frequencies(self, field: str, terms: Iterable[str]) -> list[int]:
+        """Return in how many documents each term stands; those that were deleted since the last merge count too."""
+        return [int(self._index.docFreq(self._term(field, term))) for term in terms]
+
+    @one_at_a_time()
+    def postings(self, field: str) -> int:
+        """Return the sum of the document frequencies of a field's terms."""
+        return int(self._index.getSumDocFreq(field))
 
     def _term_score(self, searcher: Any, field: str, term: str, doc_id: str) -> float:
         docid = java("io.anserini.index.IndexReaderUtils").convertDocidToLuceneDocid(self._index, doc_id)

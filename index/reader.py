@@ -177,6 +177,14 @@ class FolderReader:
                 matches.append(TermMatch("sparse", str(term), query_weight, weight, query_weight * weight))
         return sorted(matches, key=lambda match: (-match.contribution, match.term))
 
+    def sparse_frequencies(self, terms: Iterable[int]) -> list[int]:
+        """Return in how many documents each vocabulary id has an impact."""
+        return self._lucene.document_frequencies("impact", map(str, terms))
+
+    def sparse_terms_per_document(self) -> float:
+        """Return the mean number of impacts of a document."""
+        return self._lucene.postings("impact") / max(self.num_documents, 1)
+
     def sizes(self) -> dict[str, int]:
         """Return the bytes that each part of the folder takes."""
         parts = {"lucene": "lucene", "rows": self.commit_data.rows_folder, "dense": "dense"}

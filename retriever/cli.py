@@ -12,7 +12,7 @@ import click
 
 from retriever.cli_compare import compare, tune
 from retriever.cli_data import holdout
-from retriever.cli_diagnose import diagnose
+from retriever.cli_diagnose import diagnose, scale
 from retriever.cli_edit import add, compact, delete, info, verify
 from retriever.cli_measure import bench, evaluate
 from retriever.cli_options import (
@@ -288,5 +288,5 @@ def _print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-for command in (add, delete, compact, verify, info, evaluate, compare, tune, diagnose, bench, holdout):
+for command in (add, delete, compact, verify, info, evaluate, compare, tune, diagnose, scale, bench, holdout):
     cli.add_command(command)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from retriever.cli_options import encoder_option, json_option, precision_option, quiet_option
+from retriever.cli_options import encoder_option, json_option, numbers, precision_option, quiet_option
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "scale"]
 
 
 @click.command()
@@ -87,3 +87,64 @@ def _table(records: list[dict[str, object]]) -> str:
         row = rows.setdefault(str(record["bias"]), [str(record["bias"]), str(record["pairs"])])
         row.append(f"{record['value']:.2f} [{record['low']:.2f}, {record['high']:.2f}]")
     return table(["bias", "pairs", *systems], list(rows.values()))
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--distractors", required=True, multiple=True, type=click.Path(path_type=Path), help="JSONL of texts; repeatable."
+)
+@click.option("--sizes", default="0,1000,10000,50000,200000", show_default=True, help="How many distractors.")
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the experiment.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--modes", metavar="M,...", help="Each leg and hybrid by default; legs may be joined.")
+@encoder_option
+@precision_option
+@json_option
+@quiet_option
+def scale(
+    dataset: Path,
+    distractors: tuple[Path, ...],
+    sizes: str,
+    output: Path,
+    split: str,
+    modes: str | None,
+    encoder: str | None,
+    precision: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure nDCG@10 of each mode on the BEIR folder DATASET while distractors fill its index.
+
+    The index in the output folder grows step by step; the same command goes on after an interruption, and with larger
+    sizes later. scale.json, scale.png and scale.svg are written beside it.
+
+    \b
+    Example:
+      retriever scale nfcorpus --distractors wiki.jsonl.gz --sizes 0,1000,10000 --output scale
+    """
+    from retriever.encoder import RuntimeConfig, load_encoder
+    from retriever.render import table
+    from retriever.scale import measure_scale, plot_scale
+
+    points = measure_scale(
+        dataset,
+        distractors,
+        numbers(sizes),
+        output,
+        load_encoder(encoder or "default", RuntimeConfig(precision=precision)),
+        None if modes is None else [mode.strip() for mode in modes.split(",")],
+        split=split,
+        progress=not quiet,
+    )
+    for suffix in ("png", "svg"):
+        plot_scale(points, output / f"scale.{suffix}")
+    if as_json:
+        for point in points:
+            click.echo(json.dumps(point._asdict()))
+        return
+    systems = list(dict.fromkeys(point.system for point in points))
+    rows: dict[int, list[str]] = {}
+    for point in points:
+        rows.setdefault(point.distractors, [str(point.distractors)]).append(f"{point.value:.4f}")
+    click.echo(table(["distractors", *systems], list(rows.values())))

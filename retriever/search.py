@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.fusion import LEGS, Fused, FusionConfig
@@ -19,7 +20,7 @@ from retriever.modes import HYBRID, MODES, Plan, legs_named, restricted
 from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from retriever.encoder import RuntimeConfig
@@ -203,22 +204,49 @@ class Retriever:
         )
 
     def rank_legs(
-        self, queries: Iterable[Query], depth: int, legs: Sequence[str], filter: str | None = None
+        self,
+        queries: Iterable[Query],
+        depth: int,
+        legs: Sequence[str],
+        filter: str | None = None,
+        observe: Callable[[Encoded], object] | None = None,
     ) -> Iterator[QueryRankings]:
-        """Return the first `depth` hits of each leg for each query: what the modes are fused from."""
+        """Return the first `depth` hits of each leg for each query: what the modes are fused from.
+
+        observe: is shown each batch of encoded queries.
+        """
         _check_top_k(depth)
         self._check_filter(filter)
-        return self._rank_legs(iter(queries), depth, legs, filter)
+        return self._rank_legs(iter(queries), depth, legs, filter, observe)
 
     def _rank_legs(
-        self, stream: Iterator[Query], depth: int, legs: Sequence[str], filter: str | None
+        self,
+        stream: Iterator[Query],
+        depth: int,
+        legs: Sequence[str],
+        filter: str | None,
+        observe: Callable[[Encoded], object] | None,
     ) -> Iterator[QueryRankings]:
         with self._view(filter) as view:
             while batch := list(islice(stream, QUERIES_PER_BATCH)):
                 encoded = self._encode([query.text for query in batch], legs)
+                if observe is not None and encoded is not None:
+                    observe(encoded)
                 columns = {leg: view.run_batch(leg, batch, encoded, depth, self._pool) for leg in legs}
                 for i, query in enumerate(batch):
                     yield QueryRankings(query.query_id, {leg: column[i] for leg, column in columns.items()})
+
+    def time(self, text: str, depth: int, legs: Sequence[str]) -> dict[str, float]:
+        """Return the milliseconds that the parts of one search take: "encoding", if needed, and each leg by itself."""
+        started = perf_counter()
+        encoded = self._encode([text], legs)
+        found = {} if encoded is None else {"encoding": (perf_counter() - started) * 1000}
+        with self._view() as view:
+            for leg in legs:
+                started = perf_counter()
+                view.run(leg, text, encoded, 0, depth)
+                found[leg] = (perf_counter() - started) * 1000
+        return found
 
     def close(self) -> None:
         """Free the index."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PER_QUERY",
     "RESULTS",
+    "SIGNIFICANT",
     "DatasetResult",
     "Difference",
     "EncoderResult",
@@ -36,6 +37,7 @@ __all__ = [
 
 RESULTS, PER_QUERY = "results.json", "per-query.parquet"
 FORMAT, VERSION = "retriever-results", 1
+SIGNIFICANT = 0.05
 
 
 class Percentiles(NamedTuple):
@@ -83,6 +85,13 @@ class SystemResult(NamedTuple):
     precision: Sequence[float]
     differences: Mapping[str, Difference]
 
+    def mark(self, measure: str) -> str:
+        """Return "+" or "-" where the system differs from the baseline by more than chance, "" elsewhere."""
+        found = self.differences.get(measure)
+        if found is None or not found.p < SIGNIFICANT:
+            return ""
+        return "+" if found.difference > 0 else "-"
+
 
 class SparseCosts(NamedTuple):
     """How dense the sparse view is: mean terms per query and per document, and FLOPS.
@@ -99,7 +108,7 @@ class SparseCosts(NamedTuple):
 
 
 class IndexResult(NamedTuple):
-    """One index: bytes per part, how BM25 reads and scores, how impacts and vectors are kept.
+    """One index: bytes per part, how BM25 reads and scores, how impacts and vectors are kept, how legs are fused.
 
     seconds: how long it took to build, None where it was there already.
     """
@@ -114,6 +123,7 @@ class IndexResult(NamedTuple):
     impact_scale: int
     dense_type: str
     truncated: int
+    fusion: Mapping[str, Any]
     seconds: float | None
 
 
@@ -149,6 +159,7 @@ class DatasetResult(NamedTuple):
     indexes: Sequence[IndexResult]
     costs: Sequence[SparseCosts]
     systems: Sequence[SystemResult]
+    baseline: str
     examples_of: str
     examples: Sequence[Example]
 
@@ -245,11 +256,10 @@ def _dataset(values: dict[str, Any]) -> DatasetResult:
 
 def _system(values: dict[str, Any]) -> SystemResult:
     values["latency"] = {part: Percentiles(**found) for part, found in values["latency"].items()}
-    values["differences"] = {
+    for name, found in values["differences"].items():
         # JSON has no NaN and no infinity: one query has no interval, equal differences an infinite effect.
-        name: Difference(**{key: float("nan") if value is None else value for key, value in found.items()})
-        for name, found in values["differences"].items()
-    }
+        numbers: dict[str, Any] = {key: float("nan") if value is None else value for key, value in found.items()}
+        values["differences"][name] = Difference(**numbers)
     return SystemResult(**values)
 
 

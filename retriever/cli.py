@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli_compare import compare, tune
-from retriever.cli_data import holdout
+from retriever.cli_data import holdout, mine, score
 from retriever.cli_diagnose import diagnose, scale
 from retriever.cli_edit import add, compact, delete, info, verify
-from retriever.cli_measure import bench, evaluate
+from retriever.cli_evaluate import evaluate, report
+from retriever.cli_measure import bench
 from retriever.cli_options import (
     UNFINISHED_INDEX,
     Cli,
@@ -288,5 +289,5 @@ def _print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-for command in (add, delete, compact, verify, info, evaluate, compare, tune, diagnose, scale, bench, holdout):
+for command in (add, delete, compact, verify, info, evaluate, report, compare, tune, diagnose, scale, bench, mine, score, holdout):
     cli.add_command(command)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retriever.search import Retriever
     from retriever.types import Encoded, Query, Run
 
-__all__ = ["LegRun", "cache_root", "find_legs"]
+__all__ = ["LegRun", "cache_root", "find_legs", "timed_places"]
 
 FORMAT = 1
 TIMED_QUERIES = 100
@@ -78,8 +78,9 @@ def _search(retriever: Retriever, queries: Sequence[Query], legs: Sequence[str],
     times = {leg: _times(retriever, queries, leg, depth) for leg in legs}
     found = {leg: LegRun(runs[leg], times[leg]) for leg in legs}
     if "sparse" in found:
-        costs = {"terms_per_query": counts.sums.sum() / len(queries), "flops": counts.flops(retriever) / len(queries)}
-        found["sparse"] = found["sparse"]._replace(**{name: float(value) for name, value in costs.items()})
+        found["sparse"] = found["sparse"]._replace(
+            terms_per_query=float(counts.sums.sum()) / len(queries), flops=counts.flops(retriever) / len(queries)
+        )
     return found
 
 
@@ -104,8 +105,17 @@ def _times(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int)
     """Time queries spread evenly over all of them, after some whose times are not kept."""
     for query in queries[:WARM_UP]:
         retriever.time(query.text, depth, (leg,))
-    chosen = np.unique(np.linspace(0, len(queries) - 1, min(TIMED_QUERIES, len(queries))).astype(int))
-    return [retriever.time(queries[place].text, depth, (leg,)) for place in chosen.tolist()]
+    return [retriever.time(queries[place].text, depth, (leg,)) for place in timed_places(len(queries))]
+
+
+def timed_places(count: int) -> list[int]:
+    """Return which of `count` queries are timed: at most 100, spread evenly.
+
+    >>> timed_places(3)
+    [0, 1, 2]
+    """
+    places: list[int] = np.unique(np.linspace(0, count - 1, min(TIMED_QUERIES, count)).astype(int)).tolist()
+    return places
 
 
 def _path(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int, query_mode: str) -> Path:

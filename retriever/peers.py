@@ -57,6 +57,12 @@ class SentenceTransformersEncoder:
         name = "st:" + "+".join([names.dense, names.sparse] if names.sparse else [names.dense])
         self.identity = EncoderIdentity(name, digest.hexdigest(), dense_dim, len(self.vocabulary))
 
+    @property
+    def parameters(self) -> int:
+        """Return the number of parameters of both models together."""
+        models = [model for model in (self._dense, self._sparse) if model is not None]
+        return sum(value.numel() for model in models for value in model.parameters())
+
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
         """Encode n passages, in order."""
         return self._encode(texts, "document")

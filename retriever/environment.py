@@ -1,0 +1,82 @@
+"""What an evaluation ran on: versions, machine, and the size of the encoders."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from retriever.encoder import MoEEncoder
+    from retriever.types import Encoder
+
+__all__ = ["Parameters", "environment", "parameters"]
+
+PACKAGES = (
+    "hybrid-retriever",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "faiss-cpu",
+    "pyserini",
+    "ir-measures",
+    "numpy",
+    "scipy",
+)
+
+
+class Parameters(NamedTuple):
+    """How many parameters an encoder has, and how many of them a token meets; None where they are not known."""
+
+    active: int | None
+    total: int | None
+
+
+def environment() -> dict[str, str]:
+    """Return versions of Python, packages and Java, the system and its processor, by name."""
+    from retriever.index.jvm import java_version
+
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return found | {
+        "Java": java_version(),
+        "system": platform.platform(),
+        "processor": f"{platform.machine()}, {cores} cores",
+    }
+
+
+def parameters(encoder: Encoder) -> Parameters:
+    """Return the parameter counts of one of our own encoders, or of those that sentence-transformers runs."""
+    from retriever.encoder import MoEEncoder
+    from retriever.peers import SentenceTransformersEncoder
+
+    if isinstance(encoder, MoEEncoder):
+        return _of_moe(encoder)
+    if isinstance(encoder, SentenceTransformersEncoder):
+        return Parameters(encoder.parameters, encoder.parameters)
+    return Parameters(None, None)
+
+
+def _of_moe(encoder: MoEEncoder) -> Parameters:
+    """Count from the configuration, without weights: a quantised head holds other numbers than it stands for."""
+    import torch
+
+    from retriever.model import RetrieverModel
+    from retriever.moe import MoELayer
+
+    with torch.device("meta"):
+        model = RetrieverModel(encoder.config)
+    total = sum(value.numel() for value in model.parameters())
+    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
+    idle = sum(
+        value.numel() * (layer.shape.routed - layer.shape.active) // layer.shape.routed
+        for layer in layers
+        for value in (layer.up_proj, layer.up_bias, layer.down_proj, layer.down_bias)
+    )
+    return Parameters(total - idle, total)

@@ -1,152 +1,106 @@
-"""BEIR folders and relevance judgements."""
+"""Data sets to evaluate on: BEIR folders here, the other kinds in `dataset_sources`."""
 
 from __future__ import annotations
 
-import json
-import re
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.eval.files import numbered_lines
+from retriever.eval.qrels import collect, judgements, read_qrels
+from retriever.eval.registry import entry
+from retriever.queries import load_queries
 from retriever.types import Qrels, Query, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-    from retriever.eval.files import Line
+    from retriever.eval.qrels import Judgement
 
-__all__ = ["Dataset", "load_dataset", "read_qrels"]
-
-# trec_eval keeps a table with one entry per grade: a grade of 300 million takes it 2 GB.
-LARGEST_GRADE = 1_000_000
+__all__ = ["Dataset", "judged", "load_dataset", "read_qrels"]
 
 
 class Dataset(NamedTuple):
-    """One split of a data set: `corpus` is its file of documents, `queries` are the judged ones in file order.
+    """One split of a data set: `queries` are the judged ones in file order.
 
-    `exclude_self`: a document whose id is the query's own is no hit (ArguAna, where the queries stand in the corpus).
+    corpus: what `open_corpus` takes: a file, or the name of a corpus that a library fetches.
+    exclude_self: a document whose id is the query's own is no hit (ArguAna, where the queries stand in the corpus).
     """
 
     name: str
-    corpus: Path
+    corpus: Path | str
     queries: list[Query]
     qrels: Qrels
     exclude_self: bool = False
 
 
-class Judgement(NamedTuple):
-    """One line of a qrels file; `where` is "FILE:NUMBER"."""
+def load_dataset(spec: str | Path, split: str = "test") -> Dataset:
+    """Read queries and judgements of one split of a data set.
 
-    where: str
-    query_id: str
-    doc_id: str
-    grade: int
+    spec: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv, each also as .gz); "hf:NAME", BEIR's layout on
+    the hub; "ir:ID" of ir_datasets; or a YAML file that names the files of a TREC or MS MARCO collection (see
+    `dataset_sources.from_yaml`).
 
+    What is wrong with a line of queries or judgements is an error that names it; so is a judged query that does not
+    exist, because no system could answer it. Judged documents that do not exist are no error, as public sets have some:
+    where relevant they are never found, as in trec_eval. `judged_documents` lists all, for a caller to count these.
 
-def load_dataset(folder: str | Path, split: str = "test") -> Dataset:
-    """Read queries and judgements of one split of a BEIR folder (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv).
-
-    Each file may be gzipped. Raises UserError that names what is missing or wrong, and where.
+    Raises:
+        UserError: says what is missing or wrong, and where.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a BEIR folder (corpus.jsonl, queries.jsonl, qrels/)")
+    from retriever.eval import dataset_sources
+
+    for prefix, load in (("hf:", dataset_sources.from_hub), ("ir:", dataset_sources.from_ir_datasets)):
+        if str(spec).startswith(prefix):
+            return load(str(spec).removeprefix(prefix), split)
+    path = Path(spec)
+    if path.suffix in (".yaml", ".yml"):
+        return dataset_sources.from_yaml(path, split)
+    if not path.is_dir():
+        raise UserError(
+            f"{path}: no such folder; give a BEIR folder (corpus.jsonl, queries.jsonl, qrels/), hf:NAME, ir:ID or a"
+            " YAML file that names corpus, queries and qrels"
+        )
+    return _from_folder(path, split)
+
+
+def judged(
+    name: str,
+    corpus: Path | str,
+    queries: Iterable[Query],
+    found: Iterable[Judgement],
+    source: str,
+    exclude_self: bool | None = None,
+) -> Dataset:
+    """Put a data set together; raise UserError for judgements of a query that is not there.
+
+    source: where the judgements come from, for messages. exclude_self: as the registry says for None.
+    """
+    by_id = {query.query_id: query for query in queries}
+    wheres: dict[str, str] = {}
+
+    def noted() -> Iterable[Judgement]:
+        for judgement in found:
+            if judgement.query_id not in by_id:
+                wheres.setdefault(judgement.query_id, judgement.where)
+            yield judgement
+
+    qrels = collect(source, noted())
+    if wheres:
+        query_id, where = next(iter(wheres.items()))
+        raise UserError(
+            f"{where}: query {query_id!r} is not among the queries of {name};"
+            f" add it there or drop its judgements ({len(wheres)} such queries)"
+        )
+    if exclude_self is None:
+        known = entry(name)
+        exclude_self = known is not None and known.exclude_self
+    return Dataset(name, corpus, [query for query in by_id.values() if query.query_id in qrels], qrels, exclude_self)
+
+
+def _from_folder(folder: Path, split: str) -> Dataset:
     corpus = _file_or_gz(folder / "corpus.jsonl")
-    queries = _read_queries(_file_or_gz(folder / "queries.jsonl"))
-    qrels_path = _split_path(folder, split)
-    qrels = read_qrels(qrels_path)
-    unknown = qrels.keys() - queries.keys()
-    if unknown:
-        found = next(judgement for judgement in _judgements(qrels_path) if judgement.query_id in unknown)
-        raise UserError(
-            f"{found.where}: query {found.query_id!r} is not in {folder / 'queries.jsonl'};"
-            f" add it there or drop its judgements ({len(unknown)} such queries)"
-        )
-    judged = [query for query in queries.values() if query.query_id in qrels]
-    return Dataset(folder.resolve().name, corpus, judged, qrels)
-
-
-def read_qrels(path: str | Path) -> Qrels:
-    """Read judgements: BEIR's TSV (query-id, corpus-id, score under a header) or TREC qrels (query 0 document grade).
-
-    The first line decides: three columns between tabs are BEIR's, four columns are TREC's. The path may end in .gz.
-    A repeated line is taken once; the same pair with another grade is an error. Raises UserError with file and line.
-    """
-    path = Path(path)
-    qrels: Qrels = {}
-    for where, query_id, doc_id, grade in _judgements(path):
-        before = qrels.setdefault(query_id, {}).setdefault(doc_id, grade)
-        if before != grade:
-            raise UserError(
-                f"{where}: query {query_id!r} and document {doc_id!r} have grade {grade} here and {before} before;"
-                " keep one of the two lines"
-            )
-    if not qrels:
-        raise UserError(f"{path}: no judgements; give lines of query, document and grade")
-    return qrels
-
-
-def _judgements(path: Path) -> Iterator[Judgement]:
-    lines = numbered_lines(path)
-    first = next(lines, None)
-    if first is None:
-        return
-    beir = first.text.count("\t") == 2
-    if not (beir and first.text.split("\t")[2].strip().lower() == "score"):
-        lines = chain([first], lines)
-    parse = _beir_judgement if beir else _trec_judgement
-    yield from map(parse, lines)
-
-
-def _beir_judgement(line: Line) -> Judgement:
-    columns = [column.strip() for column in line.text.split("\t")]
-    if len(columns) != 3 or not all(columns[:2]):
-        raise UserError(f"{line.where}: found {len(columns)} columns, need query-id, corpus-id and score between tabs")
-    return Judgement(line.where, columns[0], columns[1], _grade(line.where, columns[2]))
-
-
-def _trec_judgement(line: Line) -> Judgement:
-    columns = re.split(r"[ \t]+", line.text.strip(" \t"))
-    if len(columns) != 4:
-        raise UserError(
-            f"{line.where}: found {len(columns)} columns, need TREC's four (query 0 document grade)"
-            " or BEIR's three between tabs under the header query-id, corpus-id, score"
-        )
-    return Judgement(line.where, columns[0], columns[2], _grade(line.where, columns[3]))
-
-
-def _grade(where: str, text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-        raise UserError(f"{where}: grade {text!r} is not an integer; grades are whole numbers such as 0, 1, 2")
-    grade = int(text)
-    if abs(grade) > LARGEST_GRADE:
-        raise UserError(f"{where}: grade {grade} is out of range; use grades from -{LARGEST_GRADE} to {LARGEST_GRADE}")
-    return grade
-
-
-def _read_queries(path: Path) -> dict[str, Query]:
-    queries: dict[str, Query] = {}
-    for line in numbered_lines(path):
-        query = _query(line)
-        if query.query_id in queries:
-            raise UserError(f"{line.where}: query id {query.query_id!r} stands a second time; ids must be unique")
-        queries[query.query_id] = query
-    return queries
-
-
-def _query(line: Line) -> Query:
-    try:
-        record = json.loads(line.text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{line.where}: not JSON ({error}); need {{"_id": "...", "text": "..."}}') from None
-    if not isinstance(record, dict):
-        raise UserError(f'{line.where}: found a {type(record).__name__}, need {{"_id": "...", "text": "..."}}')
-    for key in ("_id", "text"):
-        if not isinstance(record.get(key), str):
-            found = f"a {type(record[key]).__name__}" if key in record else f"only {', '.join(record) or 'no keys'}"
-            raise UserError(f"{line.where}: need a string under {key!r}, found {found}")
-    return Query(record["_id"], record["text"])
+    queries = load_queries(_file_or_gz(folder / "queries.jsonl"), allow_empty=True)
+    qrels = _split_path(folder, split)
+    return judged(folder.resolve().name, corpus, queries, judgements(qrels), str(qrels))
 
 
 def _file_or_gz(path: Path) -> Path:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import gzip
 import os
-import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
+from retriever.corpus_formats import decode, read_lines
 from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Line", "atomic_file", "file_errors", "numbered_lines"]
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
@@ -33,8 +31,6 @@ def file_errors(path: Path, verb: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file or folder; check the path") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a whole gzip file ({error}); fetch or compress it again") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{path}: cannot {verb} ({reason}); check permissions, free space and the path") from None
@@ -45,17 +41,12 @@ def numbered_lines(path: Path) -> Iterator[Line]:
 
     Only "\n" and "\r\n" end a line: ids may hold the other characters that `str.splitlines` breaks at.
     """
-    with file_errors(path, "read"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-        for number, raw in enumerate(cast("IO[bytes]", stream), start=1):
-            line = raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw
-            if not line.strip():
-                continue
+    for number, raw in enumerate(read_lines(path), start=1):
+        if raw.strip():
             try:
-                yield Line(f"{path}:{number}", line.rstrip(b"\r\n").decode())
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}:{number}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
-                ) from None
+                yield Line(f"{path}:{number}", decode(raw))
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: {error}; save the file as UTF-8") from None
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from retriever.corpus_formats import (
     suffix_of,
     text_files,
 )
+from retriever.ir_corpus import read_ir
 from retriever.queries import load_queries
 from retriever.types import Document, UserError
 
@@ -128,7 +129,7 @@ def _metadata(fields: dict[str, Any], used: Sequence[str]) -> dict[str, Any]:
 
 
 def open_corpus(spec: str | Path) -> Corpus:
-    """Open a BEIR folder, a JSONL, TSV, CSV or Parquet file, a folder of text files or "hf:NAME[:SPLIT]".
+    """Open a BEIR folder, a JSONL, TSV, CSV or Parquet file, a folder of text files, "hf:NAME[:SPLIT]" or "ir:ID".
 
     Fields: the id is the first of `_id`, `id`, `doc_id`, `docno`, the text the first of `text`, `contents`;
     `title` may be missing or null, the text may be empty or null; all other fields are metadata.
@@ -140,6 +141,8 @@ def open_corpus(spec: str | Path) -> Corpus:
     if isinstance(spec, str) and spec.startswith("hf:"):
         name, split = _hf_name(spec.removeprefix("hf:"))
         return Corpus(spec, partial(read_hf, name, split), typed=True)
+    if isinstance(spec, str) and spec.startswith("ir:"):
+        return Corpus(spec, partial(read_ir, spec.removeprefix("ir:")), typed=True)
     try:
         return _open_path(Path(spec))
     except OSError as error:

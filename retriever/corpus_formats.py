@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
     "TEXT_SUFFIXES",
@@ -70,6 +70,8 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise UserError(
             f"{path}: the gzip data is damaged or cut off ({error}); get or compress the file again"
         ) from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the path of a readable file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a readable file") from None
 
@@ -144,12 +146,20 @@ def _header(path: Path, cells: Iterable[str]) -> list[str]:
     return columns
 
 
-def read_tsv(path: Path) -> Iterator[Row]:
-    """Yield one row a line after the header; a quotation mark is a character like any other, as TSV has no quoting."""
-    columns: list[str] = []
+def _heads_corpus(cells: Sequence[str]) -> bool:
+    """Say whether the first line names the columns: MS MARCO's collection.tsv begins with document 0 instead."""
+    return not (len(cells) == 2 and cells[0].isdecimal())
+
+
+def read_tsv(path: Path, is_header: Callable[[Sequence[str]], bool] = _heads_corpus) -> Iterator[Row]:
+    """Yield one row a line; a quotation mark is a character like any other, as TSV has no quoting.
+
+    is_header: whether the cells of the first line name the columns; if not, these are `id` and `text`.
+    """
+    columns = ["id", "text"]
     for number, line in enumerate(read_lines(path), start=1):
         cells = line.decode("utf-8", "surrogateescape").rstrip("\r\n").split("\t")
-        if number == 1:
+        if number == 1 and is_header(cells):
             columns = _header(path, cells)
         elif line.strip():
             yield read_table(f"{path}:{number}", columns, cells)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from retriever.eval.datasets import load_dataset, read_qrels
+from retriever.eval.qrels import judged_documents
 from retriever.types import Query, UserError
 
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -69,7 +70,7 @@ def test_a_missing_folder_and_a_missing_split_say_what_there_is(tmp_path: Path) 
 
 def test_qrels_that_name_an_unknown_query_give_its_line(tmp_path: Path) -> None:
     folder = beir_folder(tmp_path / "tiny", HEADER + "q1\td1\t1\n\nq7\td1\t1\nq8\td1\t1\n")
-    with pytest.raises(UserError, match=r"test\.tsv:4: query 'q7' is not in .*queries\.jsonl.*2 such queries"):
+    with pytest.raises(UserError, match=r"test\.tsv:4: query 'q7' is not among the queries of tiny;.*2 such queries"):
         load_dataset(folder)
 
 
@@ -78,11 +79,11 @@ def test_qrels_that_name_an_unknown_query_give_its_line(tmp_path: Path) -> None:
     [
         ("{", r"queries\.jsonl:4: not JSON"),
         ("[" * 100_000, r"queries\.jsonl:4: not JSON"),
-        ("[1]", r"queries\.jsonl:4: found a list"),
-        ('{"id": "q9", "text": "t"}', r"queries\.jsonl:4: need a string under '_id', found only id, text"),
-        ('{"_id": 9, "text": "t"}', r"queries\.jsonl:4: need a string under '_id', found a int"),
-        ('{"_id": "q9", "text": null}', r"queries\.jsonl:4: need a string under 'text', found a NoneType"),
-        ('{"_id": "q1", "text": "again"}', r"queries\.jsonl:4: query id 'q1' stands a second time"),
+        ("[1]", r"queries\.jsonl:4: found a JSON list"),
+        ('{"key": "q9", "text": "t"}', r"queries\.jsonl:4: no id of the query; add a field named _id"),
+        ('{"_id": 9, "text": "t"}', r"queries\.jsonl:4: '_id' is 9, need a string"),
+        ('{"_id": "q9", "text": null}', r"queries\.jsonl:4: 'text' is None, need a string"),
+        ('{"_id": "q1", "text": "again"}', r"queries\.jsonl:4: the id 'q1' stands already at .*queries\.jsonl:3"),
     ],
 )
 def test_a_bad_query_gives_file_and_line(tmp_path: Path, line: str, message: str) -> None:
@@ -147,15 +148,15 @@ def test_bad_qrels_give_file_and_line_in_one_line(tmp_path: Path, text: str, mes
 def test_what_is_not_a_text_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing: no such file"):
         read_qrels(tmp_path / "nothing")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_qrels(tmp_path)
     (tmp_path / "latin").write_bytes("q1 0 d1 1\nq1 0 d\u00e9 1\n".encode("latin-1"))
-    with pytest.raises(UserError, match="latin:2: byte 7 is not UTF-8"):
+    with pytest.raises(UserError, match="latin:2: byte 0xe9 at position 7 is not UTF-8; save"):
         read_qrels(tmp_path / "latin")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"q1 0 d1 1\n" * 99)[:-9])
     (tmp_path / "plain.gz").write_bytes(b"q1 0 d1 1\n")
     for name in ("cut.gz", "plain.gz"):
-        with pytest.raises(UserError, match=f"{name}: not a whole gzip file"):
+        with pytest.raises(UserError, match=f"{name}: the gzip data is damaged or cut off"):
             read_qrels(tmp_path / name)
 
 
@@ -164,3 +165,22 @@ def test_what_is_not_a_text_file_is_named(tmp_path: Path) -> None:
 def test_real_folders_have_the_published_number_of_queries(name: str, queries: int) -> None:
     dataset = load_dataset(Path(os.environ["RETRIEVER_DATA"]) / "eval" / name)
     assert len(dataset.queries) == len(dataset.qrels) == queries
+
+
+def test_a_query_without_words_is_kept(tmp_path: Path) -> None:
+    folder = beir_folder(tmp_path / "tiny", HEADER + "q4\td1\t1\n")
+    with (folder / "queries.jsonl").open("a") as stream:
+        stream.write('{"_id": "q4", "text": ""}\n')
+    assert load_dataset(folder).queries == [Query("q4", "")]
+
+
+def test_the_registry_says_where_the_query_is_no_hit(tmp_path: Path) -> None:
+    assert [load_dataset(beir_folder(tmp_path / name)).exclude_self for name in ("arguana", "nfcorpus", "own")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_judged_documents_are_listed_once() -> None:
+    assert judged_documents({"q1": {"d1": 1, "d2": 0}, "q2": {"d1": 2}}) == {"d1", "d2"}

@@ -159,6 +159,12 @@ class FolderReader:
         raws = {doc_id: self._lucene.raw(doc_id) for doc_id in ids}
         return {doc_id: _document(raw) for doc_id, raw in raws.items() if raw is not None}
 
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Return those of the ids that the index does not have; one deleted since the last merge counts as there."""
+        asked = list(ids)
+        found = self._lucene.document_frequencies("id", asked)
+        return [doc_id for doc_id, count in zip(asked, found, strict=True) if not count]
+
     def explain_bm25(self, text: str, doc_id: str) -> list[TermMatch]:
         """Return the analysed terms that a query shares with a document; the contributions add up to its score."""
         matches = []

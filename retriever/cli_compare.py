@@ -139,7 +139,7 @@ def tune(folder: Path, dataset: str, split: str, write: bool, encoder: str | Non
 
     data = load_dataset(dataset, split)
     with Retriever.open(folder, encoder) as retriever:
-        found = tune_fusion(leg_runs(retriever, data.queries), data.qrels, exclude_self=data.exclude_self)
+        found = tune_fusion(leg_runs(retriever, data.queries, exclude_self=data.exclude_self), data.qrels)
     if write:
         store_fusion(folder, found.fusion)
         click.echo(f"{folder}: hybrid search now fuses so unless told otherwise", err=True)

@@ -10,6 +10,7 @@ from retriever.corpus import open_corpus, survey
 from retriever.eval.comparison import compare
 from retriever.eval.evaluator import Evaluation, evaluate_run
 from retriever.eval.measures import parse_measures
+from retriever.eval.qrels import judged_documents
 from retriever.eval.results import DatasetResult, Difference, IndexResult, SparseCosts, SystemResult
 from retriever.eval.runs import separate_ties, write_run
 from retriever.examples import FirstHits, choose_examples, first_hits
@@ -63,6 +64,7 @@ class MeasuredDataset:
             modes = [mode for mode in config.modes if mode not in self.evaluations]
             systems = plan_systems(retriever, encoder, modes, config.query_modes, self._notes)
             self._indexes.append(_index_result(label, retriever, seconds))
+            self._note_unknown_documents(retriever)
             if not systems:
                 return
             legs = search_legs(retriever, encoder, systems, self._data, config.top_k, fresh=config.fresh)
@@ -70,6 +72,17 @@ class MeasuredDataset:
             for system in systems:
                 own = several and system.plan.legs != ("bm25",)
                 self._measure(f"{label}/{system.name}" if own else system.name, label, system, legs, retriever)
+
+    def _note_unknown_documents(self, retriever: Retriever) -> None:
+        """Judged documents that do not exist are usual in public sets and no error, but they lower what can be had."""
+        qrels = self._data.qrels
+        unknown = retriever.reader.missing(sorted(judged_documents(qrels)))
+        if unknown:
+            relevant = sum(grades.get(doc_id, 0) > 0 for grades in qrels.values() for doc_id in unknown)
+            self._notes.append(
+                f"{self._data.name}: {len(unknown)} judged documents are not in the corpus, such as {unknown[0]!r}; "
+                f"{relevant} judgements call them relevant and count as not found"
+            )
 
     def _measure(self, name: str, label: str, system: SystemPlan, legs: LegRuns, retriever: Retriever) -> None:
         ranked = legs.rank(system)

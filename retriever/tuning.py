@@ -51,41 +51,44 @@ class Tuning(NamedTuple):
     fitted: float
 
 
-def leg_runs(retriever: Retriever, queries: Sequence[Query]) -> dict[str, Run]:
-    """Return the run of each leg of an index; raise UserError for an index of one leg."""
+def leg_runs(retriever: Retriever, queries: Sequence[Query], *, exclude_self: bool = False) -> dict[str, Run]:
+    """Return the run of each leg of an index, without hits that are the query itself if these are excluded.
+
+    Raises UserError for an index of one leg.
+    """
     if len(retriever.legs) < 2:
         raise UserError(f"{retriever.reader.path}: only {retriever.legs[0]} to fuse; build the index with an encoder")
     # As deep as in hybrid search: normalised scores depend on it.
-    return {leg: dict(retriever.rank(queries, CANDIDATES, leg)) for leg in retriever.legs}
+    depth = CANDIDATES + exclude_self
+    return {
+        leg: {
+            query_id: [hit for hit in ranking if not (exclude_self and hit.doc_id == query_id)]
+            for query_id, ranking in retriever.rank(queries, depth, leg)
+        }
+        for leg in retriever.legs
+    }
 
 
-def tune(runs: Mapping[str, Run], qrels: Qrels, seed: int = 0, *, exclude_self: bool = False) -> Tuning:
+def tune(runs: Mapping[str, Run], qrels: Qrels, seed: int = 0) -> Tuning:
     """Fit a weighted sum of the legs' `runs` to `qrels`, and cross-validate it in 5 folds drawn by `seed`.
 
-    Among equals the candidate nearest to the default fusion is taken. exclude_self: the document with the query's own
-    id is no hit. Raises UserError for less than 5 judged queries.
+    Among equals the candidate nearest to the default fusion is taken. Raises UserError for less than 5 judged queries.
     """
     query_ids = [query_id for query_id, grades in qrels.items() if grades]
     if len(query_ids) < FOLDS:
         raise UserError(f"found {len(query_ids)} judged queries, need {FOLDS} or more to cross-validate; judge more")
     rankings = {query_id: {leg: run.get(query_id, []) for leg, run in runs.items()} for query_id in query_ids}
     fusions = candidates(list(runs))
-    values = np.array(
-        [
-            ndcg_of_candidates(rankings[query_id], qrels[query_id], fusions, query_id if exclude_self else None)
-            for query_id in query_ids
-        ]
-    )
+    values = np.array([ndcg_of_candidates(rankings[query_id], qrels[query_id], fusions) for query_id in query_ids])
     fold = np.random.default_rng(seed).permutation(len(query_ids)) % FOLDS
     best = [_best(values[fold != left_out]) for left_out in range(FOLDS)]
     fitted = fusions[_best(values)]
 
     def measured(chosen: Sequence[FusionConfig]) -> dict[str, float]:
-        run = {}
-        for query_id, fusion in zip(query_ids, chosen, strict=True):
-            fused = fuse(rankings[query_id], fusion).ranking[: DEPTH + 1]
-            hits = [hit for hit in fused if not (exclude_self and hit.doc_id == query_id)]
-            run[query_id] = separate_ties(hits[:DEPTH])
+        run = {
+            query_id: separate_ties(fuse(rankings[query_id], fusion).ranking[:DEPTH])
+            for query_id, fusion in zip(query_ids, chosen, strict=True)
+        }
         return {query_id: found[MEASURE] for query_id, found in evaluate_run(run, qrels, [MEASURE]).per_query.items()}
 
     default = list(measured([FusionConfig()] * len(query_ids)).values())
@@ -117,17 +120,13 @@ def candidates(legs: Sequence[str]) -> list[FusionConfig]:
 
 
 def ndcg_of_candidates(
-    rankings: Mapping[str, Ranking],
-    grades: Mapping[str, int],
-    fusions: Sequence[FusionConfig],
-    excluded: str | None = None,
+    rankings: Mapping[str, Ranking], grades: Mapping[str, int], fusions: Sequence[FusionConfig]
 ) -> NDArray[np.float64]:
     """Return one query's nDCG@10 under each fusion, shape (fusions,), for weighted sums of the same legs.
 
     A relevant document's rank is one more than the number of documents with a higher score, or the same and a lower id.
-    The document `excluded` is left out after normalisation, as a search that drops it from its hits does.
     """
-    doc_ids = sorted({hit.doc_id for ranking in rankings.values() for hit in ranking} - {excluded})
+    doc_ids = sorted({hit.doc_id for ranking in rankings.values() for hit in ranking})
     relevant = [(place, grades[doc_id]) for place, doc_id in enumerate(doc_ids) if grades.get(doc_id, 0) > 0]
     values = np.zeros(len(fusions))
     if not relevant:

@@ -15,7 +15,8 @@ from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
 from retriever.index_fusion import store_fusion
 from retriever.search import Retriever
-from retriever.types import UserError
+from retriever.tuning import leg_runs
+from retriever.types import Query, UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -96,6 +97,16 @@ def test_what_is_written_is_what_searches_and_stays(tiny_encoder_folder: Path, t
         call(*step)
         assert stored() == found["fusion"], step
     assert "as they were committed" in call("verify", path)
+
+
+def test_the_document_that_is_the_query_is_no_hit(tiny_corpus: Path, folder: Path) -> None:
+    [document, *_] = [json.loads(line) for line in tiny_corpus.read_text(encoding="utf-8").splitlines()]
+    query = Query(document["_id"], document["text"])
+    with Retriever.open(folder) as retriever:
+        whole, others = leg_runs(retriever, [query]), leg_runs(retriever, [query], exclude_self=True)
+    for leg, run in whole.items():
+        assert run[query.query_id][0].doc_id == query.query_id, leg
+        assert others[leg][query.query_id] == run[query.query_id][1:], leg
 
 
 def test_an_open_retriever_sees_what_is_written(tiny_encoder_folder: Path, tmp_path: Path) -> None:

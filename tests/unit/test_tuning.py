@@ -85,21 +85,3 @@ def test_a_query_without_hits_counts_as_zero() -> None:
 def test_too_few_queries() -> None:
     with pytest.raises(UserError, match="found 4 judged queries, need 5 or more"):
         tune(*made(5, 4, {"bm25": 0.5, "dense": 1.0}))
-
-
-def test_the_document_that_is_the_query_is_no_hit() -> None:
-    runs, qrels = made(6, 12, {"bm25": 0.5, "dense": 1.0})
-    own = {
-        leg: {query_id: ordered([ScoredDoc(query_id, 9.0), *ranking]) for query_id, ranking in run.items()}
-        for leg, run in runs.items()
-    }
-    shown, dropped = tune(own, qrels), tune(own, qrels, exclude_self=True)
-    assert shown.default < dropped.default
-    fusions = candidates(("bm25", "dense"))[::5]
-    for query_id, grades in qrels.items():
-        rankings = {leg: run[query_id] for leg, run in own.items()}
-        values = ndcg_of_candidates(rankings, grades, fusions, query_id)
-        for fusion, value in zip(fusions, values, strict=True):
-            left = [hit for hit in fuse(rankings, fusion).ranking if hit.doc_id != query_id]
-            expected = evaluate_run({query_id: separate_ties(left)}, {query_id: grades}, ["nDCG@10"]).mean["nDCG@10"]
-            assert value == pytest.approx(expected, abs=1e-9), fusion

@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import IO
 
@@ -110,6 +111,63 @@ def test_a_bad_jsonl_line_gives_file_and_line(tmp_path: Path, line: str, message
     path.write_text(f'{{"query_id": "first", "doc_id": "d", "rank": 1, "score": 1.0}}\n{line}\n')
     with pytest.raises(UserError, match=rf"run\.jsonl:2: .*{message}"):
         read_run(path)
+
+
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from(["q1", "q2", "q3", "{", "\ufeffq1"]),
+        st.sampled_from([" ", "\t", "  ", "\v", "\u00a0"]),
+        st.sampled_from(["a", "b", "c", "d", "e", "d\u00a01", "d\v1", "d\r1", "\x85"]),
+        st.sampled_from(["1.0", "1.0", "2.5", "-3", "1e3", "1_0", "nan", "inf", "high", "\u0661", "\u06611"]),
+        st.sampled_from(["tag", "tag", "tag", "", "two tags"]),
+        st.sampled_from(["\n", "\n", "\r\n", "\n\n", "\n \t\n"]),
+    ),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda line: (line[0], line[2]),
+)
+
+
+def read_by_definition(text: str) -> Run | None:
+    """Return the run that a text holds, None if a line is at fault: six columns, between spaces and tabs."""
+    scores: dict[str, dict[str, float]] = {}
+    for line in text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"):
+        columns = [column for column in re.split("[ \t]", line) if column]
+        if not line.strip():
+            continue
+        if len(columns) != 6 or not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?(e[0-9]+)?", columns[4], re.ASCII):
+            return None
+        if columns[2] in scores.setdefault(columns[0], {}):
+            return None
+        scores[columns[0]][columns[2]] = float(columns[4])
+    return {
+        query_id: [ScoredDoc(*hit) for hit in sorted(found.items(), key=lambda hit: (-hit[1], hit[0]))]
+        for query_id, found in scores.items()
+    }
+
+
+@given(lines=LINES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+def test_whatever_the_lines_hold_they_are_read_by_definition_or_refused(tmp_path: Path, lines: list[list[str]]) -> None:
+    text = "".join(
+        gap.join([query_id, "Q0", doc_id, "1", score, tag]) + end for query_id, gap, doc_id, score, tag, end in lines
+    )
+    path = tmp_path / "run"
+    path.write_bytes(text.encode())
+    expected = read_by_definition(text)
+    if expected is None:
+        with pytest.raises(UserError, match=r"run:\d+: "):
+            read_run(path)
+    else:
+        assert read_run(path) == expected
+
+
+def test_a_query_may_stand_in_several_places(tmp_path: Path) -> None:
+    path = tmp_path / "run.gz"
+    lines = [f"q{n % 3} Q0 d{n} 1 {n % 7} x\n" for n in range(200_000)]  # several blocks
+    path.write_bytes(gzip.compress("".join(lines).encode(), 1))
+    expected = [ScoredDoc(f"d{n}", float(n % 7)) for n in range(1, 200_000, 3)]
+    assert read_run(path)["q1"] == sorted(expected, key=lambda hit: (-hit.score, hit.doc_id))
 
 
 def test_an_id_that_trec_cannot_hold_names_the_remedy_and_leaves_nothing(tmp_path: Path) -> None:

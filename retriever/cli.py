@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli_compare import compare, tune
-from retriever.cli_data import holdout, mine, score
+from retriever.cli_data import holdout, mine, pseudo_queries, score
 from retriever.cli_diagnose import diagnose, scale
 from retriever.cli_edit import add, compact, delete, info, verify
 from retriever.cli_evaluate import evaluate, report
@@ -289,5 +289,22 @@ def _print_lines(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-for command in (add, delete, compact, verify, info, evaluate, report, compare, tune, diagnose, scale, bench, mine, score, holdout):
+for command in (
+    add,
+    delete,
+    compact,
+    verify,
+    info,
+    evaluate,
+    report,
+    compare,
+    tune,
+    diagnose,
+    scale,
+    bench,
+    pseudo_queries,
+    mine,
+    score,
+    holdout,
+):
     cli.add_command(command)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.corpus import open_corpus
 from retriever.corpus_formats import read_jsonl, suffix_of
 from retriever.eval.files import atomic_file
-from retriever.train.data import HELD_OUT_PERCENT, held_out, normalised, read_pairs
+from retriever.train.pairs import HELD_OUT_PERCENT, held_out, normalised, read_pairs
+from retriever.train.passages import passage_id
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ def write_holdout(
     others = _distractors([pairs, *corpora], distractors, {normalised(passage) for passage in passages})
     query_ids = {question: f"q{number}" for number, question in enumerate(asked, start=1)}
     (folder / "qrels").mkdir(parents=True)
-    _write_lines(folder / "corpus.jsonl", (_record(_id(text), text) for text in chain(passages, others)))
+    _write_lines(folder / "corpus.jsonl", (_record(passage_id(text), text) for text in chain(passages, others)))
     _write_lines(folder / "queries.jsonl", (_record(query_ids[question], questions[question]) for question in asked))
-    judged = (f"{query_ids[question]}\t{_id(passage)}\t1" for question in asked for passage in answers[question])
+    judged = (f"{query_ids[question]}\t{passage_id(passage)}\t1" for question in asked for passage in answers[question])
     _write_lines(folder / "qrels" / "test.tsv", chain([QRELS_HEADER], judged))
     return HoldoutReport(len(asked), len(passages), len(others), len(seen))
 
@@ -119,10 +120,6 @@ def _passages(file: str | Path) -> Iterator[str]:
             raise UserError(f"{source}: {problem}")
         if document.contents:
             yield document.contents
-
-
-def _id(passage: str) -> str:
-    return "p" + hashlib.sha256(passage.encode()).hexdigest()[:16]
 
 
 def _record(record_id: str, text: str) -> str:

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from retriever.cli import cli
 from retriever.corpus import open_corpus
 from retriever.eval.datasets import load_dataset
-from retriever.train.data import held_out
 from retriever.train.holdout import HoldoutReport, write_holdout
+from retriever.train.pairs import held_out
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -60,3 +60,22 @@ def bench_encode_command(corpus: str, encoder: str | None, parent: str | None, d
     speeds = bench_encode(corpus, encoder or "default", parent, documents, precisions.split(","))
     rows = [[speed.system, f"{speed.documents_per_second:.1f}", f"{speed.ratio:.2f}"] for speed in speeds]
     click.echo(table(EncodingSpeed._fields, rows))
+
+
+@bench.command("evaluate")
+@click.option("--queries", type=click.IntRange(min=1), default=7000, show_default=True)
+@click.option("--hits", type=click.IntRange(min=1), default=1000, show_default=True, help="Hits of each query.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns; medians are shown.")
+def bench_evaluate_command(queries: int, hits: int, rounds: int) -> None:
+    """Measure a random run with retriever, ir_measures and (if installed) ranx: seconds from files to figures.
+
+    \b
+    Example:
+      retriever bench evaluate --queries 500
+    """
+    from retriever.bench_evaluate import EvaluationSpeed, bench_evaluate
+    from retriever.render import table
+
+    found = bench_evaluate(queries, hits, rounds)
+    rows = [[one.tool, *(f"{value:.2f}" for value in one[1:4]), f"{one.ndcg:.6f}"] for one in found]
+    click.echo(table(EvaluationSpeed._fields, rows))

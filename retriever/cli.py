@@ -15,6 +15,7 @@ from retriever.cli_data import holdout, mine, pseudo_queries, score
 from retriever.cli_diagnose import diagnose, scale
 from retriever.cli_edit import add, compact, delete, info, verify
 from retriever.cli_evaluate import evaluate, report
+from retriever.cli_experts import experts
 from retriever.cli_measure import bench
 from retriever.cli_options import (
     UNFINISHED_INDEX,
@@ -301,6 +302,7 @@ for command in (
     tune,
     diagnose,
     scale,
+    experts,
     bench,
     pseudo_queries,
     mine,

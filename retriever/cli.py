@@ -29,6 +29,7 @@ from retriever.cli_options import (
     precision_option,
     quiet_option,
 )
+from retriever.cli_reproduce import reproduce
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -300,6 +301,7 @@ for command in (
     report,
     compare,
     tune,
+    reproduce,
     diagnose,
     scale,
     experts,

@@ -6,6 +6,7 @@ batch costs what its tokens cost, and a text's result does not depend on its nei
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from retriever.lexical import blended_fractions, document_terms, idf, token_counts
 from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
@@ -23,11 +25,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
+    from retriever.lexical import TermStatistics
     from retriever.types import FloatArray
 
-__all__ = ["MoEEncoder", "NoEncoder", "RuntimeConfig", "default_encoder_path", "folder_digest", "load_encoder"]
+__all__ = [
+    "QUERY_MODES",
+    "MoEEncoder",
+    "NoEncoder",
+    "RuntimeConfig",
+    "default_encoder_path",
+    "folder_digest",
+    "load_encoder",
+]
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+QUERY_MODES = ("encoder", "lexical")
 MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
 
 
@@ -119,9 +131,10 @@ class NoEncoder:
 
 
 class Tokens(NamedTuple):
-    """Token ids of one text with its special tokens, and whether its end was cut off."""
+    """Token ids of one text: all its own, and those that the network reads (prompt, special tokens, maybe a part)."""
 
-    ids: list[int]
+    own: list[int]
+    read: list[int]
     truncated: bool
 
 
@@ -133,7 +146,13 @@ class Terms(NamedTuple):
 
 
 class MoEEncoder:
-    """Runs an encoder folder; satisfies `Encoder`."""
+    """Runs an encoder folder; satisfies `Encoder`.
+
+    query_mode: where the sparse view of a query comes from: "encoder", its tokens and the network's expansions of them,
+    or "lexical", its tokens alone, which needs no network. Documents are the same for both.
+    """
+
+    query_modes = QUERY_MODES
 
     def __init__(self, folder: str | Path, name: str | None = None, runtime: RuntimeConfig | None = None) -> None:
         """Load the folder; raise UserError where it is none of ours or its parts do not fit each other."""
@@ -168,56 +187,101 @@ class MoEEncoder:
             reason = str(error).splitlines()[0]
             raise UserError(f"device {self.runtime.device!r} cannot be used ({reason}); use 'cpu'") from None
         self.vocabulary: Sequence[str] = [self._tokenizer.id_to_token(i) or "" for i in range(size)]
-        self._cls, self._sep = _frame(self._tokenizer)
+        self._cls, self._sep = frame_ids(self._tokenizer)
+        lexical, allowed = model.lexical, model.sparse_head.allowed.numpy()
+        self._allowed = allowed.astype(np.float32)
+        self._gain, self._expansion = float(lexical.gain), float(lexical.expansion)
+        self._fraction: FloatArray = lexical.fraction.float().numpy()
+        self._query_weight: FloatArray = self._allowed * idf(self._fraction) * lexical.log_weight.detach().exp().numpy()
+        self.query_mode = self.config.query_mode
         digest = folder_digest(folder, ("config.json", "tokenizer.json", "model.safetensors"))
         self.identity = EncoderIdentity(name or str(folder.resolve()), digest, self.config.hidden_size, size)
 
+    def with_query_mode(self, mode: str) -> MoEEncoder:
+        """Return this encoder, weights shared, with another query mode."""
+        if mode not in QUERY_MODES:
+            raise UserError(f"query mode {mode!r} is unknown; choose one of {', '.join(QUERY_MODES)}")
+        other = copy.copy(self)
+        other.query_mode = mode
+        return other
+
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
-        """Encode n passages, in order."""
-        return self._encode(texts, self.config.document_prompt)
+        """Encode n passages, in order; the sparse view counts the tokens of the whole text, cut off or not."""
+        encoded, counts = self._encode(texts, self.config.document_prompt, expand=True)
+        terms = (encoded.sparse + document_terms(counts, self._gain)).tocsr()
+        terms.sort_indices()
+        return encoded._replace(sparse=terms, tokens=counts)
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """Encode n queries, in order."""
-        return self._encode(texts, self.config.query_prompt)
+        expand = self.query_mode == "encoder"
+        encoded, counts = self._encode(texts, self.config.query_prompt, expand)
+        terms = (counts + self._expansion * encoded.sparse).tocsr() if expand else counts
+        terms.sort_indices()
+        terms.data *= self._query_weight[terms.indices]
+        return encoded._replace(sparse=terms)
 
-    def _encode(self, texts: Sequence[str], prompt: str) -> Encoded:
-        """Encode window by window into arrays that are allocated once."""
+    def adapt(self, terms: sparse.csr_matrix, statistics: TermStatistics) -> sparse.csr_matrix:
+        """Return query terms (n, vocab_size) with the document frequencies of the searched collection in their weights."""
+        adapted = terms.copy()
+        prior = self._fraction[terms.indices]
+        found = statistics.document_frequency(terms.indices)
+        adapted.data = terms.data * idf(blended_fractions(prior, found, statistics.documents)) / idf(prior)
+        return adapted
+
+    def _encode(self, texts: Sequence[str], prompt: str, expand: bool) -> tuple[Encoded, sparse.csr_matrix]:
+        """Return the dense view and the expansions (None unless `expand`), and how often each token occurs."""
         dense = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
         truncated = np.zeros(len(texts), dtype=np.bool_)
         rows: list[Terms] = [_NO_TERMS] * len(texts)
+        counts = []
         for start in range(0, len(texts), self.runtime.window):
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
+            counts.append(token_counts([text.own for text in tokens], self.identity.vocab_size))
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
-            for batch in batches([len(text.ids) for text in tokens], self.runtime.tokens_per_batch):
-                vectors, terms = self._run([tokens[i].ids for i in batch])
+            for batch in batches([len(text.read) for text in tokens], self.runtime.tokens_per_batch):
+                vectors, terms = self._run([tokens[i].read for i in batch], expand)
                 for place, i in enumerate(batch):
                     dense[start + i] = vectors[place]
-                    rows[start + i] = terms[place]
-        return Encoded(dense, _to_csr(rows, self.identity.vocab_size), truncated)
+                    if terms is not None:
+                        rows[start + i] = terms[place]
+        expansions = _to_csr(rows, self.identity.vocab_size) if expand else None
+        empty = sparse.csr_matrix((0, self.identity.vocab_size), dtype=np.float32)
+        return Encoded(dense, expansions, truncated), sparse.vstack(counts or [empty], format="csr")
 
     def _tokenise(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
-        """Return each text's tokens between [CLS] and [SEP]; a text without tokens gives an empty list."""
+        """Return each text's tokens; a text without any is not read."""
         # A lone surrogate, as in an argument that was not UTF-8, is no character: the tokeniser would refuse the text.
-        prompted = [(prompt + text).encode(errors="replace").decode() if text.strip() else "" for text in texts]
+        clean = [text.encode(errors="replace").decode() for text in texts]
+        own = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
+        full = own
+        if prompt:
+            prompted = [prompt + text for text in clean]
+            full = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)]
         room = self.config.max_length - 2
-        found = self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)
         return [
-            Tokens([self._cls, *ids[:room], self._sep] if ids else [], len(ids) > room)
-            for ids in (encoding.ids for encoding in found)
+            Tokens(
+                [i for i in ids if self._allowed[i]],
+                [self._cls, *read[:room], self._sep] if ids else [],
+                len(read) > room,
+            )
+            for ids, read in zip(own, full, strict=True)
         ]
 
-    def _run(self, token_ids: list[list[int]]) -> tuple[FloatArray, list[Terms]]:
-        """Run one batch, sorted by length; return vectors (n, dim) and each text's terms."""
+    def _run(self, token_ids: list[list[int]], expand: bool) -> tuple[FloatArray, list[Terms] | None]:
+        """Run one batch, sorted by length; return vectors (n, dim) and, if `expand`, each text's expansions."""
         import torch
 
-        from retriever.model import Packed, pack
+        from retriever.packing import Packed, pack
 
         packed = pack(token_ids)
         device = self.runtime.device
+        packed = Packed(packed.input_ids.to(device), packed.positions.to(device), packed.groups)
         with torch.inference_mode():
-            out = self._model.encode(Packed(packed.input_ids.to(device), packed.positions.to(device), packed.groups))
-            assert out.dense is not None and out.sparse is not None
-            return out.dense.cpu().numpy(), _top_terms(out.sparse.cpu(), self.config.max_terms)
+            out = self._model.encode(packed, sparse=expand)
+            assert out.dense is not None
+            terms = None if out.sparse is None else _top_terms(out.sparse.cpu(), self.config.max_terms)
+            return out.dense.cpu().numpy(), terms
 
 
 _NO_TERMS = Terms(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
@@ -263,7 +327,7 @@ def _to_csr(rows: list[Terms], vocab_size: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((weights, ids, indptr), shape=(len(rows), vocab_size), dtype=np.float32)
 
 
-def _frame(tokenizer: Tokenizer) -> tuple[int, int]:
+def frame_ids(tokenizer: Tokenizer) -> tuple[int, int]:
     """Return the ids of the tokens that open and close a text."""
     ids = tokenizer.encode("", add_special_tokens=True).ids
     if len(ids) != 2:

@@ -3,13 +3,13 @@
 - Tokens are packed: texts of equal length stand together, so that no layer sees padding and attention needs no mask.
 - MoE layers return their routing as a value; nothing is collected on the side.
 - Dense head: mean (or [CLS]) pooling, unit length.
-- Sparse head: a transform of the mean of chosen hidden layers, the tied word embeddings as decoder, max over the tokens
-  of a text, then log(1 + relu) (SPLADE, Formal et al. 2021; max first gives the same weights and is cheaper).
+- Sparse head (retriever/sparse_head.py): a transform of the mean of chosen hidden layers, the tied word embeddings as
+  decoder, max over the tokens of a text, then log(1 + relu) (SPLADE, Formal et al. 2021; max first gives the same
+  weights and is cheaper).
 """
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -21,16 +21,17 @@ from transformers.activations import ACT2FN
 
 from retriever.checkpoint import quantise_rows, read_weights
 from retriever.moe import ExpertShape, MoELayer, Routing, linear
+from retriever.packing import Packed, pack
+from retriever.sparse_head import LexicalHead, SparseHead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from retriever.packing import Group
 
 __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pack"]
 
-# Logits that the sparse head holds at once, tokens times terms: they stay in the cache and do not grow with the batch.
-HEAD_TOKENS = 1024
-HEAD_TERMS = 1024
 # From this length on, plain products of one text, whose scores stay in the cache, take 0.6 of the time of torch's fused
 # attention, which has no bfloat16 products on the CPU.
 LONG_TEXT = 64
@@ -44,7 +45,9 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     of the dense layer's size; granularity G cuts each into G experts of intermediate_size / G, so a layer has
     num_experts * G routed experts, of which experts_per_token * G are active. shared_experts are of the fine-grained
     size. sparse_layers: hidden states (0 = embeddings, i = output of layer i) whose mean feeds the sparse head.
-    max_length: tokens read of a text; max_terms: terms kept of one. query_prompt, document_prompt: put before a text.
+    head_*: the same sizes for the MoE layer of the sparse head; head_experts 0 leaves it out.
+    max_length: tokens read of a text; max_terms: expanded terms kept of one. query_mode: where queries' terms come from
+    unless told otherwise, "encoder" or "lexical". query_prompt, document_prompt: put before a text.
     """
 
     model_type = "retriever-moe"
@@ -67,8 +70,13 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     routed_scale: float = 1.0
     pooling: str = "mean"
     sparse_layers: list[int] | tuple[int, ...] = (6,)
+    head_experts: int = 0
+    head_experts_per_token: int = 1
+    head_granularity: int = 1
+    head_intermediate_size: int = 1536
     max_length: int = 256
     max_terms: int = 256
+    query_mode: str = "encoder"
     query_prompt: str = ""
     document_prompt: str = ""
 
@@ -79,6 +87,8 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             raise ValueError(f"max_length is {self.max_length}, allowed are 3 to max_position_embeddings ({limit})")
         if self.pooling not in ("mean", "cls"):
             raise ValueError(f"pooling is {self.pooling!r}, allowed are 'mean' and 'cls'")
+        if self.query_mode not in ("encoder", "lexical"):
+            raise ValueError(f"query_mode is {self.query_mode!r}, allowed are 'encoder' and 'lexical'")
         hidden_states = range(self.num_hidden_layers + 1)
         if not self.sparse_layers or any(layer not in hidden_states for layer in self.sparse_layers):
             raise ValueError(f"sparse_layers are {self.sparse_layers}, allowed are 0 to {self.num_hidden_layers}")
@@ -94,46 +104,27 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             intermediate=self.intermediate_size // self.granularity,
         )
 
+    @property
+    def head_expert_shape(self) -> ExpertShape:
+        """Return the sizes of the sparse head's MoE layer in fine-grained experts."""
+        return ExpertShape(
+            routed=self.head_experts * self.head_granularity,
+            shared=0,
+            active=self.head_experts_per_token * self.head_granularity,
+            hidden=self.hidden_size,
+            intermediate=self.head_intermediate_size // self.head_granularity,
+        )
+
 
 class RetrieverOutput(NamedTuple):
-    """dense: (n, hidden) unit length; sparse: (n, vocab) weights >= 0; routings: one per MoE layer, packed."""
+    """dense: (n, hidden) unit length; sparse: (n, vocab) expansions >= 0; routings: one per MoE layer, packed.
+
+    The sparse view is the expansions and what `RetrieverModel.lexical` makes of the text's own tokens.
+    """
 
     dense: Tensor | None
     sparse: Tensor | None
     routings: tuple[Routing, ...]
-
-
-class Group(NamedTuple):
-    """Texts of one length, which stand together in a packed batch."""
-
-    start: int
-    count: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls
-    length: int
-
-    @property
-    def stop(self) -> int:
-        """Return the end of the group's tokens."""
-        return self.start + self.count * self.length
-
-
-class Packed(NamedTuple):
-    """A batch without padding: input_ids and positions int64 (n_tokens,), and the groups of equal length in order."""
-
-    input_ids: Tensor
-    positions: Tensor
-    groups: tuple[Group, ...]
-
-
-def pack(token_ids: Sequence[Sequence[int]]) -> Packed:
-    """Pack token lists that are sorted by length."""
-    groups = []
-    start = 0
-    for length, texts in groupby(len(ids) for ids in token_ids):
-        groups.append(Group(start, sum(1 for _ in texts), length))
-        start = groups[-1].stop
-    input_ids = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64)
-    positions = torch.cat([torch.arange(group.length).repeat(group.count) for group in groups])
-    return Packed(input_ids, positions, tuple(groups))
 
 
 class Embeddings(nn.Module):
@@ -164,8 +155,8 @@ class Attention(nn.Module):
         """Return (n_tokens, hidden): each text attends to itself alone."""
         qkv = linear(x, self.qkv.weight, self.qkv.bias)  # (n_tokens, 3 * hidden)
         parts = []
-        for group in groups:
-            part = qkv[group.start : group.stop].view(group.count, group.length, 3, self.heads, -1)
+        for group, tokens in zip(groups, qkv.split([group.count * group.length for group in groups]), strict=True):
+            part = tokens.view(group.count, group.length, 3, self.heads, -1)
             query, key, value = part.permute(2, 0, 3, 1, 4)  # each (count, heads, length, head_size)
             mixed = _attend(query, key, value)
             parts.append(mixed.transpose(1, 2).reshape(group.count * group.length, -1))
@@ -218,70 +209,6 @@ class Layer(nn.Module):
         return self.feed_forward_norm(x + y), routing
 
 
-class SparseHead(nn.Module):
-    """Term weights: w_v = log(1 + relu(scale_v * max_t <transform(h_t), e_v> + bias_v)), e_v the tied word embedding.
-
-    The transform is LayerNorm(h + Linear(h)). `allowed` is False for special and unused vocabulary entries.
-    """
-
-    allowed: Tensor
-
-    def __init__(self, config: RetrieverConfig) -> None:
-        super().__init__()
-        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.scale = nn.Parameter(torch.ones(config.vocab_size))
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.decoder: tuple[Tensor, Tensor] | None = None  # int8 rows of the word embeddings and their scales
-        self.register_buffer("allowed", torch.ones(config.vocab_size, dtype=torch.bool))
-
-    def forward(self, hidden: Tensor, groups: Sequence[Group], word_embeddings: Tensor) -> Tensor:
-        """Return float32 (n_texts, vocab) weights of hidden states (n_tokens, hidden)."""
-        h = self.norm(hidden + linear(hidden, self.transform.weight, self.transform.bias))
-        parts = [self._weights(h, chunk, word_embeddings) for group in groups for chunk in _chunks(group)]
-        return torch.cat(parts)
-
-    def _weights(self, h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:
-        """Return float32 (count, vocab) weights of the texts of `group`."""
-        if self.decoder is None:
-            logits = _max_logits(h, group, word_embeddings)
-        else:
-            logits = _max_logits_int8(h, group, *self.decoder)
-        return torch.log1p(torch.relu(logits * self.scale.float() + self.bias.float())) * self.allowed
-
-
-def _chunks(group: Group) -> Iterator[Group]:
-    """Cut a group into whole texts of at most HEAD_TOKENS tokens together."""
-    step = max(1, HEAD_TOKENS // group.length)
-    for first in range(0, group.count, step):
-        yield Group(group.start + first * group.length, min(step, group.count - first), group.length)
-
-
-def _max_logits(h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:
-    """Return float32 (count, vocab): for each text and term the largest logit over the tokens."""
-    tokens = h[group.start : group.stop]
-    parts = [
-        linear(tokens, terms).view(group.count, group.length, -1).amax(1)  # (count, block)
-        for terms in torch.split(word_embeddings, HEAD_TERMS)
-    ]
-    return torch.cat(parts, dim=1).float()
-
-
-def _max_logits_int8(h: Tensor, group: Group, terms: Tensor, scale: Tensor) -> Tensor:
-    """Return float32 (count, vocab) as `_max_logits`, from int8 `terms` (vocab, hidden) with `scale` (vocab,).
-
-    A text has one step for all its tokens, so that the max can be taken over exact integers.
-    """
-    tokens = h[group.start : group.stop].float().view(group.count, -1)
-    step = tokens.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127  # (count, 1)
-    tokens = (tokens / step).round().to(torch.int8).view(-1, terms.shape[1])
-    parts = [
-        torch._int_mm(tokens, block.t()).view(group.count, group.length, -1).amax(1)  # (count, block)
-        for block in torch.split(terms, HEAD_TERMS)
-    ]
-    return torch.cat(parts, dim=1) * step * scale
-
-
 class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """The encoder network; `AutoModel.from_pretrained` loads it once `retriever.model` is imported."""
 
@@ -295,6 +222,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.sparse_head = SparseHead(config)
+        self.lexical = LexicalHead(config)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
@@ -323,6 +251,15 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
         """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
+        vectors, mixed, routings = self.trunk(packed)
+        weights = None
+        if sparse:
+            weights, routing = self.sparse_head(mixed, packed.groups, self.embeddings.word.weight)
+            routings += () if routing is None else (routing,)
+        return RetrieverOutput(self.pool(vectors, packed.groups) if dense else None, weights, routings)
+
+    def trunk(self, packed: Packed) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
+        """Return the last hidden states and those that feed the sparse head, both (n_tokens, hidden), and routings."""
         x = self.embeddings(packed)
         hidden = [x]
         routings = []
@@ -331,15 +268,12 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             hidden.append(x)
             if routing is not None:
                 routings.append(routing)
-        weights = None
-        if sparse:
-            mixed = torch.stack([hidden[i] for i in self.config.sparse_layers]).mean(0)
-            weights = self.sparse_head(mixed, packed.groups, self.embeddings.word.weight)
-        return RetrieverOutput(self._pool(x, packed.groups) if dense else None, weights, tuple(routings))
+        return x, torch.stack([hidden[i] for i in self.config.sparse_layers]).mean(0), tuple(routings)
 
-    def _pool(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        """Return float32 (n_texts, hidden) of unit length."""
-        views = [x[group.start : group.stop].view(group.count, group.length, -1).float() for group in groups]
+    def pool(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
+        """Return the dense view of the last hidden states: float32 (n_texts, hidden) of unit length."""
+        parts = x.float().split([group.count * group.length for group in groups])
+        views = [part.view(group.count, group.length, -1) for group, part in zip(groups, parts, strict=True)]
         pooled = [view[:, 0] if self.config.pooling == "cls" else view.mean(1) for view in views]
         return F.normalize(torch.cat(pooled), dim=-1)
 

@@ -54,7 +54,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     inputs to MIN_ROWS rows keeps a text's embedding equal to the last bit whether it is encoded alone or in a batch.
     """
     n = x.shape[0]
-    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
+    if x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
         return _linear_in_blocks(x, weight, bias)
     if n >= MIN_ROWS:
         return F.linear(x, weight, bias)

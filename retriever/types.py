@@ -124,11 +124,14 @@ class Encoded(NamedTuple):
     dense: float32 (n, dense_dim), unit length, zero for a text without tokens.
     sparse: float32 csr (n, vocab_size), weights > 0, sorted indices, an empty row for a text without tokens.
     truncated: bool (n,), True where the text was longer than the encoder reads.
+    tokens: csr (n, vocab_size), documents only, and only of encoders whose queries `adapt` to the collection: positive
+    where a term is a token of the text itself, for the collection's document frequencies.
     """
 
     dense: FloatArray | None
     sparse: csr_matrix | None
     truncated: BoolArray
+    tokens: csr_matrix | None = None
 
 
 class EncoderIdentity(NamedTuple):

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +41,7 @@ class UpcycleConfig:
     log(1 + relu(logit_scale * idf_v * logit - logit_bias)), idf_v from `term_prior`; the defaults, and the choice of
     layers, did best without training on Cranfield and CISI at about 250 terms a document.
     sparse_layers: hidden states that feed the sparse head, negative ones counted from the last; None: the last three.
+    head_*: the MoE layer of the sparse head, none with 0 experts.
     """
 
     num_experts: int = 4
@@ -52,6 +52,10 @@ class UpcycleConfig:
     reinit_fraction: float = 0.0
     router_std: float = 0.02
     sparse_layers: tuple[int, ...] | None = None
+    head_experts: int = 0
+    head_experts_per_token: int = 1
+    head_granularity: int = 1
+    head_intermediate_size: int = 1536
     logit_scale: float = 0.125
     logit_bias: float = 0.9
     seed: int = 0
@@ -134,6 +138,10 @@ def upcycle(
             shared_experts=config.shared_experts,
             routed_scale=float(config.granularity),
             sparse_layers=[layer % (layers + 1) for layer in sparse_layers],
+            head_experts=config.head_experts,
+            head_experts_per_token=config.head_experts_per_token,
+            head_granularity=config.head_granularity,
+            head_intermediate_size=config.head_intermediate_size,
             **{"pad_token_id": shape.pad_token_id, "max_length": shape.max_position_embeddings, **(settings or {})},
         )
     )
@@ -149,7 +157,7 @@ def upcycle(
             else:
                 layer.feed_forward.up.load_state_dict(up.state_dict())
                 layer.feed_forward.down.load_state_dict(down.state_dict())
-        _start_sparse_head(model, tokenizer, config)
+        _start_sparse_head(model, tokenizer, config, generator)
     model.train(False)
     return model
 
@@ -211,11 +219,17 @@ def _reinitialise(layer: MoELayer, fraction: float, generator: torch.Generator) 
         layer.down_proj[expert][:, neurons] = draw(layer.down_proj[expert].T, count).T
 
 
-def _start_sparse_head(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, config: UpcycleConfig) -> None:
+def _start_sparse_head(
+    model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, config: UpcycleConfig, generator: torch.Generator
+) -> None:
     """Make the tied word embeddings a usable decoder before any training."""
     head = model.sparse_head
     head.transform.weight.zero_()
     head.transform.bias.zero_()
+    if head.experts is not None:  # experts differ from the start, but add nothing until their second layer has learned
+        head.experts.router.normal_(std=config.router_std, generator=generator)
+        head.experts.up_proj.normal_(std=model.config.hidden_size**-0.5, generator=generator)
+        head.experts.down_proj.zero_()
     vocabulary = [str(tokenizer.convert_ids_to_tokens(i)) for i in range(min(len(tokenizer), model.config.vocab_size))]
     head.scale.fill_(config.logit_scale)
     head.scale[: len(vocabulary)] *= term_prior(vocabulary)
@@ -224,19 +238,30 @@ def _start_sparse_head(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase
     for index, term in enumerate(vocabulary):
         head.allowed[index] = index not in special and not term.startswith("[unused")
     head.allowed[len(vocabulary) :] = False
+    model.lexical.fraction[: len(vocabulary)] = zipf_fractions(vocabulary)
 
 
 def term_prior(vocabulary: list[str]) -> Tensor:
-    """Return a guess (vocab,) at inverse document frequency, mean 1, from the order of a WordPiece vocabulary alone.
+    """Return a guess (vocab,) at inverse document frequency, mean 1, from the order of a WordPiece vocabulary alone."""
+    prior = torch.log(_ranks(vocabulary) + 10)
+    return prior / prior.mean()
 
-    BERT's vocabularies list words by falling frequency, which by Zipf's law falls as 1 / rank: idf grows as log(rank).
-    Characters stand before the words and get the weight of a fairly common one.
+
+def zipf_fractions(vocabulary: list[str]) -> Tensor:
+    """Return a guess (vocab,) at the share of passages with each term, from the order of the vocabulary alone."""
+    return (12 / (_ranks(vocabulary) + 12)).clamp_max(0.9)
+
+
+def _ranks(vocabulary: list[str]) -> Tensor:
+    """Return (vocab,) ranks by falling frequency, from 1.
+
+    BERT's vocabularies list words in that order, and by Zipf's law their frequency falls as 1 / rank. Characters stand
+    before the words and get the rank of a fairly common one.
     """
     first = vocabulary.index("the") if "the" in vocabulary else 0
-    rank = torch.arange(len(vocabulary), dtype=torch.float32) - first
-    prior = torch.log(rank.clamp_min(1) + 10)
-    prior[:first] = math.log(200)
-    return prior / prior.mean()
+    ranks = (torch.arange(len(vocabulary), dtype=torch.float32) - first).clamp_min(1)
+    ranks[:first] = 190
+    return ranks
 
 
 def _sentence_settings(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 from collections import deque
 from dataclasses import dataclass
 from itertools import count, islice
@@ -24,15 +25,21 @@ DEFERRED_BATCHES = 8
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A file of pairs and its weight in the mixture: examples are drawn from each file in proportion to it."""
+    """A file of pairs and its weight in the mixture: examples are drawn from each file in proportion to it.
+
+    share: how much of the file to use, chosen by the passages' text: the same part in every run.
+    """
 
     path: str
     weight: float = 1.0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse a weight that is none."""
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise UserError(f"{self.path}: the weight is {self.weight}, need a number above 0; or leave the file out")
+        if not 0 < self.share <= 1:
+            raise UserError(f"{self.path}: the share is {self.share}, need a number above 0, at most 1")
 
 
 def stream(
@@ -77,18 +84,22 @@ def _mixture(streams: list[Iterator[Example]], weights: list[float], chooser: ra
 def _source(source: SourceConfig, seed: str, endless: bool, percent: int, buffer: int) -> Iterator[Example]:
     for epoch in count() if endless else (0,):
         empty = True
-        for example in _shuffled(_trainable(source.path, percent), buffer, random.Random(f"{seed}/{epoch}")):
+        for example in _shuffled(_trainable(source, percent), buffer, random.Random(f"{seed}/{epoch}")):
             empty = False
             yield example
         if empty:
             raise UserError(f"{source.path}: holds no example outside the held-out part; leave the file out")
 
 
-def _trainable(path: str, percent: int) -> Iterator[Example]:
-    for record in read_pairs(path):
+def _trainable(source: SourceConfig, percent: int) -> Iterator[Example]:
+    for record in read_pairs(source.path):
         example = record.example
-        if not held_out(example.positive, percent):
+        if not held_out(example.positive, percent) and _chosen(example.positive, source.share):
             yield keep_negatives(example, [not held_out(text, percent) for text in example.negatives])
+
+
+def _chosen(text: str, share: float) -> bool:
+    return share == 1 or zlib.crc32(text.encode()) < share * 2**32
 
 
 def _shuffled(examples: Iterable[Example], size: int, chooser: random.Random) -> Iterator[Example]:

@@ -1,0 +1,95 @@
+"""The lexical part of the sparse view: what a text's own tokens say, before any network.
+
+A document's weight of a term is its expansion (the sparse head) plus `gain` times the saturated count of the term in the
+whole text, BM25's term-frequency part (Robertson et al. 1994); a query's weight is the term's inverse document
+frequency times a learned factor times the count (a query without a network: Formal et al. 2021, "SPLADE v2", and Geng et
+al. 2024, "Towards Competitive Search Relevance For Inference-Free Learned Sparse Retrievers"). So the sparse view starts
+from BM25 over WordPiece tokens and learns what BM25 lacks: other words for the same thing, and which words matter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from retriever.types import FloatArray
+
+__all__ = [
+    "PRIOR_DOCUMENTS",
+    "TermStatistics",
+    "blended_fractions",
+    "document_terms",
+    "idf",
+    "saturation",
+    "token_counts",
+]
+
+K1 = 1.2
+B = 0.75
+MEAN_LENGTH = 150.0
+"""Constants, so that a document's weights depend on that document alone: no collection's average enters them."""
+
+PRIOR_DOCUMENTS = 300.0
+"""How many documents the training data's document frequencies count for beside those of the index."""
+
+Array = TypeVar("Array")  # numpy or torch: the formula is the same
+
+
+class TermStatistics(Protocol):
+    """In how many documents of a collection each term occurs as a token."""
+
+    documents: int
+
+    def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return for each vocabulary id the number of documents that hold it."""
+        ...
+
+
+def saturation(count: Array, length: Array) -> Array:
+    """Return count / (count + K1 (1 - B + B length / MEAN_LENGTH)), in [0, 1); BM25's without its factor K1 + 1.
+
+    count: occurrences of a term in a text of `length` tokens; numpy or torch arrays that broadcast.
+
+    >>> saturation(1.0, 150.0)
+    0.45454545454545453
+    """
+    return count / (count + K1 * (1 - B + B * length / MEAN_LENGTH))  # type: ignore[operator,no-any-return]
+
+
+def idf(fraction: FloatArray) -> FloatArray:
+    """Return log(1 + 1 / fraction), fraction the share of documents with the term: positive for every term."""
+    weights: FloatArray = np.log1p(1 / fraction).astype(np.float32)
+    return weights
+
+
+def blended_fractions(prior: FloatArray, frequency: NDArray[np.int64], documents: int) -> FloatArray:
+    """Return the share of documents with a term: the collection's own, with PRIOR_DOCUMENTS of the training data's.
+
+    A small collection leans on the prior, a large one on itself (Dirichlet smoothing, Zhai and Lafferty 2001).
+    """
+    blended: FloatArray = ((frequency + PRIOR_DOCUMENTS * prior) / (documents + PRIOR_DOCUMENTS)).astype(np.float32)
+    return blended
+
+
+def token_counts(token_ids: Sequence[Sequence[int]], vocab_size: int) -> sparse.csr_matrix:
+    """Return float32 (n, vocab_size): how often each token occurs in each text."""
+    ends = np.cumsum([0, *map(len, token_ids)])
+    ids = np.fromiter((token for ids in token_ids for token in ids), np.int32, ends[-1])
+    counts = sparse.csr_matrix((np.ones(len(ids), np.float32), ids, ends), shape=(len(token_ids), vocab_size))
+    counts.sum_duplicates()
+    return counts
+
+
+def document_terms(counts: sparse.csr_matrix, gain: float) -> sparse.csr_matrix:
+    """Return float32 (n, vocab_size): `gain` times the saturated counts of each document's tokens."""
+    lengths = np.asarray(counts.sum(1)).ravel()
+    terms = counts.copy()
+    terms.data = np.float32(gain) * saturation(counts.data, np.repeat(lengths, np.diff(counts.indptr)))
+    return terms

@@ -1,0 +1,109 @@
+"""The settings of a training run, as a YAML file in configs/train/ gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retriever.config import from_mapping, load_yaml
+from retriever.train.data import SourceConfig
+from retriever.types import UserError
+
+__all__ = ["LossWeights", "TrainConfig", "load_train_config"]
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each part of the loss counts; 0 leaves it out.
+
+    contrastive: InfoNCE of the dense, the lexical-query, the encoder-query and the fused score, each;
+    fused_distillation: KL from the fused score to each view; teacher: KL from the scores in the data to the fused
+    score; margin: MarginMSE, the same; anchor: 1 - cosine to the parent's vectors; matryoshka: InfoNCE of prefixes;
+    flops_query, flops_document: on the expansions, reached by a quadratic warm-up over `flops_warmup` steps;
+    load_balancing, router_z: fade linearly to 0 over the run.
+    """
+
+    contrastive: float = 1.0
+    contrastive_dense: float = 0.1
+    fused_distillation: float = 0.5
+    teacher: float = 0.0
+    margin: float = 0.0
+    anchor: float = 20.0
+    matryoshka: float = 0.0
+    flops_query: float = 0.05
+    flops_document: float = 0.05
+    flops_warmup: int = 200
+    load_balancing: float = 0.01
+    router_z: float = 0.001
+
+    def __post_init__(self) -> None:
+        """Refuse weights below 0."""
+        for name, value in vars(self).items():
+            if value < 0:
+                raise UserError(f"losses.{name} is {value}, allowed is 0 or more")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run.
+
+    base: an encoder folder to train, or a checkpoint that `upcycle` turns into one first. sources: files of pairs with
+    their weights. batch: queries per step and process; topic_window: of so many examples those that are alike share a
+    batch, 0 for any order; negatives: of each query, at most; query_tokens,
+    document_tokens: longer texts are cut in training. learning_rate: of the trunk; expert_learning_rate: of experts and
+    routers; head_learning_rate: of the sparse head's matrix; term_learning_rate: of the values per term and the scalars.
+    frozen_layers: the trunk's first layers that are not trained (the embeddings never are). With all of them frozen,
+    what the trunk says of a text is computed once and kept in the folder `states` (OUTPUT.run/states unless named, so
+    that several runs can share it): later passes over the data are about ten times as fast.
+    dense_scale: inverse temperature of the cosines. precision: "float32" or "bfloat16" (autocast).
+    """
+
+    base: str
+    output: str
+    sources: tuple[SourceConfig, ...]
+    upcycle: dict[str, Any] = field(default_factory=dict)
+    losses: LossWeights = field(default_factory=LossWeights)
+    steps: int = 1000
+    batch: int = 24
+    topic_window: int = 2048
+    negatives: int = 1
+    query_tokens: int = 64
+    document_tokens: int = 256
+    learning_rate: float = 2e-5
+    expert_learning_rate: float = 1e-4
+    head_learning_rate: float = 5e-4
+    term_learning_rate: float = 5e-3
+    warmup_steps: int = 50
+    frozen_layers: int = 0
+    states: str = ""
+    dense_scale: float = 20.0
+    matryoshka_dims: tuple[int, ...] = (192, 96)
+    precision: str = "bfloat16"
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 200
+    storage: str = "int8"
+
+
+def load_train_config(path: str | Path) -> TrainConfig:
+    """Read a configuration; relative paths in it are relative to the working directory. Raises UserError."""
+    values = load_yaml(path)
+    source = str(path)
+    for name in ("base", "output", "sources"):
+        if name not in values:
+            raise UserError(f"{source}: {name} is missing; a training run needs base, output and sources")
+    if not isinstance(values["sources"], list) or not values["sources"]:
+        raise UserError(f"{source}: sources must be a list of {{path: FILE, weight: NUMBER}}")
+    sources = tuple(
+        from_mapping(SourceConfig, _mapping(item, f"{source}: sources"), source) for item in values.pop("sources")
+    )
+    losses = from_mapping(LossWeights, _mapping(values.pop("losses", {}), f"{source}: losses"), f"{source}: losses")
+    upcycle = _mapping(values.pop("upcycle", {}), f"{source}: upcycle")
+    return from_mapping(TrainConfig, values | {"sources": sources, "losses": losses, "upcycle": upcycle}, source)
+
+
+def _mapping(value: Any, source: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{source}: found {value!r}, need a mapping of settings to values")
+    return value

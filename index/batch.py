@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.lucene_writer import LONGEST_TERM
-from retriever.index.quantise import impact_strings, quantise
+from retriever.index.quantise import impact_strings, quantise, token_strings
 from retriever.index.rows import ALIVE, EMPTY, SEARCHABLE, TRUNCATED
 from retriever.index.settings import IndexSettings
 from retriever.types import Document, Encoded, UserError
@@ -25,6 +25,7 @@ class Batch(NamedTuple):
 
     raws: list[str]
     impacts: list[str]
+    tokens: list[str]
     vectors: FloatArray | None
     flags: list[int]
 
@@ -38,7 +39,8 @@ def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings
     """
     raws = [_raw(document) for document in documents]
     empty = np.array([not document.contents.strip() for document in documents], dtype=bool)
-    impacts, vectors, truncated = [""] * len(documents), None, np.zeros(len(documents), bool)
+    impacts, tokens = [""] * len(documents), [""] * len(documents)
+    vectors, truncated = None, np.zeros(len(documents), bool)
     searchable = np.zeros(len(documents), bool)
     encoder = settings.encoder
     shapes = (
@@ -61,8 +63,10 @@ def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings
         if encoded.sparse is not None:
             strings = impact_strings(quantise(encoded.sparse, settings.impact_scale))
             impacts = ["" if skip else line for line, skip in zip(strings, empty, strict=True)]
+        if encoded.tokens is not None:
+            tokens = token_strings(encoded.tokens)
     flags = ALIVE | SEARCHABLE * searchable | EMPTY * empty | TRUNCATED * truncated
-    return Batch(raws, impacts, vectors, flags.tolist())
+    return Batch(raws, impacts, tokens, vectors, flags.tolist())
 
 
 def _raw(document: Document) -> str:

@@ -168,6 +168,16 @@ class LuceneReader:
         """Return the sum of the document frequencies of a field's terms."""
         return int(self._index.getSumDocFreq(field))
 
+    @one_at_a_time()
+    def token_documents(self) -> int:
+        """Return how many documents have tokens, deleted ones that are not merged away yet among them."""
+        return int(self._index.getDocCount("token"))
+
+    @one_at_a_time()
+    def token_frequency(self, term: str) -> int:
+        """Return how many of these documents have a token (a decimal vocabulary id)."""
+        return int(self._index.docFreq(self._term("token", term)))
+
     def _term_score(self, searcher: Any, field: str, term: str, doc_id: str) -> float:
         docid = java("io.anserini.index.IndexReaderUtils").convertDocidToLuceneDocid(self._index, doc_id)
         if docid < 0:

@@ -4,6 +4,7 @@ Lucene fields of a document:
   id        stored term, and BinaryDocValues for sorting ties
   contents  what BM25 reads, analysed like Anserini's "english"
   impact    learned sparse terms: the term is the decimal vocabulary id, the term frequency is the impact
+  token     vocabulary ids of the text's own tokens, without frequencies: for their document frequencies
   raw       stored JSON of the whole document
   row       NumericDocValues: the row of its vector
   s.<name>  metadata strings and booleans, untokenised; n.<name> metadata numbers, as points
@@ -115,7 +116,7 @@ class LuceneWriter:
 
 
 def _index_analyzer() -> Any:
-    """Return Anserini's English analyser, except for `impact`: "id|frequency" split at whitespace."""
+    """Return Anserini's English analyser; `impact` ("id|frequency") and `token` are split at whitespace."""
     options = java("java.util.HashMap")
     builder = lucene("analysis.custom.CustomAnalyzer").builder()
     builder.withTokenizer("whitespace", options())
@@ -124,15 +125,17 @@ def _index_analyzer() -> Any:
     builder.addTokenFilter("delimitedTermFrequency", delimiter)
     by_field = options()
     by_field.put("impact", as_type("analysis.Analyzer", builder.build()))
+    by_field.put("token", as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")()))
     return lucene("analysis.miscellaneous.PerFieldAnalyzerWrapper")(english_analyzer(), by_field)
 
 
 class LuceneDocument(NamedTuple):
-    """What Lucene stores of a document; `impacts` is one line of `impact_strings`."""
+    """What Lucene stores of a document; `impacts` is one line of `impact_strings`, `tokens` ids between spaces."""
 
     doc_id: str
     contents: str
     impacts: str
+    tokens: str
     raw: str
     row: int
     metadata: Mapping[str, MetadataValue]
@@ -146,26 +149,19 @@ class _Fields:
         field, stored = lucene("document.Field"), lucene("document.Field$Store")
         self._id = lucene("document.StringField")("id", "", stored.YES)
         self._id_value = lucene("document.BinaryDocValuesField")("id", bytes_ref(""))
-        self._contents = field("contents", empty, self._frequencies_only(omit_norms=False))
-        self._impact = field("impact", empty, self._frequencies_only(omit_norms=True))
+        options = lucene("index.IndexOptions")
+        self._contents = field("contents", empty, _text_field(options.DOCS_AND_FREQS, omit_norms=False))
+        self._impact = field("impact", empty, _text_field(options.DOCS_AND_FREQS, omit_norms=True))
+        self._token = field("token", empty, _text_field(options.DOCS, omit_norms=True))
         self._raw = lucene("document.StoredField")("raw", "")
         self._row = lucene("document.NumericDocValuesField")("row", 0)
         self._all = java("java.util.ArrayList")()
-        for field_ in (self._id, self._id_value, self._contents, self._impact, self._raw, self._row):
+        for field_ in (self._id, self._id_value, self._contents, self._impact, self._token, self._raw, self._row):
             self._all.add(as_type("java.lang.Object", field_))
         self._fixed = self._all.size()
         self._iterable = as_type("java.lang.Iterable", self._all)
         self._metadata: dict[tuple[str, int], Any] = {}
         self._names: list[str] = []
-
-    @staticmethod
-    def _frequencies_only(omit_norms: bool) -> Any:
-        kind = lucene("document.FieldType")()
-        kind.setIndexOptions(lucene("index.IndexOptions").DOCS_AND_FREQS)
-        kind.setOmitNorms(omit_norms)
-        kind.setTokenized(True)
-        kind.freeze()
-        return as_type("index.IndexableFieldType", kind)
 
     def fill(self, doc: LuceneDocument) -> Any:
         """Return the Java document that holds `doc` until the next call."""
@@ -173,6 +169,7 @@ class _Fields:
         self._id_value.setBytesValue(bytes_ref(doc.doc_id))
         self._contents.setStringValue(doc.contents)
         self._impact.setStringValue(doc.impacts)
+        self._token.setStringValue(doc.tokens)
         self._raw.setStringValue(doc.raw)
         self._row.setLongValue(doc.row)
         self._fill_metadata(doc.metadata)
@@ -205,6 +202,16 @@ class _Fields:
         else:
             field.setDoubleValue(value)
         return field
+
+
+def _text_field(options: Any, omit_norms: bool) -> Any:
+    """Return the type of a field that is indexed without positions and not stored."""
+    kind = lucene("document.FieldType")()
+    kind.setIndexOptions(options)
+    kind.setOmitNorms(omit_norms)
+    kind.setTokenized(True)
+    kind.freeze()
+    return as_type("index.IndexableFieldType", kind)
 
 
 def _indexed_metadata(metadata: Mapping[str, MetadataValue]) -> Iterator[tuple[str, str | float]]:

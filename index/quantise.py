@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["LARGEST_IMPACT", "impact_query", "impact_strings", "quantise"]
+__all__ = ["LARGEST_IMPACT", "impact_query", "impact_strings", "quantise", "token_strings"]
 
 LARGEST_IMPACT = 65_535
 """Lucene adds up a document's frequencies in 32 bits: 32,768 terms of this size still fit."""
@@ -43,6 +43,12 @@ def impact_strings(impacts: csr_matrix) -> list[str]:
     terms, frequencies, ends = impacts.indices.tolist(), impacts.data.tolist(), impacts.indptr.tolist()
     pairs = [f"{term}|{frequency}" for term, frequency in zip(terms, frequencies, strict=True)]
     return [" ".join(pairs[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+def token_strings(counts: csr_matrix) -> list[str]:
+    """Write the columns of each row's entries as "id id", the input of a whitespace tokeniser."""
+    terms, ends = counts.indices.tolist(), counts.indptr.tolist()
+    return [" ".join(map(str, terms[start:end])) for start, end in itertools.pairwise(ends)]
 
 
 def impact_query(terms: csr_matrix) -> str:

@@ -24,11 +24,12 @@ from retriever.types import Document, Ranking, ScoredDoc, TermMatch, UserError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from retriever.types import BoolArray, FloatArray
 
-__all__ = ["FolderReader", "Selection"]
+__all__ = ["FolderReader", "Selection", "TokenStatistics"]
 
 ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
@@ -47,6 +48,23 @@ class Selection:
         rows = np.zeros(self._count, bool)
         rows[self._lucene.rows(self.query)] = True
         return rows
+
+
+class TokenStatistics:
+    """Document frequencies of tokens, as Lucene counts them: a deleted document counts until it is merged away."""
+
+    def __init__(self, lucene: LuceneReader) -> None:
+        self.documents = lucene.token_documents()
+        self._lucene = lucene
+        self._known: dict[int, int] = {}
+
+    def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return for each vocabulary id the number of documents that hold it."""
+        found = terms.tolist()
+        for term in found:
+            if term not in self._known:
+                self._known[term] = self._lucene.token_frequency(str(term))
+        return np.array([self._known[term] for term in found], np.int64)
 
 
 class FolderReader:
@@ -164,6 +182,11 @@ class FolderReader:
         asked = list(ids)
         found = self._lucene.document_frequencies("id", asked)
         return [doc_id for doc_id, count in zip(asked, found, strict=True) if not count]
+
+    @cached_property
+    def token_statistics(self) -> TokenStatistics:
+        """Return in how many documents each token of the encoder's vocabulary occurs."""
+        return TokenStatistics(self._lucene)
 
     def explain_bm25(self, text: str, doc_id: str) -> list[TermMatch]:
         """Return the analysed terms that a query shares with a document; the contributions add up to its score."""

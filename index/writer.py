@@ -170,9 +170,12 @@ class FolderWriter:
         batch = check_batch(documents, encoded, self.settings)
         with self._changes():
             self._rows.append([document.doc_id for document in documents], batch.vectors)
-            for document, raw, impacts, flags in zip(documents, batch.raws, batch.impacts, batch.flags, strict=True):
+            columns = zip(documents, batch.raws, batch.impacts, batch.tokens, batch.flags, strict=True)
+            for document, raw, impacts, tokens, flags in columns:
                 row, old = len(self._flags), self._row_of.get(document.doc_id)
-                fields = LuceneDocument(document.doc_id, document.contents, impacts, raw, row, document.metadata)
+                fields = LuceneDocument(
+                    document.doc_id, document.contents, impacts, tokens, raw, row, document.metadata
+                )
                 self._lucene.add(fields, replace=old is not None)
                 if old is not None:
                     self._flags[old] = 0

@@ -222,7 +222,7 @@ class MoEEncoder:
         return encoded._replace(sparse=terms)
 
     def adapt(self, terms: sparse.csr_matrix, statistics: TermStatistics) -> sparse.csr_matrix:
-        """Return query terms (n, vocab_size) with the document frequencies of the searched collection in their weights."""
+        """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched."""
         adapted = terms.copy()
         prior = self._fraction[terms.indices]
         found = statistics.document_frequency(terms.indices)

@@ -1,15 +1,16 @@
 """The lexical part of the sparse view: what a text's own tokens say, before any network.
 
-A document's weight of a term is its expansion (the sparse head) plus `gain` times the saturated count of the term in the
-whole text, BM25's term-frequency part (Robertson et al. 1994); a query's weight is the term's inverse document
-frequency times a learned factor times the count (a query without a network: Formal et al. 2021, "SPLADE v2", and Geng et
-al. 2024, "Towards Competitive Search Relevance For Inference-Free Learned Sparse Retrievers"). So the sparse view starts
-from BM25 over WordPiece tokens and learns what BM25 lacks: other words for the same thing, and which words matter.
+A document's weight of a term is its expansion (the sparse head) plus `gain` times the saturated count of the term in
+the whole text, BM25's term-frequency part (Robertson et al. 1994). A query's weight is the count of the term times its
+inverse document frequency times a learned factor; a query needs no network for that (Formal et al. 2021, "SPLADE v2";
+Geng et al. 2024, "Towards Competitive Search Relevance For Inference-Free Learned Sparse Retrievers"). So the sparse
+view starts from BM25 over WordPiece tokens and learns what BM25 lacks: other words for the same thing, and which words
+matter.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from scipy import sparse
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRIOR_DOCUMENTS",
+    "AdaptiveEncoder",
     "TermStatistics",
     "blended_fractions",
     "document_terms",
@@ -49,6 +51,15 @@ class TermStatistics(Protocol):
 
     def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return for each vocabulary id the number of documents that hold it."""
+        ...
+
+
+@runtime_checkable
+class AdaptiveEncoder(Protocol):
+    """An encoder whose query weights take in the document frequencies of the collection that is searched."""
+
+    def adapt(self, terms: sparse.csr_matrix, statistics: TermStatistics) -> sparse.csr_matrix:
+        """Return query terms (n, vocab_size) weighted for a collection."""
         ...
 
 

@@ -16,6 +16,7 @@ from retriever.index.reader import FolderReader
 from retriever.index_encoder import load_index_encoder
 from retriever.index_fusion import stored_fusion
 from retriever.legs import Legs
+from retriever.lexical import AdaptiveEncoder
 from retriever.modes import HYBRID, MODES, Plan, legs_named, restricted
 from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, UserError
 
@@ -288,7 +289,12 @@ class Retriever:
 
     def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
         """Encode the queries once for all legs; BM25 alone needs no network, which is then not even loaded."""
-        return None if tuple(legs) == ("bm25",) else self.encoder.encode_queries(texts)
+        if tuple(legs) == ("bm25",):
+            return None
+        encoded = self.encoder.encode_queries(texts)
+        if encoded.sparse is None or not isinstance(self.encoder, AdaptiveEncoder):
+            return encoded
+        return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, self.reader.token_statistics))
 
 
 def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> dict[str, dict[str, LegPart]]:

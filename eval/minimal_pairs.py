@@ -5,34 +5,23 @@ repetition, and the foil that joins them. There an annotated relation gives the 
 fact stands in for it: a word that two sentences of one document share (the subject), and words that only one of the two
 has (the answer). Boolean operators are asked for as in BoolQuestions (Zhang et al. 2024), rare and frequent entities as
 in EntityQuestions (Sciavolino et al. 2021), where the other text differs in nothing but the entity.
-
-Words are compared by their first letters, a crude stem: two inflections count as one, and now and then two words do.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from retriever.eval.facts import Fact, Texts, abbreviations, entity_spans, inflection, stems_of
 from retriever.types import Document
 
 __all__ = ["SUITES", "MinimalPair", "minimal_pairs"]
 
-WORD = re.compile(r"[^\W\d_][\w'-]*")
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-ABBREVIATION = re.compile(r"((?:[\w-]+ ){1,7})\(([A-Z]{2,6})\)")
-CAPITALISED = re.compile(r"(?<=[\w,;] )[A-Z][\w-]+(?: [A-Z][\w-]+)*")
-STEM = 5
-SHORTEST_WORD = 3
-SENTENCE_WORDS = range(6, 61)
-COMMON = 0.05
-"""A word in more than this share of the documents says too little to ask for."""
-DETAILS = 2
-FILLER = 4
+AROUND = 2
+"""Sentences before and after the one with an entity."""
 FREQUENT = 5
 """An entity in so many documents is a frequent one; a rare one is in one."""
 
@@ -44,86 +33,6 @@ class MinimalPair(NamedTuple):
     preferred: str
     other: str
     bias: str
-
-
-class Sentence(NamedTuple):
-    """A sentence and its words: stem -> the word as it is first written there."""
-
-    text: str
-    words: dict[str, str]
-
-
-class Fact(NamedTuple):
-    """Two sentences of document number `document` that share the rare stem `subject`; `details` are the answer's."""
-
-    document: int
-    subject: str
-    details: list[str]
-    answer: Sentence
-    mention: Sentence
-
-    @property
-    def query(self) -> str:
-        """Return subject and details, as the answer writes them and in its order."""
-        asked = {self.subject, *self.details}
-        return " ".join(word for stem, word in self.answer.words.items() if stem in asked)
-
-
-class Texts:
-    """What the suites draw from: sentences of each document, and in how many documents each stem is."""
-
-    def __init__(self, documents: Sequence[Document]) -> None:
-        self.sentences = [_sentences(document.text) for document in documents]
-        stems = ({stem for sentence in one for stem in sentence.words} for one in self.sentences)
-        self.frequencies = Counter(stem for found in stems for stem in found)
-        self.vocabulary = {word for one in self.sentences for sentence in one for word in sentence.words.values()}
-        spans = [{span for sentence in one for span in _entities(sentence.text)} for one in self.sentences]
-        self.entities = Counter(span for found in spans for span in found)
-        self.limit = max(COMMON * len(documents), 2)
-
-    def telling(self, sentence: Sentence) -> list[str]:
-        """Return the stems of a sentence that are not too common to ask for."""
-        return [
-            stem
-            for stem, word in sentence.words.items()
-            if len(word) >= SHORTEST_WORD and self.frequencies[stem] <= self.limit
-        ]
-
-    def order(self, rng: random.Random) -> list[int]:
-        """Return the numbers of the documents in random order."""
-        return rng.sample(range(len(self.sentences)), len(self.sentences))
-
-    def facts(self, number: int, rng: random.Random) -> Iterator[Fact]:
-        """Yield the facts of a document, in random order."""
-        sentences = rng.sample(self.sentences[number], len(self.sentences[number]))
-        for answer in sentences:
-            telling = self.telling(answer)
-            for mention in sentences:
-                shared = [stem for stem in telling if stem in mention.words]
-                details = [stem for stem in telling if stem not in mention.words]
-                if shared and len(details) >= DETAILS:
-                    chosen = rng.sample(details, DETAILS)
-                    subject = min(shared, key=lambda stem: (self.frequencies[stem], stem))
-                    yield Fact(number, subject, chosen, answer, mention)
-
-    def one_fact_each(self, rng: random.Random) -> Iterator[Fact]:
-        """Yield one fact of each document that has any: pairs of one document would not be independent."""
-        for number in self.order(rng):
-            yield from islice(self.facts(number, rng), 1)
-
-    def filler(self, fact: Fact, rng: random.Random, count: int = FILLER) -> list[str]:
-        """Return sentences of other documents without any word of the fact's query."""
-        asked = {fact.subject, *fact.details}
-        found: list[str] = []
-        for number in self.order(rng):
-            sentences = self.sentences[number]
-            if number != fact.document and sentences:
-                sentence = rng.choice(sentences)
-                if not asked & sentence.words.keys():
-                    found.append(sentence.text)
-            if len(found) == count:
-                break
-        return found
 
 
 def minimal_pairs(documents: Sequence[Document], limit: int = 100, seed: int = 0) -> list[MinimalPair]:
@@ -156,11 +65,11 @@ def _position(texts: Texts, rng: random.Random) -> Iterator[MinimalPair]:
 
 def _literal(texts: Texts, rng: random.Random) -> Iterator[MinimalPair]:
     for number in texts.order(rng):
-        long_forms = dict(_abbreviations(" ".join(sentence.text for sentence in texts.sentences[number])))
+        long_forms = dict(abbreviations(" ".join(sentence.text for sentence in texts.sentences[number])))
         facts = list(texts.facts(number, rng))
         for fact in sorted(facts, key=lambda fact: fact.answer.words[fact.subject] not in long_forms):
             word = fact.answer.words[fact.subject]
-            variant = long_forms.get(word) or _inflection(word, texts.vocabulary)
+            variant = long_forms.get(word) or inflection(word, texts.vocabulary)
             literal = re.search(rf"\b{re.escape(word)}\b", fact.mention.text)
             if variant and literal and variant.lower() not in fact.answer.text.lower():
                 renamed = re.sub(rf"\b{re.escape(word)}\b", variant, fact.answer.text)
@@ -237,14 +146,14 @@ def _entity(texts: Texts, rng: random.Random, spans: set[str], bias: str) -> Ite
         sentences = texts.sentences[number]
         passage = _join(*(sentence.text for sentence in sentences))
         for i, sentence in enumerate(sentences):
-            found = [span for span in _entities(sentence.text) if span in spans]
-            details = [stem for stem in texts.telling(sentence) if not any(stem in _stems(span) for span in found)]
+            found = [span for span in entity_spans(sentence.text) if span in spans]
+            details = [stem for stem in texts.telling(sentence) if not any(stem in stems_of(span) for span in found)]
             if not found or not details:
                 continue
             entity = rng.choice(found)
             strangers = [span for span in by_size[len(entity.split())] if not _alike(span, entity, passage)]
             if strangers:
-                around = _join(*(one.text for one in sentences[max(i - FILLER // 2, 0) : i + FILLER // 2 + 1]))
+                around = _join(*(one.text for one in sentences[max(i - AROUND, 0) : i + AROUND + 1]))
                 stranger = rng.choice(strangers)
                 replaced = re.sub(rf"\b{re.escape(entity)}\b", stranger, around)
                 yield MinimalPair(f"{entity} {sentence.words[rng.choice(details)]}", around, replaced, bias)
@@ -269,49 +178,5 @@ def _join(*sentences: str) -> str:
     return " ".join(sentences)
 
 
-def _stem(word: str) -> str:
-    return word.lower().rstrip("s")[:STEM]
-
-
-def _stems(text: str) -> dict[str, str]:
-    words: dict[str, str] = {}
-    for word in WORD.findall(text):
-        words.setdefault(_stem(word), word)
-    return words
-
-
-def _sentences(text: str) -> list[Sentence]:
-    """Return the sentences of a usual length, each once."""
-    parts = dict.fromkeys(" ".join(part.split()) for part in SENTENCE_END.split(text))
-    return [Sentence(part, _stems(part)) for part in parts if len(part.split()) in SENTENCE_WORDS]
-
-
-def _entities(sentence: str) -> list[str]:
-    """Return the capitalised spans behind the first word, unless most words are capitalised: then they say nothing."""
-    capitals = sum(word[0].isupper() for word in WORD.findall(sentence))
-    if 2 * capitals > len(sentence.split()):
-        return []
-    return [span for span in CAPITALISED.findall(sentence) if len(span) > SHORTEST_WORD and not span.isupper()]
-
-
 def _alike(span: str, entity: str, passage: str) -> bool:
-    return bool(_stems(span).keys() & _stems(entity).keys()) or span in passage
-
-
-def _abbreviations(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (short, long) of "long form (LF)" whose words begin with its letters (after Schwartz and Hearst 2003)."""
-    for found in ABBREVIATION.finditer(text):
-        short = found[2]
-        words = found[1].split()[-len(short) :]
-        if "".join(word[0].upper() for word in words) == short:
-            yield short, " ".join(words)
-
-
-def _inflection(word: str, vocabulary: set[str]) -> str | None:
-    """Return another form of a word that the corpus knows."""
-    endings = (("", "s"), ("", "es"), ("y", "ies"), ("", "ing"), ("", "ed"), ("e", "ing"))
-    pairs = (*endings, *((new, old) for old, new in endings))
-    forms = (
-        word[: len(word) - len(old)] + new for old, new in pairs if word.endswith(old) and len(word) > len(old) + 2
-    )
-    return next((form for form in forms if form in vocabulary and form != word), None)
+    return bool(stems_of(span).keys() & stems_of(entity).keys()) or span in passage

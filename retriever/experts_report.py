@@ -15,6 +15,7 @@ import numpy as np
 
 from retriever.corpus import open_corpus
 from retriever.encoder import default_encoder_path
+from retriever.routing_stats import choice_counts, entropy, expert_load, pointwise_mutual_information, together
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -34,11 +35,7 @@ __all__ = [
     "ExpertsReport",
     "LayerReport",
     "Typical",
-    "entropy",
-    "expert_load",
     "experts_report",
-    "pointwise_mutual_information",
-    "together",
 ]
 
 CONTEXT = 3
@@ -128,8 +125,8 @@ def experts_report(
     layers = []
     for place, layer in enumerate(sorted(model.config.moe_layers)):
         expert_ids = np.concatenate([trace.expert_ids[place] for trace in traces])  # (n, active)
-        counts = _counts(token_ids, expert_ids, len(vocabulary), routed)
-        by_value = _counts(value_ids[places], expert_ids, len(names), routed)
+        counts = choice_counts(token_ids, expert_ids, len(vocabulary), routed)
+        by_value = choice_counts(value_ids[places], expert_ids, len(names), routed)
         load = expert_load(expert_ids, routed)
         profiles = []
         for group in together(counts):
@@ -149,41 +146,6 @@ def experts_report(
         field=field,
         layers=tuple(layers),
     )
-
-
-def expert_load(expert_ids: Ints, routed: int) -> Floats:
-    """Return each expert's share (routed,) of the choices (n, active)."""
-    return np.bincount(expert_ids.ravel(), minlength=routed) / expert_ids.size
-
-
-def entropy(shares: Floats) -> Floats:
-    """Return the entropy in bits over the last axis of shares that sum to 1.
-
-    >>> float(entropy(np.array([0.5, 0.25, 0.25, 0.0])))
-    1.5
-    """
-    logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-    found: Floats = -(shares * logs).sum(-1) + 0.0  # no -0.0
-    return found
-
-
-def pointwise_mutual_information(counts: Ints) -> Floats:
-    """Return log2(p(x, y) / (p(x) p(y))) of a table of counts (x, y), -inf where a count is 0."""
-    total = counts.sum()
-    expected = counts.sum(1, keepdims=True) * (counts.sum(0, keepdims=True) / total)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = np.log2(counts / expected)
-    found[counts == 0] = -np.inf
-    return found
-
-
-def together(counts: Ints) -> list[tuple[int, ...]]:
-    """Return the experts of a table of counts (token, expert) in groups that got the same tokens; unused ones alone."""
-    groups: dict[bytes, list[int]] = {}
-    for expert in range(counts.shape[1]):
-        column = np.ascontiguousarray(counts[:, expert])
-        groups.setdefault(column.tobytes() if column.any() else str(expert).encode(), []).append(expert)
-    return [tuple(group) for group in groups.values()]
 
 
 class _Trace(NamedTuple):
@@ -255,12 +217,6 @@ def _routed(
         yield _Trace(
             np.array(ids), [routing.expert_ids.numpy() for routing in routings], [entropy(p) for p in probabilities]
         )
-
-
-def _counts(rows: Ints, expert_ids: Ints, height: int, routed: int) -> Ints:
-    """Return how often each of `height` things, one a token in `rows` (n,), went to each expert: (height, routed)."""
-    flat = rows[:, None] * routed + expert_ids  # (n, active)
-    return np.bincount(flat.ravel(), minlength=height * routed).reshape(height, routed)
 
 
 def _typical(counts: Ints, group: list[int], names: Sequence[str], top: int, min_count: int) -> list[Typical]:

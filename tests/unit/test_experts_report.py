@@ -8,13 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retriever.experts_report import (
-    entropy,
-    expert_load,
-    experts_report,
-    pointwise_mutual_information,
-    together,
-)
+from retriever.experts_report import experts_report
+from retriever.routing_stats import entropy, expert_load, pointwise_mutual_information, together
 from retriever.types import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch

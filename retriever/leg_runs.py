@@ -75,8 +75,8 @@ def _search(retriever: Retriever, queries: Sequence[Query], legs: Sequence[str],
     for query_id, rankings in retriever.rank_legs(queries, depth, legs, observe=counts.add):
         for leg, ranking in rankings.items():
             runs[leg][query_id] = ranking
-    times = {leg: _times(retriever, queries, leg, depth) for leg in legs}
-    found = {leg: LegRun(runs[leg], times[leg]) for leg in legs}
+    times = _times(retriever, queries, legs, depth)
+    found = {leg: LegRun(runs[leg], [_part(one, leg) for one in times]) for leg in legs}
     if "sparse" in found:
         found["sparse"] = found["sparse"]._replace(
             terms_per_query=float(counts.sums.sum()) / len(queries), flops=counts.flops(retriever) / len(queries)
@@ -101,11 +101,16 @@ class _TermCounts:
         return float(self.sums[terms] @ frequencies) / max(retriever.reader.num_documents, 1)
 
 
-def _times(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int) -> list[dict[str, float]]:
+def _times(retriever: Retriever, queries: Sequence[Query], legs: Sequence[str], depth: int) -> list[dict[str, float]]:
     """Time queries spread evenly over all of them, after some whose times are not kept."""
     for query in queries[:WARM_UP]:
-        retriever.time(query.text, depth, (leg,))
-    return [retriever.time(queries[place].text, depth, (leg,)) for place in timed_places(len(queries))]
+        retriever.time(query.text, depth, legs)
+    return [retriever.time(queries[place].text, depth, legs) for place in timed_places(len(queries))]
+
+
+def _part(times: dict[str, float], leg: str) -> dict[str, float]:
+    """Return what one leg needs of the times of several; BM25 needs no encoding."""
+    return {part: value for part, value in times.items() if part == leg or (part == "encoding" and leg != "bm25")}
 
 
 def timed_places(count: int) -> list[int]:

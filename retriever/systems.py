@@ -9,7 +9,7 @@ import numpy as np
 
 from retriever.eval.results import Percentiles, SparseCosts
 from retriever.leg_runs import LegRun, find_legs, timed_places
-from retriever.modes import Plan
+from retriever.modes import Plan, legs_named
 from retriever.search import CANDIDATES, Retriever
 from retriever.types import UserError
 
@@ -48,19 +48,24 @@ def plan_systems(
     query_modes: none for the encoder's own; systems carry it in their names where there are several.
     """
     offered = getattr(encoder, "query_modes", ("encoder",))
+    name = encoder.identity.name
     missing = [query_mode for query_mode in query_modes if query_mode not in offered]
     if missing and "sparse" in retriever.legs:
-        notes.append(f"{retriever.reader.path}: its encoder has no query mode {', '.join(missing)}")
+        notes.append(f"{name} has no query mode {', '.join(missing)}")
     wanted = [query_mode for query_mode in query_modes if query_mode in offered]
     found = []
     for mode in modes:
+        lacking = [leg for leg in legs_named(mode) if leg not in retriever.legs]
+        if lacking:
+            notes.append(f"{name} has no {lacking[0]} leg, so {mode} is left out")
+            continue
         try:
             plan = retriever.plan(mode)
         except UserError as error:
-            notes.append(str(error))
+            notes.append(f"{name}: {error}")
             continue
         if mode not in plan.legs and plan.legs[0] in modes and len(plan.legs) == 1:
-            notes.append(f"{retriever.reader.path}: {mode} has nothing to fuse, it would be {plan.legs[0]} again")
+            notes.append(f"{name} has nothing to fuse, so {mode} is left out: it would be {plan.legs[0]} again")
         elif "sparse" not in plan.legs:
             found.append(SystemPlan(mode, mode, "", plan))
         elif not query_modes:

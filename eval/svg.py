@@ -1,0 +1,182 @@
+"""Small pictures as inline SVG, drawn in the colours of the page that shows them: bars, points and lines.
+
+Classes instead of colours: "c0" to "c7" are series, "grid" and "axis" lines, "up" and "down" gains and losses.
+"""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Point", "Series", "difference_bars", "line_plot", "nice_ticks", "scatter_plot"]
+
+COLOURS = 8
+LETTER = 7.0  # mean width of a letter in the pictures, for labels that should not run into each other
+LINE = 13.0
+
+
+class Point(NamedTuple):
+    """A labelled point; colour is the number of its series."""
+
+    label: str
+    x: float
+    y: float
+    colour: int = 0
+
+
+class Series(NamedTuple):
+    """A labelled line through points (x, y)."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
+class _Scale(NamedTuple):
+    """Maps values of an axis to places of the picture."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (map(math.log10, (self.low, self.high, value))) if self.logarithmic else (*self[:2], value)
+        return self.start + (value - low) / ((high - low) or 1) * (self.end - self.start)
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return round numbers from at most `low` to at least `high`, about `count` of them.
+
+    >>> nice_ticks(0.31, 0.42)
+    [0.3, 0.35, 0.4, 0.45]
+    """
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / count))
+    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda one: abs(span / one - count))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{place * step:.10g}") for place in range(first, max(last, first + 1) + 1)]
+
+
+def difference_bars(differences: Sequence[float], title: str, width: int = 250, height: int = 110) -> str:
+    """Return the differences of single queries as bars, the largest gain first, on a scale from -1 to 1."""
+    ordered = sorted(differences, reverse=True)
+    middle, step = height / 2, width / max(len(ordered), 1)
+    paths = {"up": "", "down": ""}
+    for place, value in enumerate(ordered):
+        if value:
+            top = middle - max(-1.0, min(1.0, value)) * (middle - 2)
+            paths["up" if value > 0 else "down"] += (
+                f"M{place * step:.2f} {middle:.1f}V{top:.1f}H{(place + 1) * step:.2f}V{middle:.1f}Z"
+            )
+    drawn = "".join(f'<path class="{kind}" d="{path}"/>' for kind, path in paths.items() if path)
+    return _svg(width, height, title, drawn + _line("axis", 0, middle, width, middle))
+
+
+def scatter_plot(
+    points: Sequence[Point], x_label: str, y_label: str, *, logarithmic: bool = False, width: int = 520
+) -> str:
+    """Return labelled points; labels move up or down where they would cover each other."""
+    height, left, right, top, bottom = 330, 52, 110, 16, 42
+    y_ticks = nice_ticks(min(p.y for p in points), max(p.y for p in points))
+    lowest, highest = min(p.x for p in points), max(p.x for p in points)
+    x_ticks = _powers(lowest, highest) if logarithmic else nice_ticks(min(lowest, 0), highest)
+    x = _Scale(x_ticks[0], x_ticks[-1], left, width - right, logarithmic)
+    y = _Scale(y_ticks[0], y_ticks[-1], height - bottom, top)
+    drawn = _axes(x, y, x_ticks, y_ticks, x_label, y_label)
+    taken: list[tuple[float, float, float]] = []
+    for point in sorted(points, key=lambda p: (-p.y, p.x)):
+        place_x, place_y = x(point.x), y(point.y)
+        label_x, end, label_y = place_x + 8, place_x + 8 + LETTER * len(point.label), place_y + 4
+        while any(abs(label_y - other) < LINE and label_x < stop and start < end for start, stop, other in taken):
+            label_y += 2
+        taken.append((label_x, end, label_y))
+        tip = f"{point.label}: {_number(point.x)}, {point.y:.4f}"
+        drawn += (
+            f'<circle class="c{point.colour % COLOURS}" cx="{place_x:.1f}" cy="{place_y:.1f}" r="4.5">'
+            f"<title>{escape(tip)}</title></circle>" + _text(label_x, label_y, point.label, "start")
+        )
+    return _svg(width, height, f"{y_label} against {x_label}", drawn)
+
+
+def line_plot(
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    *,
+    y_from_zero: bool = True,
+    width: int = 520,
+) -> str:
+    """Return lines with a legend beside them, from the highest at the left to the lowest."""
+    names = max(len(one.label) for one in series)
+    height, left, top, bottom = max(300, 60 + 18 * len(series)), 52, 16, 42
+    right = 34 + LETTER * names
+    values = [y for one in series for _, y in one.points]
+    y_ticks = nice_ticks(0.0 if y_from_zero else min(values), max(values))
+    xs = [x for one in series for x, _ in one.points]
+    x_ticks = nice_ticks(min(xs), max(xs))
+    x = _Scale(x_ticks[0], x_ticks[-1], left, width - right)
+    y = _Scale(y_ticks[0], y_ticks[-1], height - bottom, top)
+    drawn = _axes(x, y, x_ticks, y_ticks, x_label, y_label)
+    order = sorted(range(len(series)), key=lambda number: -series[number].points[0][1])
+    for row, number in enumerate(order):
+        one = series[number]
+        style = f'class="line c{number % COLOURS}{" dashed" if number >= COLOURS else ""}"'
+        points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in one.points)
+        legend = top + 8 + row * 18
+        drawn += (
+            f'<polyline {style} points="{points}"><title>{escape(one.label)}</title></polyline>'
+            f'<path {style} d="M{width - right + 10:.0f} {legend}h16"/>'
+            + _text(width - right + 31, legend + 4, one.label, "start")
+        )
+    return _svg(width, height, f"{y_label} against {x_label}", drawn)
+
+
+def _axes(x: _Scale, y: _Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str) -> str:
+    drawn = ""
+    for tick in y_ticks:
+        drawn += _line("grid", x.start, y(tick), x.end, y(tick))
+        drawn += _text(x.start - 7, y(tick) + 4, _number(tick), "end")
+    for tick in x_ticks:
+        drawn += _line("grid", x(tick), y.start, x(tick), y.end)
+        drawn += _text(x(tick), y.start + 16, _number(tick), "middle")
+    drawn += _line("axis", x.start, y.start, x.end, y.start)
+    middle = (y.start + y.end) / 2
+    drawn += _text((x.start + x.end) / 2, y.start + 34, x_label, "middle", "label")
+    return drawn + (
+        f'<text class="label" text-anchor="middle" transform="translate(12 {middle:.1f}) rotate(-90)">'
+        f"{escape(y_label)}</text>"
+    )
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Return 1, 2, 5, 10, ... around the values."""
+    steps = [factor * 10.0**power for power in range(-3, 10) for factor in (1, 2, 5)]
+    first = max((step for step in steps if step <= low), default=steps[0])
+    last = min((step for step in steps if step >= high and step > first), default=steps[-1])
+    return [step for step in steps if first <= step <= last]
+
+
+def _number(value: float) -> str:
+    """Write a number for a reader: 0.35, 12.5, 200,000."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<path class="{kind}" d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+    name = f' class="{kind}"' if kind else ""
+    return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _svg(width: float, height: float, title: str, drawn: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{drawn}</svg>"
+    )

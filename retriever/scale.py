@@ -115,14 +115,13 @@ def plot_scale(points: Sequence[ScalePoint], path: Path) -> None:
         colour = COLOURS.get(system) or next(others, None)
         x, y = [places[point.distractors] for point in line], [point.value for point in line]
         axes.plot(x, y, marker="o", markersize=4, linewidth=2, color=colour, label=system)
-        axes.annotate(system, (x[-1], y[-1]), xytext=(7, 0), textcoords="offset points", va="center", color=colour)
     axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
-    axes.margins(x=0.12)
     axes.set_xlabel("distractors in the index")
     axes.set_ylabel(MEASURE)
     axes.set_title(f"{points[0].dataset} among growing distractors", loc="left", fontweight="bold")
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right center", frameon=False)
     with file_errors(path, "write"):
         figure.savefig(path, dpi=160)
 

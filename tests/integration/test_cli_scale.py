@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from retriever.cli import cli
+from retriever.eval.distractors import read_distractors
 from retriever.index import FolderReader
+from retriever.writer import IndexWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -79,6 +82,20 @@ def test_it_goes_on_and_measures_nothing_twice(noise: Path, tiny_encoder_folder:
         assert reader.num_documents == 20 + 20 and reader.commit_data.dense_type == "flat"
     assert call(*base, "--sizes", "5", "--modes", "dense") == [point for point in changed if point["value"] == 7.0][:1]
     assert "holds 20 distractors already, so 5 cannot be measured" in fault(*base, "--sizes", "5", "--modes", "bm25")
+
+
+def test_what_a_crash_left_is_kept(noise: Path, tmp_path: Path) -> None:
+    def options(name: str) -> tuple[object, ...]:
+        return ("scale", TINY, "--distractors", noise, "-e", "none", "-o", tmp_path / name, "--sizes")
+
+    call(*options("broken"), "0")
+    with IndexWriter.open(tmp_path / "broken" / "index") as writer:
+        writer.add(islice(read_distractors([noise]), 7))
+        writer.commit()  # as a run towards 12 does now and then
+    call(*options("whole"), "0")
+    assert call(*options("broken"), "12") == call(*options("whole"), "12")
+    with FolderReader.open(tmp_path / "broken" / "index") as reader:
+        assert reader.num_documents == 20 + 12
 
 
 def test_faults_are_one_line(noise: Path, tiny_encoder_folder: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from retriever.lexical import TermStatistics
+    from retriever.model import RetrieverModel
     from retriever.types import FloatArray
 
 __all__ = [
@@ -188,14 +189,18 @@ class MoEEncoder:
             raise UserError(f"device {self.runtime.device!r} cannot be used ({reason}); use 'cpu'") from None
         self.vocabulary: Sequence[str] = [self._tokenizer.id_to_token(i) or "" for i in range(size)]
         self._cls, self._sep = frame_ids(self._tokenizer)
-        lexical, allowed = model.lexical, model.sparse_head.allowed.numpy()
-        self._allowed = allowed.astype(np.float32)
-        self._gain, self._expansion = float(lexical.gain), float(lexical.expansion)
-        self._fraction: FloatArray = lexical.fraction.float().numpy()
-        self._query_weight: FloatArray = self._allowed * idf(self._fraction) * lexical.log_weight.detach().exp().numpy()
+        self._read_lexical(model)
         self.query_mode = self.config.query_mode
         digest = folder_digest(folder, ("config.json", "tokenizer.json", "model.safetensors"))
         self.identity = EncoderIdentity(name or str(folder.resolve()), digest, self.config.hidden_size, size)
+
+    def _read_lexical(self, model: RetrieverModel) -> None:
+        """Keep what the network's lexical part has learned: its formulas need no network."""
+        values = {name: value.detach().cpu().numpy() for name, value in model.lexical.state_dict().items()}
+        self._gain, self._expansion = float(values["gain"]), float(values["expansion"])
+        self._fraction: FloatArray = values["fraction"]
+        self._allowed = model.sparse_head.allowed.cpu().numpy()
+        self._query_weight: FloatArray = self._allowed * idf(self._fraction) * np.exp(values["log_weight"])
 
     def with_query_mode(self, mode: str) -> MoEEncoder:
         """Return this encoder, weights shared, with another query mode."""

@@ -35,6 +35,7 @@ __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pa
 # From this length on, plain products of one text, whose scores stay in the cache, take 0.6 of the time of torch's fused
 # attention, which has no bfloat16 products on the CPU.
 LONG_TEXT = 64
+TERM_VALUES = ("sparse_head.scale", "sparse_head.bias")
 
 
 @strict
@@ -278,18 +279,17 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return F.normalize(torch.cat(pooled), dim=-1)
 
     def set_precision(self, precision: str) -> RetrieverModel:
-        """Cast the weights for inference, except the routers, which decide in float32.
+        """Cast the weights for inference, except the routers, which decide in float32, and the values per term.
 
         "float32"; "bfloat16"; "int8": as "bfloat16", with the products of the sparse head, half of all, in int8.
         """
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
         if precision == "int8":
             self.sparse_head.decoder = quantise_rows(self.embeddings.word.weight.detach().float())
-        routers = {name: value.data.float() for name, value in self.named_parameters() if name.endswith(".router")}
-        self.to(dtype=dtype)  # type: ignore[call-arg]  # transformers wraps `to` without a type
-        for name, value in self.named_parameters():
-            if name in routers:
-                value.data = routers[name]
+        for name, value in (*self.named_parameters(), *self.named_buffers()):
+            kept = name.endswith(".router") or name.startswith("lexical.") or name in TERM_VALUES
+            if value.is_floating_point():
+                value.data = value.data.float() if kept else value.data.to(dtype)
         return self
 
     @classmethod

@@ -15,9 +15,15 @@ from scipy.sparse import csr_matrix
 
 from retriever.cli import cli
 from retriever.encoder import load_encoder
-from retriever.experiment import cache_folder, evaluate_dataset
+from retriever.eval.datasets import load_dataset
+from retriever.eval.evaluator import evaluate_run
+from retriever.eval.results import read_per_query, read_results
+from retriever.eval.runs import read_run, separate_ties
+from retriever.experiment import ExperimentConfig, cache_folder, evaluate_dataset, run_experiment
+from retriever.fusion import FusionConfig, fuse
 from retriever.index import FolderReader
 from retriever.indexing import IndexingConfig, build_index, interrupted
+from retriever.search import Retriever
 from retriever.types import Encoded, EncoderIdentity, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,7 +38,8 @@ class Letters:
     def __init__(self, sha: str = "a", limit: int = 1_000) -> None:
         self.identity = EncoderIdentity("letters", sha * 64, LETTERS, LETTERS)
         self.vocabulary: Sequence[str] = [chr(97 + i) for i in range(LETTERS)]
-        self.texts, self._limit = 0, limit
+        self.texts, self.queries, self._limit = 0, 0, limit
+        self.query_mode = "encoder"
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
         self.texts += len(texts)
@@ -43,7 +50,21 @@ class Letters:
         return Encoded(dense, csr_matrix(counts / 10), np.zeros(len(texts), bool))
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
-        return Letters().encode_documents(texts)
+        self.queries += len(texts)
+        encoded = Letters().encode_documents(texts)
+        assert encoded.sparse is not None
+        return encoded if self.query_mode == "encoder" else encoded._replace(sparse=encoded.sparse.sign())
+
+
+class TwoWays(Letters):
+    """Has a second way of making sparse terms of queries, with weights of 1."""
+
+    query_modes = ("encoder", "lexical")
+
+    def with_query_mode(self, mode: str) -> TwoWays:
+        other = TwoWays()
+        other.query_mode = mode
+        return other
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +168,176 @@ def test_the_index_of_another_corpus_is_not_measured(tmp_path: Path) -> None:
     corpus.write_text(corpus.read_text(encoding="utf-8").replace("bread", "cake"), encoding="utf-8")
     with pytest.raises(UserError, match="not the index of"):
         evaluate_dataset(tmp_path / "changed", encoder, folder=tmp_path / "index", modes=["bm25"])
+
+
+MODES = ("bm25", "sparse", "dense", "dense+sparse", "hybrid")
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """Return a data set of another name, of which half of the documents and all queries are the tiny one's."""
+    folder = tmp_path / "second"
+    shutil.copytree(TINY, folder)
+    lines = (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "corpus.jsonl").write_text("".join(lines[:12]), encoding="utf-8")
+    return folder
+
+
+def test_several_sets_and_encoders(second: Path, tmp_path: Path) -> None:
+    encoders = [Letters("a"), load_encoder("none"), Letters("b")]
+    encoders[2].identity = encoders[2].identity._replace(name="models/other")  # type: ignore[misc]
+    found = run_experiment([TINY, second], encoders, ExperimentConfig(modes=MODES), output=tmp_path / "out")
+    own = [f"{label}/{mode}" for label in ("letters", "other") for mode in MODES[1:]]
+    assert found.results.system_names == ["bm25", *own], "BM25 once, with the index that holds nothing else"
+    assert [list(systems) for systems in found.evaluations.values()] == [["bm25", *own]] * 2
+    assert [index.encoder for index in found.results.datasets[0].indexes] == ["none", "letters", "other"]
+    for dataset, data in zip(found.results.datasets, (TINY, second), strict=True):
+        qrels = load_dataset(data).qrels
+        for system in dataset.systems:
+            run = read_run(tmp_path / "out" / f"{dataset.name}-test-{system.name.replace('/', '-')}.trec")
+            assert evaluate_run(run, qrels).mean == system.mean == found.evaluations[dataset.name][system.name].mean
+            assert system.precision == [
+                evaluate_run(run, qrels, [f"IPrec@{place / 10}"]).mean[f"IPrec@{place / 10}"] for place in range(11)
+            ]
+            legs = {"bm25"} if system.mode == "bm25" else {"encoding", *system.mode.split("+")}
+            legs = {"encoding", "bm25", "sparse", "dense"} if system.mode == "hybrid" else legs
+            fused = {"fusion"} if len(legs - {"encoding"}) > 1 else set()
+            assert system.latency.keys() == {"total"} | legs | fused
+            assert all(0 < part.p50 <= part.p95 <= part.p99 for part in system.latency.values())
+    assert set(found.results.notes) >= {
+        "none has no sparse leg, so sparse is left out",
+        "none has no dense leg, so dense is left out",
+        "none has no sparse leg, so dense+sparse is left out",
+        "none has nothing to fuse, so hybrid is left out: it would be bm25 again",
+    }
+    assert read_results(tmp_path / "out").system_names == found.results.system_names
+    values = read_per_query(tmp_path / "out", "R@100")
+    assert values["second"]["other/dense"] == {
+        query_id: of_query["R@100"]
+        for query_id, of_query in found.evaluations["second"]["other/dense"].per_query.items()
+    }
+
+
+def test_another_fusion_encodes_and_searches_nothing() -> None:
+    encoder = Letters()
+    run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES))
+    before = (encoder.texts, encoder.queries)
+    weights = FusionConfig(weights={"bm25": 0.2, "sparse": 0.1, "dense": 0.7})
+    found = run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES, fusion=weights))
+    assert (encoder.texts, encoder.queries) == before
+    data = load_dataset(TINY)
+    folder = Path(found.results.datasets[0].indexes[0].folder)
+    with Retriever.open(folder, encoder, weights) as retriever:
+        for mode in MODES:
+            run = {query_id: separate_ties(hits) for query_id, hits in retriever.rank(data.queries, 1000, mode)}
+            assert evaluate_run(run, data.qrels).mean == found.evaluations["tiny"][mode].mean
+    searched = encoder.queries
+    run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES, fresh=True))
+    assert encoder.queries > searched, "asked to search again"
+
+
+def test_query_modes_differ_in_the_sparse_leg_alone() -> None:
+    both = ExperimentConfig(modes=MODES, query_modes=("encoder", "lexical"))
+    found = run_experiment([TINY], [TwoWays()], both)
+    assert found.results.system_names == [
+        "bm25",
+        "sparse@encoder",
+        "sparse@lexical",
+        "dense",
+        "dense+sparse@encoder",
+        "dense+sparse@lexical",
+        "hybrid@encoder",
+        "hybrid@lexical",
+    ]
+    one = run_experiment([TINY], [TwoWays()], ExperimentConfig(modes=("sparse",), query_modes=("lexical",)))
+    assert one.evaluations["tiny"]["sparse"] == found.evaluations["tiny"]["sparse@lexical"]
+    encoder, lexical = found.results.datasets[0].costs
+    assert (encoder.query_mode, lexical.query_mode) == ("encoder", "lexical")
+    assert encoder.flops == lexical.flops, "the same terms with other weights"
+    found = run_experiment([TINY], [Letters()], both)
+    assert found.results.notes == ["letters has no query mode lexical"]
+    assert found.results.system_names[:2] == ["bm25", "sparse@encoder"]
+
+
+def test_sparse_costs_are_counts() -> None:
+    data, letters = load_dataset(TINY), Letters()
+    found = run_experiment([TINY], [letters], ExperimentConfig(modes=("sparse",)))
+    [costs] = found.results.datasets[0].costs
+    records = [json.loads(line) for line in (TINY / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = [f"{record.get('title', '')} {record['text']}".strip() for record in records]
+    documents = [{letter for letter in letters.vocabulary if letter in text.lower()} for text in texts]
+    queries = [{letter for letter in letters.vocabulary if letter in query.text.lower()} for query in data.queries]
+    assert costs.terms_per_query == pytest.approx(sum(map(len, queries)) / len(queries))
+    assert costs.terms_per_document == pytest.approx(sum(map(len, documents)) / len(documents))
+    shared = sum(len(query & document) for query in queries for document in documents)
+    assert costs.flops == pytest.approx(shared / len(queries) / len(documents))
+
+
+def test_the_query_itself_is_dropped_before_the_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_dataset(TINY)
+    renamed = data._replace(
+        queries=[query._replace(query_id=f"d{n:02d}") for n, query in enumerate(data.queries, 1)],
+        qrels={f"d{n:02d}": data.qrels[query.query_id] for n, query in enumerate(data.queries, 1)},
+        exclude_self=True,
+    )
+    monkeypatch.setattr("retriever.experiment.load_dataset", lambda *_: renamed)
+    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=MODES, top_k=5))
+    assert found.results.datasets[0].exclude_self
+    legs = ("bm25", "sparse", "dense")
+    with Retriever.open(found.results.datasets[0].indexes[0].folder, Letters()) as retriever:
+        run = {}
+        for query in renamed.queries:
+            alone = {leg: dict(retriever.rank([query], 1001, leg))[query.query_id] for leg in legs}
+            others = {leg: [hit for hit in hits if hit.doc_id != query.query_id] for leg, hits in alone.items()}
+            run[query.query_id] = separate_ties(fuse(others).ranking[:5])
+    assert found.evaluations["tiny"]["hybrid"] == evaluate_run(run, renamed.qrels)
+
+
+def test_systems_are_compared_with_the_baseline() -> None:
+    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=MODES, baseline="dense"))
+    [dataset] = found.results.datasets
+    assert dataset.baseline == "dense"
+    values = found.evaluations["tiny"]
+    for one in dataset.systems:
+        assert one.differences.keys() == (set() if one.name == "dense" else {"nDCG@10", "R@100"})
+        for measure, difference in one.differences.items():
+            assert difference.difference == pytest.approx(one.mean[measure] - values["dense"].mean[measure])
+            assert difference.wins + difference.ties + difference.losses == dataset.queries_judged
+    best = max(dataset.systems, key=lambda one: (one.name != "dense", one.mean["nDCG@10"]))
+    assert values[dataset.examples_of].mean["nDCG@10"] == best.mean["nDCG@10"]
+    for example in dataset.examples:
+        after = values[dataset.examples_of].per_query[example.query_id]["nDCG@10"]
+        assert (example.value, example.baseline_value) == (
+            after,
+            values["dense"].per_query[example.query_id]["nDCG@10"],
+        )
+        grades = load_dataset(TINY).qrels[example.query_id]
+        assert [hit.grade for hit in example.hits] == [grades.get(hit.doc_id) for hit in example.hits]
+        assert all(hit.title for hit in example.baseline_hits if hit.doc_id != "d20")
+    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=("dense", "sparse"), baseline="bm25"))
+    assert found.results.datasets[0].baseline == "dense"
+    assert found.results.notes == ["tiny: there is no system bm25, so the baseline is dense"]
+
+
+def test_experiments_that_cannot_be_made(second: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="several data sets or encoders"):
+        run_experiment([TINY, second], [Letters()], folder=tmp_path / "index")
+    copy = tmp_path / "copy" / "tiny"
+    shutil.copytree(TINY, copy)
+    with pytest.raises(UserError, match="second data set called tiny"):
+        run_experiment([TINY, copy], [load_encoder("none")], ExperimentConfig(modes=("bm25",)))
+    with pytest.raises(UserError, match="given twice"):
+        run_experiment([TINY], [Letters(), Letters()])
+    for setting in ({"modes": ("dense+dense",)}, {"query_modes": ("words",)}, {"top_k": 0}, {"measures": ("x",)}):
+        with pytest.raises(UserError):
+            ExperimentConfig(**setting)  # type: ignore[arg-type]
+
+
+def test_ids_with_spaces_are_written_as_json_lines(tmp_path: Path) -> None:
+    folder = tmp_path / "spaces"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "a b", "text": "bread"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "bread"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta b\t1\n")
+    evaluate_dataset(folder, load_encoder("none"), modes=["bm25"], output=tmp_path / "out")
+    assert read_run(tmp_path / "out" / "spaces-test-bm25.jsonl")["q"][0].doc_id == "a b"

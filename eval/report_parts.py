@@ -133,7 +133,7 @@ def cost_section(results: Results) -> Section:
         pictures += figure(scatter_plot(latency, "median milliseconds a query", measure, logarithmic=True), "Latency")
         pictures += figure(scatter_plot(size, "KiB a document", measure), "Size")
     body += f'<div class="row">{pictures}</div>'
-    body += "<h3>Latency</h3>" + "".join(_latency_table(dataset) for dataset in results.datasets)
+    body += "<h3>Latency and size</h3>" + "".join(_latency_table(dataset) for dataset in results.datasets)
     return Section("costs", "Costs", body + _sparse_table(results) + _parameter_table(results) + _size_table(results))
 
 
@@ -157,9 +157,10 @@ def _latency_table(dataset: DatasetResult) -> str:
     for system in dataset.systems:
         total = system.latency["total"]
         row = [system.name, f"{total.p50:.1f}", f"{total.p95:.1f}", f"{total.p99:.1f}"]
-        rows.append(row + [f"{system.latency[part].p50:.1f}" if part in system.latency else NOTHING for part in parts])
+        row += [f"{system.latency[part].p50:.1f}" if part in system.latency else NOTHING for part in parts]
+        rows.append([*row, f"{system.bytes_per_document:,.0f}"])
     queries = dataset.systems[0].latency["total"].queries
-    header = ["system", "median", "95 %", "99 %", *parts]
+    header = ["system", "median", "95 %", "99 %", *parts, "bytes a document"]
     return html_table(header, rows, f"{dataset.name}: milliseconds over {queries} queries; of the parts, the median")
 
 

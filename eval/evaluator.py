@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from retriever.eval.collector import collector_paused
 from retriever.eval.measures import JUDGED, parse_measures
 from retriever.types import UserError
 
@@ -37,6 +38,7 @@ class Evaluation(NamedTuple):
     queries_ignored: int
 
 
+@collector_paused()
 def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Evaluation:
     """Evaluate `run` with ir-measures' pytrec_eval provider, which is trec_eval's own code.
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from retriever.eval import run_reader
 from retriever.eval.runs import RunFormat, RunWriter, read_run, write_run
 from retriever.types import Run, ScoredDoc, UserError
 
@@ -118,7 +119,31 @@ LINES = st.lists(
         st.sampled_from(["q1", "q2", "q3", "{", "\ufeffq1"]),
         st.sampled_from([" ", "\t", "  ", "\v", "\u00a0"]),
         st.sampled_from(["a", "b", "c", "d", "e", "d\u00a01", "d\v1", "d\r1", "\x85"]),
-        st.sampled_from(["1.0", "1.0", "2.5", "-3", "1e3", "1_0", "nan", "inf", "high", "\u0661", "\u06611"]),
+        st.sampled_from(
+            [
+                "1.0",
+                "1.0",
+                "2.5",
+                "-3",
+                "1e3",
+                "1_0",
+                "nan",
+                "inf",
+                "high",
+                "\u0661",
+                "\u06611",
+                "+1",
+                ".5",
+                "5.",
+                "1e400",
+                "1E-9",
+                "0x1p3",
+                "",
+                "1e-400",
+                "0.1",
+                "123456789.123456789e-30",
+            ]
+        ),
         st.sampled_from(["tag", "tag", "tag", "", "two tags"]),
         st.sampled_from(["\n", "\n", "\r\n", "\n\n", "\n \t\n"]),
     ),
@@ -135,9 +160,11 @@ def read_by_definition(text: str) -> Run | None:
         columns = [column for column in re.split("[ \t]", line) if column]
         if not line.strip():
             continue
-        if len(columns) != 6 or not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?(e[0-9]+)?", columns[4], re.ASCII):
+        if len(columns) != 6 or not re.fullmatch(
+            r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", columns[4], re.ASCII | re.IGNORECASE
+        ):
             return None
-        if columns[2] in scores.setdefault(columns[0], {}):
+        if columns[2] in scores.setdefault(columns[0], {}) or math.isinf(float(columns[4])):
             return None
         scores[columns[0]][columns[2]] = float(columns[4])
     return {
@@ -148,7 +175,11 @@ def read_by_definition(text: str) -> Run | None:
 
 @given(lines=LINES)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
-def test_whatever_the_lines_hold_they_are_read_by_definition_or_refused(tmp_path: Path, lines: list[list[str]]) -> None:
+@pytest.mark.parametrize("large", [0, 1 << 20])
+def test_whatever_the_lines_hold_they_are_read_by_definition_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[list[str]], large: int
+) -> None:
+    monkeypatch.setattr(run_reader, "LARGE", large)
     text = "".join(
         gap.join([query_id, "Q0", doc_id, "1", score, tag]) + end for query_id, gap, doc_id, score, tag, end in lines
     )

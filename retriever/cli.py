@@ -16,6 +16,7 @@ from retriever.cli_diagnose import diagnose, scale
 from retriever.cli_edit import add, compact, delete, info, verify
 from retriever.cli_evaluate import evaluate, report
 from retriever.cli_experts import experts
+from retriever.cli_export import export
 from retriever.cli_measure import bench
 from retriever.cli_options import (
     UNFINISHED_INDEX,
@@ -302,6 +303,7 @@ for command in (
     compare,
     tune,
     reproduce,
+    export,
     diagnose,
     scale,
     experts,

@@ -17,6 +17,8 @@ __all__ = ["Point", "Series", "difference_bars", "line_plot", "nice_ticks", "sca
 COLOURS = 8
 LETTER = 7.0  # mean width of a letter in the pictures, for labels that should not run into each other
 LINE = 13.0
+PLOT = 350  # width of what the axes enclose
+LEGEND = 34
 
 
 class Point(NamedTuple):
@@ -77,30 +79,52 @@ def difference_bars(differences: Sequence[float], title: str, width: int = 250, 
     return _svg(width, height, title, drawn + _line("axis", 0, middle, width, middle))
 
 
-def scatter_plot(
-    points: Sequence[Point], x_label: str, y_label: str, *, logarithmic: bool = False, width: int = 520
-) -> str:
-    """Return labelled points; labels move up or down where they would cover each other."""
-    height, left, right, top, bottom = 330, 52, 110, 16, 42
-    y_ticks = nice_ticks(min(p.y for p in points), max(p.y for p in points))
-    lowest, highest = min(p.x for p in points), max(p.x for p in points)
+def scatter_plot(points: Sequence[Point], x_label: str, y_label: str, *, logarithmic: bool = False) -> str:
+    """Return points with labels that do not cover each other; many points have numbers and a legend, best first."""
+    ordered = sorted(points, key=lambda p: (-p.y, p.x))
+    numbered = len(ordered) > COLOURS
+    left, top, bottom = 52, 16, 42
+    right = LEGEND + LETTER * (max(len(p.label) for p in ordered) + 3 * numbered)
+    width, height = left + PLOT + right, max(330, 40 + 18 * len(ordered) * numbered)
+    y_ticks = nice_ticks(ordered[-1].y, ordered[0].y)
+    lowest, highest = min(p.x for p in ordered), max(p.x for p in ordered)
     x_ticks = _powers(lowest, highest) if logarithmic else nice_ticks(min(lowest, 0), highest)
-    x = _Scale(x_ticks[0], x_ticks[-1], left, width - right, logarithmic)
+    x = _Scale(x_ticks[0], x_ticks[-1], left, left + PLOT, logarithmic)
     y = _Scale(y_ticks[0], y_ticks[-1], height - bottom, top)
     drawn = _axes(x, y, x_ticks, y_ticks, x_label, y_label)
-    taken: list[tuple[float, float, float]] = []
-    for point in sorted(points, key=lambda p: (-p.y, p.x)):
-        place_x, place_y = x(point.x), y(point.y)
-        label_x, end, label_y = place_x + 8, place_x + 8 + LETTER * len(point.label), place_y + 4
-        while any(abs(label_y - other) < LINE and label_x < stop and start < end for start, stop, other in taken):
-            label_y += 2
-        taken.append((label_x, end, label_y))
-        tip = f"{point.label}: {_number(point.x)}, {point.y:.4f}"
+    taken = [_Place(x(p.x) - 6, x(p.x) + 6, y(p.y) + 4) for p in ordered]  # what the circles cover
+    for number, point in enumerate(ordered, start=1):
+        tag = str(number) if numbered else point.label
+        place = _free(_Place(x(point.x) + 8, x(point.x) + 8 + LETTER * len(tag), y(point.y) + 4), taken)
+        taken.append(place)
+        kind = f"c{point.colour % COLOURS}"
+        tip = escape(f"{point.label}: {_number(point.x)}, {point.y:.4f}")
         drawn += (
-            f'<circle class="c{point.colour % COLOURS}" cx="{place_x:.1f}" cy="{place_y:.1f}" r="4.5">'
-            f"<title>{escape(tip)}</title></circle>" + _text(label_x, label_y, point.label, "start")
+            f'<circle class="{kind}" cx="{x(point.x):.1f}" cy="{y(point.y):.1f}" r="4.5"><title>{tip}</title></circle>'
+            + _text(place.start, place.y, tag, "start", "label" if numbered else "")
         )
+        if numbered:
+            row = top + 12 + (number - 1) * 18
+            drawn += f'<circle class="{kind}" cx="{left + PLOT + 16}" cy="{row - 4}" r="4.5"/>'
+            drawn += _text(left + PLOT + 27, row, f"{number}  {point.label}", "start")
     return _svg(width, height, f"{y_label} against {x_label}", drawn)
+
+
+class _Place(NamedTuple):
+    """Where a label stands: from start to end, on the line y."""
+
+    start: float
+    end: float
+    y: float
+
+
+def _free(place: _Place, taken: Sequence[_Place]) -> _Place:
+    """Return the place nearest below or above, inside the picture, that covers nothing."""
+    for shift in sorted(range(int(LINE - place.y), 301), key=abs):
+        moved = place._replace(y=place.y + shift)
+        if not any(abs(moved.y - o.y) < LINE and moved.start < o.end and o.start < moved.end for o in taken):
+            return moved
+    return place
 
 
 def line_plot(
@@ -109,17 +133,16 @@ def line_plot(
     y_label: str,
     *,
     y_from_zero: bool = True,
-    width: int = 520,
 ) -> str:
     """Return lines with a legend beside them, from the highest at the left to the lowest."""
-    names = max(len(one.label) for one in series)
     height, left, top, bottom = max(300, 60 + 18 * len(series)), 52, 16, 42
-    right = 34 + LETTER * names
+    right = LEGEND + LETTER * max(len(one.label) for one in series)
+    width = left + PLOT + right
     values = [y for one in series for _, y in one.points]
     y_ticks = nice_ticks(0.0 if y_from_zero else min(values), max(values))
     xs = [x for one in series for x, _ in one.points]
     x_ticks = nice_ticks(min(xs), max(xs))
-    x = _Scale(x_ticks[0], x_ticks[-1], left, width - right)
+    x = _Scale(x_ticks[0], x_ticks[-1], left, left + PLOT)
     y = _Scale(y_ticks[0], y_ticks[-1], height - bottom, top)
     drawn = _axes(x, y, x_ticks, y_ticks, x_label, y_label)
     order = sorted(range(len(series)), key=lambda number: -series[number].points[0][1])

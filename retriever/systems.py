@@ -9,7 +9,7 @@ import numpy as np
 
 from retriever.eval.results import Percentiles, SparseCosts
 from retriever.leg_runs import LegRun, find_legs, timed_places
-from retriever.modes import Plan, legs_named
+from retriever.modes import HYBRID, Plan, legs_named
 from retriever.search import CANDIDATES, Retriever
 from retriever.types import UserError
 
@@ -54,18 +54,20 @@ def plan_systems(
         notes.append(f"{name} has no query mode {', '.join(missing)}")
     wanted = [query_mode for query_mode in query_modes if query_mode in offered]
     found = []
+    lacking: dict[str, list[str]] = {}
     for mode in modes:
-        lacking = [leg for leg in legs_named(mode) if leg not in retriever.legs]
-        if lacking:
-            notes.append(f"{name} has no {lacking[0]} leg, so {mode} is left out")
+        missing_legs = [leg for leg in legs_named(mode) if leg not in retriever.legs]
+        if missing_legs:
+            lacking.setdefault(missing_legs[0], []).append(mode)
             continue
         try:
             plan = retriever.plan(mode)
         except UserError as error:
             notes.append(f"{name}: {error}")
             continue
-        if mode not in plan.legs and plan.legs[0] in modes and len(plan.legs) == 1:
-            notes.append(f"{name} has nothing to fuse, so {mode} is left out: it would be {plan.legs[0]} again")
+        same = [other for other in modes if other != mode == HYBRID and legs_named(other) == plan.legs]
+        if same:
+            notes.append(f"{name}: {mode} is left out, it would be {same[0]} again")
         elif "sparse" not in plan.legs:
             found.append(SystemPlan(mode, mode, "", plan))
         elif not query_modes:
@@ -73,6 +75,7 @@ def plan_systems(
         else:
             several = len(query_modes) > 1
             found += [SystemPlan(f"{mode}@{one}" if several else mode, mode, one, plan) for one in wanted]
+    notes += [f"{name} has no {leg} leg: {', '.join(left_out)} left out" for leg, left_out in lacking.items()]
     return found
 
 

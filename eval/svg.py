@@ -54,8 +54,8 @@ class _Scale(NamedTuple):
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round numbers from at most `low` to at least `high`, about `count` of them.
 
-    >>> nice_ticks(0.31, 0.42)
-    [0.3, 0.35, 0.4, 0.45]
+    >>> nice_ticks(0.31, 0.52)
+    [0.3, 0.35, 0.4, 0.45, 0.5, 0.55]
     """
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / count))

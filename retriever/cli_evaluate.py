@@ -155,7 +155,6 @@ def _show(
 ) -> None:
     """Print evaluations by name; with JSON, one object a line, the mean of each name last."""
     from retriever.render import table
-    from retriever.render_results import results_text
 
     for name, result in results.items():
         for query_id, values in result.per_query.items() if per_query else ():
@@ -171,7 +170,7 @@ def _show(
             counts = {"queries_judged": result.queries_judged, "queries_missing": result.queries_missing}
             click.echo(json.dumps({kind: name, "mean": result.mean} | counts))
     if not as_json and compared is not None:
-        click.echo(results_text(compared, bold=sys.stdout.isatty()))
+        _show_table(compared)
     elif not as_json:
         names = list(next(iter(results.values())).mean)
         rows = [[name, *(f"{result.mean[measure]:.4f}" for measure in names)] for name, result in results.items()]
@@ -181,7 +180,6 @@ def _show(
 def _show_experiment(found: Experiment, per_query: bool, as_json: bool) -> None:
     """Print a table of systems by data sets for each measure; with JSON, one object."""
     from retriever.eval.results import results_json
-    from retriever.render_results import results_text
 
     if as_json:
         click.echo(results_json(found.results))
@@ -190,4 +188,12 @@ def _show_experiment(found: Experiment, per_query: bool, as_json: bool) -> None:
         for system, evaluation in systems.items():
             for query_id, values in evaluation.per_query.items():
                 click.echo("\t".join([dataset, system, query_id, *(f"{value:.4f}" for value in values.values())]))
-    click.echo(results_text(found.results, bold=sys.stdout.isatty()))
+    _show_table(found.results)
+
+
+def _show_table(results: Results) -> None:
+    from retriever.render_results import marks_text, results_text
+
+    click.echo(results_text(results, bold=sys.stdout.isatty()))
+    if marks := marks_text(results):
+        click.echo(marks, err=True)

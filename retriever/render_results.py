@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.eval.results import SIGNIFICANT
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
     from retriever.eval.results import Results, SystemResult
 
-__all__ = ["results_text"]
+__all__ = ["marks_text", "results_text"]
 
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
@@ -36,12 +35,16 @@ def results_text(results: Results, *, bold: bool = False) -> str:
         tables = [_table("mode", results.system_names, columns, bold)]
     else:
         tables = [_of_measure(results, measure, bold) for measure in results.measures]
-    if any(chain.from_iterable(_marks(results))):
-        names = ", ".join(dict.fromkeys(dataset.baseline for dataset in results.datasets))
-        tables.append(
-            f"+ or -: differs from {names} (paired randomisation test, Holm over the systems, p < {SIGNIFICANT})"
-        )
     return "\n\n".join(tables)
+
+
+def marks_text(results: Results) -> str:
+    """Return what the marks behind the figures mean, "" where there are none."""
+    systems = [system for dataset in results.datasets for system in dataset.systems]
+    if not any(system.mark(measure) for system in systems for measure in results.measures):
+        return ""
+    names = ", ".join(dict.fromkeys(dataset.baseline for dataset in results.datasets))
+    return f"+ or -: differs from {names} (paired randomisation test, Holm over the systems, p < {SIGNIFICANT})"
 
 
 def _of_measure(results: Results, measure: str, bold: bool) -> str:
@@ -58,14 +61,6 @@ def _column(systems: Sequence[SystemResult], measure: str) -> dict[str, Cell]:
         system.name: Cell(f"{system.mean[measure]:.4f}", system.mean[measure] == best, system.mark(measure))
         for system in systems
     }
-
-
-def _marks(results: Results) -> list[list[str]]:
-    return [
-        [system.mark(measure) for measure in results.measures]
-        for dataset in results.datasets
-        for system in dataset.systems
-    ]
 
 
 def _table(title: str, names: Sequence[str], columns: dict[str, dict[str, Cell]], bold: bool) -> str:

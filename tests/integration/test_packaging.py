@@ -61,7 +61,13 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_code_configurations_and_encoder_and_nothing_else(source: Path, wheel: Path) -> None:
-    expected = {"retriever/py.typed", "retriever/configs/eval/probe.yaml", DATA[1], NESTED_DATA}
+    expected = {
+        "retriever/py.typed",
+        "retriever/configs/eval/probe.yaml",
+        "retriever/eval/report.css",
+        DATA[1],
+        NESTED_DATA,
+    }
     for package, folder in PACKAGE_DIR.items():
         pattern = "*.py" if package != "retriever.configs" else "**/*.yaml"
         for path in (source / folder).glob(pattern):

@@ -213,6 +213,7 @@ class MoEEncoder:
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
         """Encode n passages, in order; the sparse view counts the tokens of the whole text, cut off or not."""
         encoded, counts = self._encode(texts, self.config.document_prompt, expand=True)
+        assert encoded.sparse is not None
         terms = (encoded.sparse + document_terms(counts, self._gain)).tocsr()
         terms.sort_indices()
         return encoded._replace(sparse=terms, tokens=counts)
@@ -220,8 +221,9 @@ class MoEEncoder:
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """Encode n queries, in order."""
         expand = self.query_mode == "encoder"
-        encoded, counts = self._encode(texts, self.config.query_prompt, expand)
-        terms = (counts + self._expansion * encoded.sparse).tocsr() if expand else counts
+        encoded, terms = self._encode(texts, self.config.query_prompt, expand)
+        if encoded.sparse is not None:
+            terms = (terms + self._expansion * encoded.sparse).tocsr()
         terms.sort_indices()
         terms.data *= self._query_weight[terms.indices]
         return encoded._replace(sparse=terms)

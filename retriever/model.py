@@ -156,7 +156,7 @@ class Attention(nn.Module):
         """Return (n_tokens, hidden): each text attends to itself alone."""
         qkv = linear(x, self.qkv.weight, self.qkv.bias)  # (n_tokens, 3 * hidden)
         parts = []
-        for group, tokens in zip(groups, qkv.split([group.count * group.length for group in groups]), strict=True):
+        for group, tokens in zip(groups, torch.split(qkv, [g.count * g.length for g in groups]), strict=True):
             part = tokens.view(group.count, group.length, 3, self.heads, -1)
             query, key, value = part.permute(2, 0, 3, 1, 4)  # each (count, heads, length, head_size)
             mixed = _attend(query, key, value)
@@ -273,7 +273,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def pool(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
         """Return the dense view of the last hidden states: float32 (n_texts, hidden) of unit length."""
-        parts = x.float().split([group.count * group.length for group in groups])
+        parts = torch.split(x.float(), [group.count * group.length for group in groups])
         views = [part.view(group.count, group.length, -1) for group, part in zip(groups, parts, strict=True)]
         pooled = [view[:, 0] if self.config.pooling == "cls" else view.mean(1) for view in views]
         return F.normalize(torch.cat(pooled), dim=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
@@ -56,9 +57,8 @@ class SparseHead(nn.Module):
         """
         h, routing = self.transformed(hidden)
         chunks = [chunk for group in groups for chunk in _chunks(group)]
-        if torch.is_grad_enabled() and h.requires_grad:
+        if terms is not None or (torch.is_grad_enabled() and h.requires_grad):
             return self._weights_with_gradient(h, chunks, word_embeddings, terms), routing
-        assert terms is None
         return torch.cat([self._weights(h, chunk, word_embeddings) for chunk in chunks]), routing
 
     def transformed(self, hidden: Tensor) -> tuple[Tensor, Routing | None]:
@@ -77,7 +77,9 @@ class SparseHead(nn.Module):
         The maximum passes its gradient to one token per text and term, and relu to the active terms: the products are
         taken without a graph to find these, which are then computed again with one.
         """
-        scale, bias, allowed = self.scale, self.bias, self.allowed
+        scale: Tensor = self.scale
+        bias: Tensor = self.bias
+        allowed = self.allowed
         if terms is not None:
             word_embeddings, scale, bias, allowed = word_embeddings[terms], scale[terms], bias[terms], allowed[terms]
         texts, columns, tokens = [], [], []
@@ -91,8 +93,10 @@ class SparseHead(nn.Module):
                 tokens.append(chunk.start + text * chunk.length + winners[text, column])
                 first += chunk.count
         text, column, token = torch.cat(texts), torch.cat(columns), torch.cat(tokens)
-        logits = (h[token].float() * word_embeddings[column].float()).sum(-1)  # (n_active,)
-        weights = torch.log1p(torch.relu(logits * scale[column] + bias[column]))
+        # Not h[token]: several threads add up the gradient of an index in any order, of these two always in the same.
+        rows = F.embedding(token, h).float()  # (n_active, hidden)
+        logits = (rows * word_embeddings[column].float()).sum(-1)  # (n_active,)
+        weights = torch.log1p(torch.relu(logits * scale.index_select(0, column) + bias.index_select(0, column)))
         return weights.new_zeros(first, len(scale)).index_put((text, column), weights)
 
     def _weights(self, h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:

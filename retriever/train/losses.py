@@ -46,13 +46,23 @@ def listwise_distillation(scores: Tensor, teacher: Tensor, excluded: Tensor | No
     return F.kl_div(scores.log_softmax(-1), teacher.detach().log_softmax(-1), reduction="batchmean", log_target=True)
 
 
-def margin_mse(positive: Tensor, negatives: Tensor, teacher_positive: Tensor, teacher_negatives: Tensor) -> Tensor:
+def margin_mse(
+    positive: Tensor,
+    negatives: Tensor,
+    teacher_positive: Tensor,
+    teacher_negatives: Tensor,
+    excluded: Tensor | None = None,
+) -> Tensor:
     """Return the mean squared error of the margins positive - negative (Hofstätter et al. 2020, "Margin-MSE").
 
-    positive, teacher_positive: (queries,); negatives, teacher_negatives: (queries, negatives).
+    positive, teacher_positive: (queries,); negatives, teacher_negatives: (queries, negatives); excluded: bool
+    (queries, negatives), True for negatives that do not count, at least one of which must be False.
     """
     margins = positive.unsqueeze(1) - negatives
-    return F.mse_loss(margins, (teacher_positive.unsqueeze(1) - teacher_negatives).detach())
+    wanted = (teacher_positive.unsqueeze(1) - teacher_negatives).detach()
+    if excluded is not None:
+        margins, wanted = margins[~excluded], wanted[~excluded]
+    return F.mse_loss(margins, wanted)
 
 
 def anchor_loss(vectors: Tensor, parent: Tensor) -> Tensor:
@@ -66,8 +76,9 @@ def anchor_loss(vectors: Tensor, parent: Tensor) -> Tensor:
 def flops_loss(weights: Tensor, times: Tensor | None = None) -> Tensor:
     """Return the sum over terms of the squared mean weight (Paria et al. 2020; SPLADE, Formal et al. 2021).
 
-    weights: (texts, vocab), >= 0; times: (vocab,), how many terms each column stands for where it is a sample. In a distributed run the mean is over the texts of all processes: their average is
-    what a term costs in the index, and the mean of squares would not be.
+    weights: (texts, terms), >= 0; times: (terms,), how many terms each column stands for where they are a sample. In a
+    distributed run the mean is over the texts of all processes, whose columns must be the same: their average is what a
+    term costs in the index, and the mean of squares would not be.
     """
     mean = weights.mean(0)
     if torch.distributed.is_available() and torch.distributed.is_initialized():

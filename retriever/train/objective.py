@@ -32,6 +32,8 @@ MARGIN = 0.95
 (the positive-aware threshold of NV-Retriever, Moreira et al. 2024): it is no negative."""
 
 SAMPLED_TERMS = 1024
+STEP_SEEDS = 1_000_003
+"""Seeds of the sampler are seed * STEP_SEEDS + step: a run that goes on samples what it would have sampled."""
 LENGTH_STEP = 16
 """Texts of one length are one product of the attention: a batch of few lengths trains almost twice as fast."""
 
@@ -125,7 +127,8 @@ class Objective(nn.Module):
     cache the trunk is frozen, and is its own parent.
 
     Documents' weights are computed for the terms that a query of the batch has, and for a sample of the others, from
-    which the FLOPS loss is estimated without bias: no other term enters any score.
+    which the FLOPS loss is estimated without bias: no other term enters any score. With several processes these are the
+    terms of all their queries and one sample, so that the loss can be taken over the passages of all.
     """
 
     def __init__(
@@ -138,16 +141,16 @@ class Objective(nn.Module):
         self.log_sparse_scale = nn.Parameter(torch.tensor(-1.5))
         self._parent = [parent]  # in a list it is no submodule: neither trained nor saved
         self._cache = cache
-        self._sampler = torch.Generator().manual_seed(config.seed)
 
-    def forward(self, batch: Batch) -> Outcome:
-        """Return the losses of a batch."""
+    def forward(self, batch: Batch, step: int) -> Outcome:
+        """Return the losses of a batch; `step` of the run decides which terms are sampled."""
         queries, documents = self._view(batch.queries), self._view(batch.documents)
         anchors = [self._anchor(batch.queries, queries), self._anchor(batch.documents, documents)]
         model = self.model
-        counts = [batch.queries.counts.to(model.device), batch.documents.counts.to(model.device)]
+        allowed = model.sparse_head.allowed
+        counts = [texts.counts.to(model.device) * allowed for texts in (batch.queries, batch.documents)]
         query_expansions, _ = self._expansions(queries.states)
-        terms, times = self._terms(counts[0], query_expansions)
+        terms, times = self._terms(counts[0], query_expansions, step)
         expansions, routing = self._expansions(documents.states, terms)
         routings = documents.routings + (() if routing is None else (routing,))
         with torch.autocast(model.device.type, enabled=False):  # scores need all of float32's digits
@@ -157,10 +160,10 @@ class Objective(nn.Module):
                 "encoder": model.lexical.queries(counts[0], query_expansions)[:, terms] @ weights.T,
             }
             dense = queries.states.dense @ documents.states.dense.T
-            parts, figures = self._losses(dense, sparse, anchors, batch)
+            excluded = _false_negatives(anchors[0] @ anchors[1].T)
+            parts, figures = self._losses(dense, sparse, excluded, batch)
             if self._cache is None:
-                parts["anchor"] = losses.anchor_loss(queries.states.dense, anchors[0])
-                parts["anchor"] = (parts["anchor"] + losses.anchor_loss(documents.states.dense, anchors[1])) / 2
+                parts |= self._trunk_losses(queries.states.dense, documents.states.dense, anchors, excluded)
             parts["flops_query"] = losses.flops_loss(query_expansions)
             parts["flops_document"] = losses.flops_loss(expansions, times)
             if routings:
@@ -197,33 +200,56 @@ class Objective(nn.Module):
         weights, routing = model.sparse_head(states.hidden, states.packed.groups, model.embeddings.word.weight, terms)
         return weights[_inverse(states.order, weights.device)], routing
 
-    def _terms(self, counts: Tensor, expansions: Tensor) -> tuple[Tensor, Tensor]:
+    def _terms(self, counts: Tensor, expansions: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the terms to compute for documents, int64 (m,), and how many terms each stands for, float32 (m,)."""
         asked = (counts > 0).any(0) | (expansions.detach() > 0).any(0)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            everywhere = asked.float()
+            torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MAX)
+            asked = everywhere > 0
         others = (~asked & self.model.sparse_head.allowed).nonzero().flatten()
-        chosen = others[torch.randperm(len(others), generator=self._sampler)[:SAMPLED_TERMS].to(others.device)]
+        sampler = torch.Generator().manual_seed(self.settings.seed * STEP_SEEDS + step)
+        chosen = others[torch.randperm(len(others), generator=sampler)[:SAMPLED_TERMS].to(others.device)]
         asked = asked.nonzero().flatten()
         times = torch.ones(len(asked) + len(chosen), device=counts.device)
         times[len(asked) :] = len(others) / max(len(chosen), 1)
         return torch.cat([asked, chosen]), times
 
     def _losses(
-        self, dense: Tensor, sparse: dict[str, Tensor], anchors: list[Tensor], batch: Batch
+        self, dense: Tensor, sparse: dict[str, Tensor], excluded: Tensor, batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the losses of the scores, each (queries, candidates), and what to watch of them."""
         targets = torch.arange(len(dense), device=dense.device)
         scale = self.log_sparse_scale.exp()
         views = {"dense": self.settings.dense_scale * dense} | {name: scale * view for name, view in sparse.items()}
         views["fused"] = views["dense"] + views["lexical"]
-        excluded = _false_negatives(anchors[0] @ anchors[1].T, targets)
         parts = {
             f"contrastive_{name}": losses.contrastive_loss(view, targets, excluded) for name, view in views.items()
         }
         for name in ("dense", "lexical", "encoder"):
+            if name != "dense":
+                parts[f"dense_distillation_{name}"] = losses.listwise_distillation(
+                    views[name], views["dense"], excluded
+                )
             parts[f"distillation_{name}"] = losses.listwise_distillation(views[name], views["fused"], excluded)
         if batch.teacher is not None:
             parts |= _teacher_losses(views["fused"], batch)
         figures = {f"top1_{name}": (view.argmax(1) == targets).float().mean() for name, view in views.items()}
         return parts, figures | {"sparse_scale": scale.detach()}
+
+    def _trunk_losses(
+        self, queries: Tensor, documents: Tensor, anchors: list[Tensor], excluded: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the losses of the vectors (n, hidden), which only a trunk that learns can have."""
+        settings = self.settings
+        near = (losses.anchor_loss(queries, anchors[0]) + losses.anchor_loss(documents, anchors[1])) / 2
+        if not settings.losses.matryoshka:
+            return {"anchor": near}
+        targets = torch.arange(len(queries), device=queries.device)
+        prefixes = losses.matryoshka_loss(
+            queries, documents, targets, settings.matryoshka_dims, settings.dense_scale, excluded
+        )
+        return {"anchor": near, "matryoshka": prefixes}
 
 
 def _run(model: RetrieverModel, texts: Texts) -> View:
@@ -240,15 +266,19 @@ def _inverse(order: list[int], device: torch.device) -> Tensor:
     return torch.tensor(order, device=device).argsort()
 
 
-def _false_negatives(similarity: Tensor, targets: Tensor) -> Tensor:
-    """Return bool (queries, candidates): candidates that the parent finds about as near as the positive."""
+def _false_negatives(similarity: Tensor) -> Tensor:
+    """Return bool (queries, candidates): candidates that the parent finds about as near as the positive, column i."""
+    targets = torch.arange(len(similarity), device=similarity.device)
     positive = similarity.gather(1, targets.unsqueeze(1))
     excluded = similarity > positive - (1 - MARGIN) * positive.abs()
     return excluded.scatter(1, targets.unsqueeze(1), False)
 
 
 def _teacher_losses(fused: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Return the distillation of the data's scores into the fused score, over each query's own candidates."""
+    """Return the distillation of the data's scores into the fused score, over each query's own candidates.
+
+    A candidate without a score does not count, nor does a query without its positive's score and another.
+    """
     assert batch.teacher is not None
     n, width = batch.teacher.shape
     own = torch.full((n, width), -1, dtype=torch.int64)
@@ -265,5 +295,5 @@ def _teacher_losses(fused: Tensor, batch: Batch) -> dict[str, Tensor]:
     if not known.any():
         return {}
     scores, teacher, missing = scores[known], teacher[known].nan_to_num(), missing[known]
-    margins = losses.margin_mse(scores[:, 0], scores[:, 1:], teacher[:, 0], teacher[:, 1:])
+    margins = losses.margin_mse(scores[:, 0], scores[:, 1:], teacher[:, 0], teacher[:, 1:], missing[:, 1:])
     return {"teacher": losses.listwise_distillation(scores, teacher, missing), "margin": margins}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 
 from retriever.packing import Packed, pack
+from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,14 +22,14 @@ if TYPE_CHECKING:
 
     from retriever.model import RetrieverModel
 
-__all__ = ["StateCache", "States"]
+__all__ = ["StateCache", "States", "trunk_key"]
 
 
 class States(NamedTuple):
     """Texts as the trunk leaves them, packed in the order of `order`.
 
-    hidden: (n_tokens, hidden), what the sparse head reads; dense: float32 (n, hidden) unit vectors; packed: the groups
-    and ids; order: the text at each place of the pack.
+    hidden: (n_tokens, hidden), what the sparse head reads; dense: float32 (n, hidden) unit vectors, in the order of the
+    texts; packed: the groups and ids; order: the text at each place of the pack.
     """
 
     hidden: Tensor
@@ -35,30 +38,74 @@ class States(NamedTuple):
     order: list[int]
 
 
-class StateCache:
-    """Hidden states and vectors of token lists, on disk in float16, append-only; one process writes a folder.
+def trunk_key(model: RetrieverModel) -> str:
+    """Return the sha256 of all that decides what the trunk says: its weights, the pooling and the hidden states taken.
 
-    A folder belongs to one trunk: give another trunk another folder.
+    The heads do not enter it: runs that differ in nothing else share their states.
+    """
+    digest = hashlib.sha256(repr((model.config.pooling, list(model.config.sparse_layers))).encode())
+    for name, value in model.state_dict().items():
+        if name.startswith(("embeddings.", "layers.")):
+            digest.update(name.encode())
+            digest.update(value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class StateCache:
+    """Hidden states and vectors of token lists, on disk in float16, append-only.
+
+    A folder belongs to one trunk, whose key it keeps, and to one run at a time; each of its processes has files of its
+    own there, named by `rank`.
     """
 
-    def __init__(self, folder: Path, width: int) -> None:
+    def __init__(self, folder: Path, width: int, rank: int = 0) -> None:
+        """Open or make the folder; what a killed process left behind is cut off.
+
+        Raises:
+            UserError: another process has it open.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self._width = width
-        self._path, self._log = folder / "states.f16", folder / "states.jsonl"
+        self._folder, self._width = folder, width
+        stem = f"states-{rank}" if rank else "states"
+        self._path, self._log = folder / f"{stem}.f16", folder / f"{stem}.jsonl"
         self._places: dict[str, int] = {}
         self._rows = 0  # a text has a row for each token and one more for its vector
-        if self._log.is_file():
-            for line in self._log.read_text(encoding="utf-8").splitlines():
+        self._checked = False
+        self._log.touch()
+        self._file = self._path.open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(
+                f"{folder}: another run has these states open; wait for its end, or name another folder under `states`"
+            ) from None
+        self._read_log(self._path.stat().st_size // (2 * width))
+        self._file.truncate(self._rows * width * 2)
+
+    def _read_log(self, rows: int) -> None:
+        """Take in the lines that are whole and whose rows are there, and cut the log off behind them."""
+        end = 0
+        with self._log.open("rb") as log:
+            for line in log:
+                if not line.endswith(b"\n"):
+                    break
                 key, first, count = json.loads(line)
+                if first + count > rows:
+                    break
                 self._places[key] = first
                 self._rows = first + count
-        self._path.touch()
-        self._file = self._path.open("r+b")
-        self._file.truncate(self._rows * width * 2)
-        self._file.seek(0, 2)
+                end += len(line)
+        os.truncate(self._log, end)
 
     def states(self, model: RetrieverModel, tokens: Sequence[Sequence[int]]) -> States:
-        """Return the states of token lists, those not seen before computed with `model` and kept."""
+        """Return the states of token lists, those not seen before computed with `model` and kept.
+
+        Raises:
+            UserError: the folder holds the states of another trunk.
+        """
+        if not self._checked:
+            self._check(model)
         keys = [hashlib.sha1(np.array(ids, np.int32).tobytes()).hexdigest() for ids in tokens]
         missing = {key: ids for key, ids in zip(keys, tokens, strict=True) if key not in self._places}
         if missing:
@@ -72,6 +119,25 @@ class StateCache:
         vectors = np.stack([values[self._places[key]] for key in keys]).astype(np.float32)
         packed = Packed(packed.input_ids.to(device), packed.positions.to(device), packed.groups)
         return States(hidden, torch.from_numpy(vectors).to(device), packed, order)
+
+    def close(self) -> None:
+        """Close the file that is written to."""
+        self._file.close()
+
+    def _check(self, model: RetrieverModel) -> None:
+        """Compare the folder's key with that of `model`, or write it into a folder that is new."""
+        path, key = self._folder / "trunk.key", trunk_key(model)
+        if not path.exists() and not self._rows:
+            part = path.with_name(f"{path.name}.{os.getpid()}")
+            part.write_text(key, encoding="ascii")
+            part.replace(path)
+        found = path.read_text(encoding="ascii") if path.exists() else "none"
+        if found != key:
+            raise UserError(
+                f"{self._folder}: holds the states of another trunk (key {found[:12]}, this one's is {key[:12]}); "
+                "name another folder under `states`, or remove this one"
+            )
+        self._checked = True
 
     def _add(self, model: RetrieverModel, texts: dict[str, Sequence[int]]) -> None:
         keys = sorted(texts, key=lambda key: len(texts[key]))
@@ -90,6 +156,6 @@ class StateCache:
             self._places[key] = self._rows
             self._rows += length + 1
             start += length
-        self._file.flush()
+        self._file.flush()  # before the log, which says that the rows are there
         with self._log.open("a", encoding="utf-8") as log:
             log.write("\n".join(lines) + "\n")

@@ -25,6 +25,38 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("run", "q1 Q0 0 2 nan tag", "score nan of document '0' is not a finite number; remove the line"),
+        ("run", "q1 Q0 1 2 0.5 tag", "document '1' stands a second time under query 'q1'; keep one line"),
+        ("run", "q1 Q0 2 0.5 tag", "found 5 columns, need six (query Q0 document rank score tag)"),
+        ("run", "q1 Q0 2 2 high tag", "score 'high' is not a number; column five holds the score"),
+        ("qrels", "q1 0 2 0.5", "grade '0.5' is not an integer; grades are whole numbers such as 0, 1, 2"),
+        ("qrels", "q1 0 1 2", "query 'q1' and document '1' have grade 2 here and 1 before; keep one of the two lines"),
+        ("qrels", "q1 0 2 1 tag", "found 5 columns, need TREC's four (query 0 document grade)"),
+    ],
+)
+def test_a_bad_line_is_named_in_one_line(tmp_path: Path, file: str, line: str, message: str) -> None:
+    files = {"run": "q1 Q0 1 1 1.0 tag\n", "qrels": "q1 0 1 1\n"}
+    files[file] += f"{line}\n"
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    result = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "run"), str(tmp_path / "qrels")])
+    assert result.exit_code == 1 and result.stdout == ""
+    [said] = result.stderr.splitlines()
+    assert said.startswith(f"Error: {tmp_path / file}:2: {message}")
+
+
+def test_queries_that_only_one_file_knows_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("q1 Q0 d 1 1.0 tag\nq3 Q0 d 1 1.0 tag\n")
+    (tmp_path / "qrels").write_text("q1 0 d 1\nq2 0 d 1\n")
+    result = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "run"), str(tmp_path / "qrels"), "--json"])
+    assert json.loads(result.stdout)["mean"]["nDCG@10"] == 0.5
+    assert "run: 1 judged queries have no hits and count as 0" in result.stderr
+    assert "run: 1 queries without judgements are left out" in result.stderr
+
+
 def evaluate(spec: object) -> tuple[dict[str, float], str]:
     """Return the means of BM25 and what was said on the side."""
     options = ["--encoder", "none", "--modes", "bm25", "--quiet", "--json"]

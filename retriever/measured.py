@@ -108,7 +108,7 @@ class MeasuredDataset:
             )
         )
         if self._output is not None:
-            _write_run(self._output, f"{self._data.name}-{self._config.split}-{name.replace('/', '-')}", run, name)
+            _write_run(self._output, _file_name(f"{self._data.name}-{self._config.split}-{name}"), run, name)
 
     def result(self) -> DatasetResult:
         """Return what was measured, each system compared with the baseline; raise UserError if nothing was."""
@@ -148,7 +148,7 @@ def _index(
         name = encoder.identity.sha256[:12] or encoder.identity.name
         # Vectors of one precision are not those of another: each has its own index.
         precision = getattr(encoder, "precision", "any")
-        folder = cache_folder() / f"{data.name}-{found.digest[:12]}-{name}-{precision}"
+        folder = cache_folder() / _file_name(f"{data.name}-{found.digest[:12]}-{name}-{precision}")
     begun = (folder / "index.json").exists()
     if not begun or interrupted(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +207,11 @@ def _differences(evaluations: Mapping[str, Evaluation], baseline: str) -> dict[s
                 one.losses,
             )
     return found
+
+
+def _file_name(name: str) -> str:
+    """Return a name without what separates folders."""
+    return name.replace("/", "-")
 
 
 def _write_run(folder: Path, name: str, run: Run, system: str) -> None:

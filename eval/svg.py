@@ -47,7 +47,9 @@ class _Scale(NamedTuple):
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, value = (map(math.log10, (self.low, self.high, value))) if self.logarithmic else (*self[:2], value)
+        low, high = self.low, self.high
+        if self.logarithmic:
+            low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
         return self.start + (value - low) / ((high - low) or 1) * (self.end - self.start)
 
 

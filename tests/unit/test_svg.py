@@ -60,3 +60,18 @@ def test_lines_go_through_their_points_and_are_named() -> None:
     legend = [text.text for text in tree.iter("text") if text.text in lines]
     assert legend[0] == "s0" and legend[-1] == "<low>", "the highest at the left stands first"
     assert "dashed" in lines["s8"].attrib["class"] and "dashed" not in lines["s6"].attrib["class"]
+
+
+def test_one_point_and_nothing_but_zeros() -> None:
+    for value in (0.0, 1.0):
+        tree = ElementTree.fromstring(scatter_plot([Point("only", value, value)], "ms", "value", logarithmic=True))
+        assert len(list(tree.iter("circle"))) == 1
+    tree = ElementTree.fromstring(line_plot([Series("none", [(0.0, 0.0), (1.0, 0.0)])], "recall", "precision"))
+    assert len(list(tree.iter("polyline"))) == 1
+
+
+def test_many_points_are_numbered_and_named_beside_the_picture() -> None:
+    points = [Point(f"system {n}", float(n), n / 20, n) for n in range(12)]
+    tree = ElementTree.fromstring(scatter_plot(points, "ms", "value"))
+    texts = [str(text.text) for text in tree.iter("text")]
+    assert texts.count("1") >= 1 and "1  system 11" in texts and "12  system 0" in texts

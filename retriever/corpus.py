@@ -155,7 +155,7 @@ def _open_path(path: Path) -> Corpus:
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():
-        raise UserError(f"{path}: no such corpus; give the path of a file or folder, or hf:NAME")
+        raise UserError(f"{path}: no such corpus; give the path of a file or folder, hf:NAME or ir:ID")
     reader = READERS.get(suffix_of(path))
     if reader is None:
         raise UserError(

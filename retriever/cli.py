@@ -31,6 +31,7 @@ from retriever.cli_options import (
     quiet_option,
 )
 from retriever.cli_reproduce import reproduce
+from retriever.cli_train import train
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,7 +125,8 @@ def index(
 ) -> None:
     """Index CORPUS into a new folder.
 
-    CORPUS is a BEIR folder, a JSONL, TSV or CSV (.gz too) or Parquet file, a folder of text files, or hf:NAME.
+    CORPUS is a BEIR folder, a JSONL, TSV or CSV (.gz too) or Parquet file, a folder of text files, hf:NAME of the
+    hub, or ir:ID of ir_datasets.
 
     \b
     Example:
@@ -312,5 +314,6 @@ for command in (
     mine,
     score,
     holdout,
+    train,
 ):
     cli.add_command(command)

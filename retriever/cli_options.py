@@ -33,6 +33,7 @@ UNFINISHED_INDEX = "its making was interrupted, so documents are missing; `retri
 INTERRUPTION = {
     "index": "interrupted; what was committed is kept, and the same command with --resume goes on",
     "add": "interrupted; what was committed is kept, and the same command goes on",
+    "train": "interrupted; the same command with --resume goes on from the last checkpoint, if there is one",
 }
 MODES = ("hybrid", "bm25", "sparse", "dense")
 

@@ -253,8 +253,8 @@ class MoEEncoder:
                     if terms is not None:
                         rows[start + i] = terms[place]
         expansions = _to_csr(rows, self.identity.vocab_size) if expand else None
-        empty = sparse.csr_matrix((0, self.identity.vocab_size), dtype=np.float32)
-        return Encoded(dense, expansions, truncated), sparse.vstack(counts or [empty], format="csr")
+        counts = counts or [token_counts([], self.identity.vocab_size)]
+        return Encoded(dense, expansions, truncated), sparse.vstack(counts, format="csr")
 
     def _tokenise(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
         """Return each text's tokens; a text without any is not read."""

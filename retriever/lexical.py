@@ -71,7 +71,7 @@ def saturation(count: Array, length: Array) -> Array:
     >>> saturation(1.0, 150.0)
     0.45454545454545453
     """
-    return count / (count + K1 * (1 - B + B * length / MEAN_LENGTH))  # type: ignore[operator,no-any-return]
+    return count / (count + K1 * (1 - B + B * length / MEAN_LENGTH))  # type: ignore[operator,return-value]
 
 
 def idf(fraction: FloatArray) -> FloatArray:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils.data import IterableDataset
@@ -24,7 +24,7 @@ from retriever.train.objective import Collator, Objective
 from retriever.train.progress import LogFile, Progress
 from retriever.train.states import StateCache
 from retriever.train.topics import by_topic
-from retriever.train.trainer import ObjectiveTrainer
+from retriever.train.trainer import ObjectiveTrainer, parameter_groups
 from retriever.types import UserError
 from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
 
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from retriever.train.data import Example, SourceConfig
     from retriever.train.settings import TrainConfig
 
-__all__ = ["train"]
+__all__ = ["Rehearsal", "rehearse", "train"]
+
+SETTINGS = "settings.json"
+FREE = {"output", "states", "steps", "log_every", "save_every", "storage"}
+"""Settings that a run may go on with at other values."""
 
 FRACTION_PASSAGES = 20_000
 """Passages of the sources whose tokens give the first document frequencies."""
@@ -55,24 +59,103 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     output, run = Path(config.output), Path(config.output + ".run")
     if find_spec("accelerate") is None:
         raise UserError("training needs accelerate, which is not installed; run pip install 'hybrid-retriever[train]'")
-    if output.exists():
-        raise UserError(f"{output}: exists already; give another output, or remove it first")
-    checkpoint = _last_checkpoint(run)
-    if checkpoint and not resume:
-        raise UserError(f"{run}: holds an unfinished run; go on with --resume, or remove it first")
-    if resume and not checkpoint:
-        raise UserError(f"{run}: holds no checkpoint to go on from; leave --resume out")
+    checkpoint = _checkpoint(config, run, resume)
     done = _steps_of(checkpoint) if checkpoint else 0
+    arguments = _arguments(config, run)
+    parts = _prepare(config)
+    cache = None
+    if config.frozen_layers == parts.model.config.num_hidden_layers:
+        folder = Path(config.states) if config.states else run / "states"
+        cache = StateCache(folder, parts.model.config.hidden_size, arguments.process_index)
+    parent = None if cache else _parent(config).to(device=arguments.device)  # type: ignore[call-arg]  # wrapped untyped
+    trainer = ObjectiveTrainer(
+        config,
+        model=Objective(parts.model, config, parent, cache),
+        args=arguments,
+        train_dataset=_Batches(config, skip=done * arguments.world_size),
+        data_collator=lambda items: {"batch": parts.collate(items[0])},
+        callbacks=[LogFile(run / "log.jsonl"), *([Progress()] if progress else [])],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.is_world_process_zero():
+        run.mkdir(parents=True, exist_ok=True)
+        (run / SETTINGS).write_text(json.dumps(asdict(config)), encoding="utf-8")
+    try:
+        if done < config.steps:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        else:  # killed after the last step
+            trainer._load_from_checkpoint(str(checkpoint))
+    finally:
+        if cache is not None:
+            cache.close()
+    if trainer.is_world_process_zero():
+        parts.model.train(False)
+        save_encoder(parts.model, parts.tokenizer, output, config.storage)
+    return output
+
+
+class Rehearsal(NamedTuple):
+    """What a run would train, and its first batch: parameters by kind, sizes of the batch, losses and figures."""
+
+    parameters: dict[str, int]
+    frozen: int
+    queries: int
+    passages: int
+    tokens: int
+    figures: dict[str, float]
+
+
+def rehearse(config: TrainConfig) -> Rehearsal:
+    """Check all that `train` would, run its first batch without learning from it, and write nothing.
+
+    Raises:
+        UserError: as `train`.
+    """
+    parts = _prepare(config)
+    objective = Objective(parts.model, config, None, None)
+    batch = parts.collate(next(iter(_Batches(config, skip=0))))
+    with torch.no_grad():
+        outcome = objective(batch, 0)
+    texts = batch.queries.tokens + batch.documents.tokens
+    parameters = {kind: sum(map(torch.numel, values)) for kind, values in parameter_groups(objective).items()}
+    return Rehearsal(
+        parameters,
+        sum(map(torch.numel, objective.parameters())) - sum(parameters.values()),
+        len(batch.queries.tokens),
+        len(batch.documents.tokens),
+        sum(map(len, texts)),
+        {name: round(float(value), 4) for name, value in (outcome.losses | outcome.figures).items()},
+    )
+
+
+class _Parts(NamedTuple):
+    """The network, ready to be trained, and what makes batches for it."""
+
+    model: RetrieverModel
+    tokenizer: PreTrainedTokenizerBase
+    collate: Collator
+
+
+def _prepare(config: TrainConfig) -> _Parts:
     model, tokenizer = _start(config)
     _check(model, config)
-    arguments = TrainingArguments(
+    model.train()
+    _freeze(model, config)
+    fast = tokenizer.backend_tokenizer
+    fast.no_truncation()
+    fast.no_padding()
+    _count_documents(model, fast, config)
+    return _Parts(model, tokenizer, Collator(fast, model.config.vocab_size, frame_ids(fast), config))
+
+
+def _arguments(config: TrainConfig, run: Path) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=str(run),
         max_steps=config.steps,
         per_device_train_batch_size=1,  # an item of the data set is a whole batch
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
         lr_scheduler_type="linear",
-        weight_decay=0.01,
         max_grad_norm=1.0,
         bf16=config.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
@@ -89,43 +172,35 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         ddp_find_unused_parameters=True,
         accelerator_config={"dispatch_batches": False, "split_batches": False},
     )
-    model.train()
-    _freeze(model, config)
-    parent, cache = None, None
-    if config.frozen_layers == model.config.num_hidden_layers:
-        folder = Path(config.states) if config.states else run / "states"
-        cache = StateCache(folder, model.config.hidden_size, arguments.process_index)
-    else:
-        parent = _parent(config).to(device=arguments.device)  # type: ignore[call-arg]  # wrapped without a type
-    fast = tokenizer.backend_tokenizer
-    fast.no_truncation()
-    fast.no_padding()
-    _count_documents(model, fast, config)
-    collate = Collator(fast, model.config.vocab_size, frame_ids(fast), config)
-    trainer = ObjectiveTrainer(
-        config,
-        model=Objective(model, config, parent, cache),
-        args=arguments,
-        train_dataset=_Batches(config, skip=done * arguments.world_size),
-        data_collator=lambda items: {"batch": collate(items[0])},
-        callbacks=[LogFile(run / "log.jsonl"), *([Progress()] if progress else [])],
-    )
-    trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        if cache is not None:
-            cache.close()
-    if trainer.is_world_process_zero():
-        model.train(False)
-        save_encoder(model.float(), tokenizer, output, config.storage)
-    return output
 
 
-def _last_checkpoint(run: Path) -> Path | None:
-    """Return the last whole checkpoint of a run; its state is the last file that is written of one."""
+def _refuse_another_run(run: Path, config: TrainConfig) -> None:
+    """Go on with the settings that the run began with; `steps`, and what does not change the result, may differ."""
+    path = run / SETTINGS
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    given = json.loads(json.dumps(asdict(config)))
+    for name in sorted(set(begun) - FREE):
+        if begun[name] != given.get(name):
+            raise UserError(
+                f"{run}: begun with {name} {begun[name]}, cannot go on with {given.get(name)}; give the same settings, "
+                "or another output"
+            )
+
+
+def _checkpoint(config: TrainConfig, run: Path, resume: bool) -> Path | None:
+    """Return the last whole checkpoint to go on from, None for a new run; refuse what is in the way."""
+    if Path(config.output).exists():
+        raise UserError(f"{config.output}: exists already; give another output, or remove it first")
+    # A checkpoint's state is the last file of it that is written.
     found = [path for path in run.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    return max(found, key=_steps_of, default=None)
+    checkpoint = max(found, key=_steps_of, default=None)
+    if checkpoint and not resume:
+        raise UserError(f"{run}: holds an unfinished run; go on with --resume, or remove it first")
+    if resume and not checkpoint:
+        raise UserError(f"{run}: holds no checkpoint to go on from; leave --resume out")
+    if checkpoint:
+        _refuse_another_run(run, config)
+    return checkpoint
 
 
 def _steps_of(checkpoint: Path) -> int:

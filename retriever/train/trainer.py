@@ -14,10 +14,12 @@ from retriever.train.losses import quadratic_warmup
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from retriever.train.objective import Batch, Objective, Outcome
+    from retriever.train.objective import Batch, Outcome
     from retriever.train.settings import TrainConfig
 
-__all__ = ["ObjectiveTrainer"]
+__all__ = ["ObjectiveTrainer", "parameter_groups"]
+
+WEIGHT_DECAY = 0.01
 
 
 class ObjectiveTrainer(Trainer):
@@ -73,26 +75,30 @@ class ObjectiveTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Any:
         """Give each kind of parameter its learning rate."""
         if self.optimizer is None:
-            objective: Objective = self.model
-            config = objective.settings
+            config = self._settings
             rates = {
                 "trunk": config.learning_rate,
                 "experts": config.expert_learning_rate,
                 "head": config.head_learning_rate,
                 "terms": config.term_learning_rate,
             }
-            groups: dict[str, list[Tensor]] = defaultdict(list)
-            for name, value in objective.named_parameters():
-                if value.requires_grad:
-                    groups[_kind(name)].append(value)
             self.optimizer = torch.optim.AdamW(
                 [
-                    {"params": values, "lr": rates[kind], "weight_decay": 0.0 if kind == "terms" else 0.01}
-                    for kind, values in groups.items()
+                    {"params": values, "lr": rates[kind], "weight_decay": 0.0 if kind == "terms" else WEIGHT_DECAY}
+                    for kind, values in parameter_groups(self.model).items()
                 ],
                 betas=(0.9, 0.98),
             )
         return self.optimizer
+
+
+def parameter_groups(objective: Any) -> dict[str, list[Tensor]]:
+    """Return the parameters of a module that learn, by kind: "trunk", "experts" (of the trunk), "head" and "terms"."""
+    groups: dict[str, list[Tensor]] = defaultdict(list)
+    for name, value in objective.named_parameters():
+        if value.requires_grad:
+            groups[_kind(name)].append(value)
+    return groups
 
 
 def _kind(name: str) -> str:

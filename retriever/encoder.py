@@ -199,8 +199,8 @@ class MoEEncoder:
         values = {name: value.detach().cpu().numpy() for name, value in model.lexical.state_dict().items()}
         self._gain, self._expansion = float(values["gain"]), float(values["expansion"])
         self._fraction: FloatArray = values["fraction"]
-        self._allowed = model.sparse_head.allowed.cpu().numpy()
-        self._query_weight: FloatArray = self._allowed * idf(self._fraction) * np.exp(values["log_weight"])
+        self._stem: NDArray[np.int32] = model.sparse_head.stem.cpu().numpy()
+        self._query_weight: FloatArray = idf(self._fraction) * np.exp(values["log_weight"])
 
     def with_query_mode(self, mode: str) -> MoEEncoder:
         """Return this encoder, weights shared, with another query mode."""
@@ -244,7 +244,7 @@ class MoEEncoder:
         counts = []
         for start in range(0, len(texts), self.runtime.window):
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
-            counts.append(token_counts([text.own for text in tokens], self.identity.vocab_size))
+            counts.append(token_counts([text.own for text in tokens], self._stem))
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
             for batch in batches([len(text.read) for text in tokens], self.runtime.tokens_per_batch):
                 vectors, terms = self._run([tokens[i].read for i in batch], expand)
@@ -253,7 +253,7 @@ class MoEEncoder:
                     if terms is not None:
                         rows[start + i] = terms[place]
         expansions = _to_csr(rows, self.identity.vocab_size) if expand else None
-        counts = counts or [token_counts([], self.identity.vocab_size)]
+        counts = counts or [token_counts([], self._stem)]
         return Encoded(dense, expansions, truncated), sparse.vstack(counts, format="csr")
 
     def _tokenise(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
@@ -267,11 +267,7 @@ class MoEEncoder:
             full = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)]
         room = self.config.max_length - 2
         return [
-            Tokens(
-                [i for i in ids if self._allowed[i]],
-                [self._cls, *read[:room], self._sep] if ids else [],
-                len(read) > room,
-            )
+            Tokens(ids, [self._cls, *read[:room], self._sep] if ids else [], len(read) > room)
             for ids, read in zip(own, full, strict=True)
         ]
 

@@ -89,13 +89,17 @@ def blended_fractions(prior: FloatArray, frequency: NDArray[np.int64], documents
     return blended
 
 
-def token_counts(token_ids: Sequence[Sequence[int]], vocab_size: int) -> sparse.csr_matrix:
-    """Return float32 (n, vocab_size): how often each token occurs in each text."""
-    ends = np.cumsum([0, *map(len, token_ids)])
-    ids = np.fromiter((token for ids in token_ids for token in ids), np.int32, ends[-1])
-    counts = sparse.csr_matrix((np.ones(len(ids), np.float32), ids, ends), shape=(len(token_ids), vocab_size))
-    counts.sum_duplicates()
-    return counts
+def token_counts(token_ids: Sequence[Sequence[int]], stem: NDArray[np.int32]) -> sparse.csr_matrix:
+    """Return float32 (n, vocab_size): how often the tokens of each stem occur in each text.
+
+    stem: (vocab_size,) the term that stands for each token; a token with -1 is not counted.
+    """
+    lengths = list(map(len, token_ids))
+    terms = stem[np.fromiter((token for ids in token_ids for token in ids), np.int64, sum(lengths))]
+    rows = np.repeat(np.arange(len(lengths)), lengths)[terms >= 0]
+    terms = terms[terms >= 0]
+    # Entries of one place are added up.
+    return sparse.coo_matrix((np.ones(len(terms), np.float32), (rows, terms)), (len(lengths), len(stem))).tocsr()
 
 
 def document_terms(counts: sparse.csr_matrix, gain: float) -> sparse.csr_matrix:

@@ -134,10 +134,13 @@ class MoELayer(nn.Module):
         rows = x[order // self.shape.active]  # (n * active, hidden), grouped by expert
         counts = torch.bincount(flat_ids, minlength=self.shape.routed).tolist()
         parts = [rows[:0]]  # something to join where there are no tokens
-        for expert, part in enumerate(torch.split(rows, counts)):
+        # Taken apart at once: a gradient through an index of one expert would fill zeros for all the others, each time.
+        experts = zip(
+            *(value.unbind() for value in (self.up_proj, self.up_bias, self.down_proj, self.down_bias)), strict=True
+        )
+        for part, (up, up_bias, down, down_bias) in zip(torch.split(rows, counts), experts, strict=True):
             if part.shape[0]:
-                inner = self.activation(linear(part, self.up_proj[expert], self.up_bias[expert]))
-                parts.append(linear(inner, self.down_proj[expert], self.down_bias[expert]))
+                parts.append(linear(self.activation(linear(part, up, up_bias)), down, down_bias))
         out = torch.cat(parts)[order.argsort()]  # back to (token, choice) order
         out = out.view(*routing.expert_ids.shape, x.shape[-1])  # (n, active, hidden)
         weights = (self.routed_scale * routing.weights).to(x.dtype)

@@ -30,10 +30,12 @@ class SparseHead(nn.Module):
     """Expansions: w_v = log(1 + relu(scale_v * max_t <transform(h_t), e_v> + bias_v)), e_v the tied word embedding.
 
     The transform is LayerNorm(h + Linear(h) + Experts(h)): a MoE layer of the sparse view's own, so that it can learn
-    what the dense view has no use for. `allowed` is False for special and unused vocabulary entries.
+    what the dense view has no use for. `allowed` is False for special and unused vocabulary entries. `stem` (vocab,)
+    names the one term that stands for all terms of a stem, with the largest of their weights; -1 where not allowed.
     """
 
     allowed: Tensor
+    stem: Tensor
 
     def __init__(self, config: RetrieverConfig) -> None:
         super().__init__()
@@ -47,19 +49,22 @@ class SparseHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.decoder: tuple[Tensor, Tensor] | None = None  # int8 rows of the word embeddings and their scales
         self.register_buffer("allowed", torch.ones(config.vocab_size, dtype=torch.bool))
+        self.register_buffer("stem", torch.arange(config.vocab_size, dtype=torch.int32))
 
     def forward(
         self, hidden: Tensor, groups: Sequence[Group], word_embeddings: Tensor, terms: Tensor | None = None
     ) -> tuple[Tensor, Routing | None]:
         """Return float32 (n_texts, vocab) weights of hidden states (n_tokens, hidden), and the routing of the experts.
 
-        terms: int64 (m,) the only vocabulary ids to compute, for (n_texts, m) weights.
+        terms: int64 (m,) the only vocabulary ids to compute, for (n_texts, m) weights; whole stems.
         """
         h, routing = self.transformed(hidden)
         chunks = [chunk for group in groups for chunk in _chunks(group)]
         if terms is not None or (torch.is_grad_enabled() and h.requires_grad):
             return self._weights_with_gradient(h, chunks, word_embeddings, terms), routing
-        return torch.cat([self._weights(h, chunk, word_embeddings) for chunk in chunks]), routing
+        weights = torch.cat([self._weights(h, chunk, word_embeddings) for chunk in chunks])
+        stems = self.stem.clamp_min(0).long().expand(len(weights), -1)
+        return torch.zeros_like(weights).scatter_reduce(1, stems, weights, "amax"), routing
 
     def transformed(self, hidden: Tensor) -> tuple[Tensor, Routing | None]:
         """Return what the decoder reads, (n_tokens, hidden), and the routing of the experts."""
@@ -79,9 +84,12 @@ class SparseHead(nn.Module):
         """
         scale: Tensor = self.scale
         bias: Tensor = self.bias
-        allowed = self.allowed
+        allowed, stems = self.allowed, self.stem.clamp_min(0).long()
         if terms is not None:
             word_embeddings, scale, bias, allowed = word_embeddings[terms], scale[terms], bias[terms], allowed[terms]
+            places = torch.empty_like(stems)
+            places[terms] = torch.arange(len(terms), device=terms.device)
+            stems = places[stems[terms]]
         texts, columns, tokens = [], [], []
         first = 0
         with torch.no_grad():
@@ -97,7 +105,8 @@ class SparseHead(nn.Module):
         rows = F.embedding(token, h).float()  # (n_active, hidden)
         logits = (rows * word_embeddings[column].float()).sum(-1)  # (n_active,)
         weights = torch.log1p(torch.relu(logits * scale.index_select(0, column) + bias.index_select(0, column)))
-        return weights.new_zeros(first, len(scale)).index_put((text, column), weights)
+        out = weights.new_zeros(first * len(scale))
+        return out.scatter_reduce(0, text * len(scale) + stems[column], weights, "amax").view(first, -1)
 
     def _weights(self, h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:
         """Return float32 (count, vocab) weights of the texts of `group`."""

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,13 +239,27 @@ def _start_sparse_head(
     for index, term in enumerate(vocabulary):
         head.allowed[index] = index not in special and not term.startswith("[unused")
     head.allowed[len(vocabulary) :] = False
-    model.lexical.fraction[: len(vocabulary)] = zipf_fractions(vocabulary)
+    head.stem[:] = torch.tensor(stems(vocabulary), dtype=torch.int32)
+    head.stem[~head.allowed] = -1
+    counted = head.stem >= 0
+    shares = torch.zeros(len(head.stem)).index_add(0, head.stem[counted].long(), zipf_fractions(vocabulary)[counted])
+    model.lexical.fraction.copy_(shares.clamp(1e-5, 0.9))
 
 
 def term_prior(vocabulary: list[str]) -> Tensor:
     """Return a guess (vocab,) at inverse document frequency, mean 1, from the order of a WordPiece vocabulary alone."""
     prior = torch.log(_ranks(vocabulary) + 10)
     return prior / prior.mean()
+
+
+def stems(vocabulary: list[str]) -> list[int]:
+    """Return for each term the first one of the same stem (Porter 1980): whole words of letters alone have others."""
+    import snowballstemmer
+
+    stemmer = snowballstemmer.stemmer("porter")
+    first: dict[str, int] = {}
+    words = {i: term for i, term in enumerate(vocabulary) if re.fullmatch("[a-z]{3,}", term)}
+    return [first.setdefault(stemmer.stemWord(words[i]), i) if i in words else i for i in range(len(vocabulary))]
 
 
 def zipf_fractions(vocabulary: list[str]) -> Tensor:

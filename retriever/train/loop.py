@@ -145,7 +145,7 @@ def _prepare(config: TrainConfig) -> _Parts:
     fast.no_truncation()
     fast.no_padding()
     _count_documents(model, fast, config)
-    return _Parts(model, tokenizer, Collator(fast, model.config.vocab_size, frame_ids(fast), config))
+    return _Parts(model, tokenizer, Collator(fast, model.sparse_head.stem.numpy(), frame_ids(fast), config))
 
 
 def _arguments(config: TrainConfig, run: Path) -> TrainingArguments:
@@ -260,7 +260,7 @@ def _count_documents(model: RetrieverModel, tokenizer: Any, config: TrainConfig)
     """Set the share of passages with each term from the first passages of the mixture."""
     passages = [example.positive for example in islice(stream(config.sources, seed=config.seed), FRACTION_PASSAGES)]
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(passages, add_special_tokens=False)]
-    frequency = torch.from_numpy((token_counts(ids, model.config.vocab_size) > 0).sum(0)).flatten()
+    frequency = torch.from_numpy((token_counts(ids, model.sparse_head.stem.numpy()) > 0).sum(0)).flatten()
     model.lexical.fraction.copy_((frequency + 0.5) / (len(passages) + 1))
 
 

@@ -17,6 +17,8 @@ from retriever.train.states import States
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from retriever.model import RetrieverModel
@@ -62,8 +64,10 @@ class Batch:
 class Collator:
     """Turns examples into a batch."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, frame: tuple[int, int], config: TrainConfig) -> None:
-        self._tokenizer, self._vocab_size, self._config = tokenizer, vocab_size, config
+    def __init__(
+        self, tokenizer: Tokenizer, stem: NDArray[np.int32], frame: tuple[int, int], config: TrainConfig
+    ) -> None:
+        self._tokenizer, self._stem, self._config = tokenizer, stem, config
         self._cls, self._sep = frame
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
@@ -82,7 +86,7 @@ class Collator:
     def _texts(self, texts: list[str], room: int) -> Texts:
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         tokens = [[self._cls, *own[: _cut(len(own), room - 2)], self._sep] for own in ids]
-        return Texts(tokens, torch.from_numpy(token_counts(ids, self._vocab_size).toarray()))
+        return Texts(tokens, torch.from_numpy(token_counts(ids, self._stem).toarray()))
 
 
 def _cut(length: int, room: int) -> int:
@@ -207,13 +211,16 @@ class Objective(nn.Module):
             everywhere = asked.float()
             torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MAX)
             asked = everywhere > 0
-        others = (~asked & self.model.sparse_head.allowed).nonzero().flatten()
+        head = self.model.sparse_head
+        stem = head.stem.clamp_min(0).long()
+        others = (
+            (~asked & head.allowed & (head.stem == torch.arange(len(stem), device=stem.device))).nonzero().flatten()
+        )
         sampler = torch.Generator().manual_seed(self.settings.seed * STEP_SEEDS + step)
         chosen = others[torch.randperm(len(others), generator=sampler)[:SAMPLED_TERMS].to(others.device)]
-        asked = asked.nonzero().flatten()
-        times = torch.ones(len(asked) + len(chosen), device=counts.device)
-        times[len(asked) :] = len(others) / max(len(chosen), 1)
-        return torch.cat([asked, chosen]), times
+        wanted = asked.index_fill(0, chosen, True)
+        terms = (wanted[stem] & head.allowed).nonzero().flatten()  # a stem needs all its terms
+        return terms, torch.where(asked[stem[terms]], 1.0, len(others) / max(len(chosen), 1))
 
     def _losses(
         self, dense: Tensor, sparse: dict[str, Tensor], excluded: Tensor, batch: Batch

@@ -254,7 +254,7 @@ def term_prior(vocabulary: list[str]) -> Tensor:
 
 def stems(vocabulary: list[str]) -> list[int]:
     """Return for each term the first one of the same stem (Porter 1980): whole words of letters alone have others."""
-    import snowballstemmer
+    import snowballstemmer  # type: ignore[import-untyped]
 
     stemmer = snowballstemmer.stemmer("porter")
     first: dict[str, int] = {}

@@ -82,11 +82,11 @@ def flops_loss(weights: Tensor, times: Tensor | None = None) -> Tensor:
     """
     mean = weights.mean(0)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        from torch.distributed.nn.functional import all_reduce
-
-        # Each process has equally many texts of a kind, so the mean of means is the mean. The gradient of the sum
-        # reaches every process, and averaging the gradients afterwards gives that of the one loss.
-        mean = all_reduce(mean) / torch.distributed.get_world_size()  # type: ignore[no-untyped-call]
+        # Each process has equally many texts of a kind, so the mean of means is the mean. Its gradient with respect to
+        # the process's own mean is that of the one loss once the processes' gradients are averaged.
+        total = mean.detach().clone()
+        torch.distributed.all_reduce(total)
+        mean = mean + (total / torch.distributed.get_world_size() - mean).detach()
     return (mean.square() if times is None else mean.square() * times).sum()
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 import retriever.encoder
 from retriever.encoder import MoEEncoder, NoEncoder, RuntimeConfig, batches, load_encoder
@@ -20,6 +21,8 @@ from retriever.types import Encoded, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
 PRECISIONS = [precision for precision in retriever.encoder.PRECISIONS if precision != "auto"]
 
@@ -87,7 +90,7 @@ def test_a_real_passage_does_not_depend_on_its_batch(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_views_are_the_networks(tiny_encoder_folder: Path, tiny_texts: list[str], precision: str) -> None:
-    """The oracle is the network in float32 on texts framed by hand, its positive weights the sparse row."""
+    """The oracle is the network in float32 on texts framed by hand: its expansions and the text's own tokens."""
     encoder = MoEEncoder(tiny_encoder_folder, runtime=RuntimeConfig(precision=precision))
     tiny_texts = [text for text in tiny_texts if text.strip()]
     encoded = encoder.encode_documents(tiny_texts)
@@ -96,13 +99,18 @@ def test_views_are_the_networks(tiny_encoder_folder: Path, tiny_texts: list[str]
     assert encoded.dense is not None and encoded.sparse is not None
     for i, text in enumerate(tiny_texts):
         tokens = encoder._tokenizer.encode(text).ids
+        own = torch.zeros(1, 200)
+        for token in tokens[1:-1]:
+            stem = int(model.sparse_head.stem[token])
+            own[0, stem] += stem >= 0
         tokens = [*tokens[: model.config.max_length - 1], 3] if len(tokens) > model.config.max_length else tokens
         with torch.inference_mode():
             out = model.encode(pack([tokens]))
         assert out.dense is not None and out.sparse is not None
         if precision == "float32":
             np.testing.assert_allclose(encoded.dense[i], out.dense[0], atol=1e-6)
-            np.testing.assert_allclose(encoded.sparse[i].toarray()[0], out.sparse[0], atol=1e-5)
+            expected = (out.sparse + model.lexical.documents(own)).detach()[0]
+            np.testing.assert_allclose(encoded.sparse[i].toarray()[0], expected, atol=1e-5)
         else:
             assert encoded.dense[i] @ out.dense[0].numpy() > 0.97
     assert 0 < encoded.sparse.nnz < encoded.sparse.shape[0] * 190
@@ -124,22 +132,156 @@ def test_prompts_go_before_the_text(folder: Path) -> None:
     change_config(folder, query_prompt="the moon ", document_prompt="flour ")
     encoder, plain = MoEEncoder(folder), MoEEncoder(folder)
     plain.config.query_prompt = plain.config.document_prompt = ""
-    assert_rows_equal(encoder.encode_queries(["yeast"]), [0], plain.encode_queries(["the moon yeast"]), [0])
-    assert_rows_equal(encoder.encode_documents(["yeast"]), [0], plain.encode_documents(["flour yeast"]), [0])
+    for prompt, side in (("the moon ", "encode_queries"), ("flour ", "encode_documents")):
+        found = getattr(encoder, side)(["yeast"])
+        np.testing.assert_array_equal(found.dense, getattr(plain, side)([f"{prompt}yeast"]).dense)
+        # The network expands the prompted text; the tokens that count are the text's own.
+        expansions = plain._encode([f"{prompt}yeast"], "", True)[0].sparse
+        own = plain._encode(["yeast"], "", True)[1]
+        prompted, counts = encoder._encode(["yeast"], prompt, True)
+        assert expansions is not None and prompted.sparse is not None
+        np.testing.assert_array_equal(prompted.sparse.toarray(), expansions.toarray())
+        np.testing.assert_array_equal(counts.toarray(), own.toarray())
+    lexical, plainly = (each.with_query_mode("lexical").encode_queries(["yeast"]).sparse for each in (encoder, plain))
+    assert lexical is not None and plainly is not None
+    assert lexical.nnz > 0
+    np.testing.assert_array_equal(lexical.toarray(), plainly.toarray())
     empty = encoder.encode_queries(["  "])
     assert empty.dense is not None and not empty.dense.any()
 
 
-def test_max_terms_keeps_the_heaviest(folder: Path, tiny_texts: list[str]) -> None:
-    full = MoEEncoder(folder).encode_documents(tiny_texts).sparse
+def test_max_terms_keeps_the_heaviest_expansions(folder: Path, tiny_texts: list[str]) -> None:
+    """The text's own tokens are kept whatever the limit: they come on top of the expansions."""
+    full = MoEEncoder(folder)._encode(tiny_texts, "", True)[0].sparse
     change_config(folder, max_terms=3)
-    cut = MoEEncoder(folder).encode_documents(tiny_texts).sparse
-    assert full is not None and cut is not None
+    encoder = MoEEncoder(folder)
+    cut, counts = encoder._encode(tiny_texts, "", True)
+    assert full is not None and cut.sparse is not None
     for i in range(len(tiny_texts)):
         row = full[i].toarray()[0]
         heaviest = sorted(np.flatnonzero(row), key=lambda term: (-row[term], term))[:3]
-        assert cut[i].indices.tolist() == sorted(heaviest)
-        assert cut[i].data.tolist() == [row[term] for term in sorted(heaviest)]
+        assert cut.sparse[i].indices.tolist() == sorted(heaviest)
+        assert cut.sparse[i].data.tolist() == [row[term] for term in sorted(heaviest)]
+    view = encoder.encode_documents(tiny_texts).sparse
+    assert view is not None
+    for i in range(len(tiny_texts)):
+        assert set(view[i].indices) == set(cut.sparse[i].indices) | set(counts[i].indices)
+
+
+def test_tokens_beyond_the_length_count(folder: Path) -> None:
+    """The network reads six tokens; the sparse view of documents and queries counts all."""
+    change_config(folder, max_length=8)
+    encoder = MoEEncoder(folder)
+    word = {term: i for i, term in enumerate(encoder.vocabulary)}
+    moon, texts = word["moon"], ["the " * 6, "the " * 6 + "moon moon moon"]
+    found = encoder.encode_documents(texts)
+    assert found.sparse is not None and found.tokens is not None and found.dense is not None
+    np.testing.assert_array_equal(found.dense[0], found.dense[1])
+    assert (found.tokens[0, moon], found.tokens[1, moon]) == (0, 3)
+    # 9 tokens, 3 of them this one; the gain is 1.
+    expected = 3 / (3 + 1.2 * (0.25 + 0.75 * 9 / 150))
+    assert found.sparse[1, moon] - found.sparse[0, moon] == pytest.approx(expected, rel=1e-5)
+    queries = encoder.with_query_mode("lexical").encode_queries(texts).sparse
+    assert queries is not None
+    np.testing.assert_allclose(queries[1, moon], 3 * encoder._query_weight[moon], rtol=1e-6)
+
+
+def test_lexical_queries_are_counts_times_weights(tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They need no sparse head, which is broken here."""
+    encoder = MoEEncoder(tiny_encoder_folder)
+    texts = ["the moon and the yeast", "", "flour [CLS] \u6708 the the the"]
+    documents = encoder.encode_documents(["yeast"]).sparse
+    lexical = encoder.with_query_mode("lexical")
+    assert (encoder.query_mode, lexical.query_mode) == ("encoder", "lexical")
+    monkeypatch.setitem(encoder._model._modules, "sparse_head", None)
+    found = lexical.encode_queries(texts).sparse
+    assert found is not None
+    state = RetrieverModel.from_pretrained(tiny_encoder_folder)
+    expected = np.zeros((3, 200))
+    for row, text in enumerate(texts):
+        for token in encoder._tokenizer.encode(text, add_special_tokens=False).ids:
+            stem = int(state.sparse_head.stem[token])
+            if stem >= 0:
+                factor = float(state.lexical.log_weight.detach()[stem].exp())
+                expected[row, stem] += np.log(1 + 1 / float(state.lexical.fraction[stem])) * factor
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-5)
+    assert found.has_sorted_indices and (found.data > 0).all() and found.dtype == np.float32
+    monkeypatch.undo()
+    again = lexical.encode_documents(["yeast"]).sparse  # documents are the same for both modes
+    assert documents is not None and again is not None
+    np.testing.assert_array_equal(documents.toarray(), again.toarray())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("mode", ["encoder", "lexical"])
+def test_queries_do_not_depend_on_their_batch(
+    tiny_encoder_folder: Path, tiny_texts: list[str], precision: str, mode: str
+) -> None:
+    encoder = MoEEncoder(tiny_encoder_folder, runtime=RuntimeConfig(precision, 300)).with_query_mode(mode)
+    texts = [*(text[:60] for text in tiny_texts), "moon"]
+    rows = list(range(len(texts)))
+    alone = join([encoder.encode_queries([text]) for text in texts])
+    assert_rows_equal(alone, rows, encoder.encode_queries(texts), rows)
+
+
+def test_the_numpy_path_is_the_lexical_head(folder: Path, tiny_texts: list[str]) -> None:
+    """Documents and both kinds of queries, with every learned value drawn."""
+    from retriever.checkpoint import write_weights
+
+    model = RetrieverModel.from_pretrained(folder)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        model.lexical.fraction.copy_(torch.rand(200, generator=generator).clamp_min(1e-4))
+        model.lexical.log_weight.copy_(torch.randn(200, generator=generator) * 0.5)
+        model.lexical.gain.fill_(1.7)
+        model.lexical.expansion.fill_(0.35)
+    write_weights(model.state_dict(), folder)
+    encoder = MoEEncoder(folder, runtime=RuntimeConfig(precision="float32"))
+    expansions, counts = encoder._encode(tiny_texts, "", True)
+    assert expansions.sparse is not None
+    own, expanded = torch.from_numpy(counts.toarray()), torch.from_numpy(expansions.sparse.toarray())
+    with torch.no_grad():
+        pairs = [
+            (encoder.encode_documents(tiny_texts), expanded + model.lexical.documents(own)),
+            (encoder.with_query_mode("encoder").encode_queries(tiny_texts), model.lexical.queries(own, expanded)),
+            (encoder.with_query_mode("lexical").encode_queries(tiny_texts), model.lexical.queries(own)),
+        ]
+    for found, expected in pairs:
+        assert found.sparse is not None
+        np.testing.assert_allclose(found.sparse.toarray(), expected, rtol=2e-5, atol=1e-6)
+
+
+def test_query_modes_by_name(folder: Path) -> None:
+    assert MoEEncoder(folder).query_mode == "encoder"
+    with pytest.raises(UserError, match="query mode 'magic' is unknown; choose one of encoder, lexical"):
+        MoEEncoder(folder).with_query_mode("magic")
+    change_config(folder, query_mode="lexical")
+    assert MoEEncoder(folder).query_mode == "lexical"
+    change_config(folder, query_mode="magic")
+    with pytest.raises(UserError, match="query_mode is 'magic'"):
+        MoEEncoder(folder)
+
+
+def test_adapt_weighs_for_the_collection(tiny_encoder_folder: Path) -> None:
+    """By hand: 300 documents of the training data stand beside those of the collection."""
+
+    class Statistics:
+        documents = 700
+
+        def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
+            return np.array([{60: 70, 61: 0}.get(int(term), 700) for term in terms])
+
+    encoder = MoEEncoder(tiny_encoder_folder)
+    encoder._fraction = np.full(200, 0.2, np.float32)
+    terms = csr_matrix((np.array([2, 3, 1], np.float32), ([0, 0, 1], [60, 61, 62])), shape=(2, 200))
+    before = terms.copy()
+    found = encoder.adapt(terms, Statistics()).toarray()
+    start = np.log(1 + 1 / 0.2)
+    assert found[0, 60] == pytest.approx(2 * np.log(1 + 1000 / (70 + 60)) / start, rel=1e-5)
+    assert found[0, 61] == pytest.approx(3 * np.log(1 + 1000 / 60) / start, rel=1e-5)
+    assert found[1, 62] == pytest.approx(np.log(1 + 1000 / 760) / start, rel=1e-5)
+    assert np.count_nonzero(found) == 3
+    np.testing.assert_array_equal(terms.toarray(), before.toarray())
 
 
 def test_windows_make_no_difference(tiny_encoder_folder: Path, tiny_texts: list[str]) -> None:

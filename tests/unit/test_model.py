@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import retriever.model
+import retriever.sparse_head
 from retriever.model import RetrieverConfig, RetrieverModel, pack
 from retriever.upcycle import UpcycleConfig, upcycle
 
@@ -63,6 +63,15 @@ def test_dense_view_is_berts_pooled_output(model: RetrieverModel, tiny_parent: P
     assert torch.equal(from_padded, from_packed)
 
 
+def by_stem(weights: Tensor, stem: Tensor) -> Tensor:
+    """Return (vocab,) the largest weight of each stem at its place, 0 at its other terms."""
+    out = torch.zeros_like(weights)
+    for term, first in enumerate(stem.tolist()):
+        if first >= 0:
+            out[first] = max(out[first], weights[term])
+    return out
+
+
 def test_sparse_view_is_its_definition(model: RetrieverModel, tiny_parent: Parent) -> None:
     """Weights per token first, then the max over the tokens, as SPLADE defines them."""
     head = model.sparse_head
@@ -76,10 +85,12 @@ def test_sparse_view_is_its_definition(model: RetrieverModel, tiny_parent: Paren
             # A negative scale makes the largest logit the smallest weight: the head takes the max before scaling.
             logits = logits.amax(0) * head.scale.double() + head.bias.double()
             expected = torch.log1p(torch.relu(logits)) * head.allowed
-            torch.testing.assert_close(row.double(), expected, rtol=1e-4, atol=1e-5)
-            positive = head.scale > 0
+            torch.testing.assert_close(row.double(), by_stem(expected, head.stem), rtol=1e-4, atol=1e-5)
+            # Where all scales of a stem are positive, the max over the tokens of the weights is the same.
             per_token = (h @ tiny_parent.model.embeddings.word_embeddings.weight.T.double()) * head.scale + head.bias
             splade = torch.log1p(torch.relu(per_token)).amax(0) * head.allowed
+            positive = by_stem((head.scale <= 0).double(), head.stem) == 0
+            splade = by_stem(splade, head.stem)
             torch.testing.assert_close(row.double()[positive], splade[positive], rtol=1e-4, atol=1e-5)
     assert (found > 0).any() and (found == 0).any()
     assert (found[:, ~head.allowed] == 0).all()
@@ -118,10 +129,14 @@ def test_routings_cover_every_real_token_and_no_padding(model: RetrieverModel) -
 
 
 def test_both_views_train(model: RetrieverModel) -> None:
-    """Gradients reach every part of the network that a text uses."""
+    """Gradients reach every part of the network that a text uses; the lexical part's is not in the forward pass."""
     model.zero_grad()
     out = model(*padded(TEXTS))
-    (out.dense[:, 0].sum() + out.sparse.sum()).backward()
+    counts = torch.zeros(len(TEXTS), 200)
+    for row, text in enumerate(TEXTS):
+        counts[row, text] = 1.0
+    lexical = model.lexical.queries(counts, out.sparse.detach()).sum() + model.lexical.documents(counts).sum()
+    (out.dense[:, 0].sum() + out.sparse.sum() + lexical).backward()
     unused = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().max() > 0]
     model.zero_grad()
     assert unused == []
@@ -132,6 +147,16 @@ def test_routers_stay_in_float32(tiny_parent: Parent) -> None:
     kinds = {name.rsplit(".", 1)[-1]: value.dtype for name, value in model.named_parameters()}
     assert kinds["router"] == torch.float32
     assert kinds["up_proj"] == kinds["weight"] == torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_values_per_term_stay_in_float32(tiny_parent: Parent, precision: str) -> None:
+    model = upcycle(tiny_parent.model, tiny_parent.tokenizer, UpcycleConfig()).set_precision(precision)
+    lexical = {name: value.dtype for name, value in model.lexical.state_dict().items()}
+    assert set(lexical) == {"fraction", "log_weight", "gain", "expansion"}
+    assert set(lexical.values()) == {torch.float32}
+    assert model.sparse_head.scale.dtype == model.sparse_head.bias.dtype == torch.float32
+    assert model.sparse_head.allowed.dtype == torch.bool
 
 
 def test_pack() -> None:

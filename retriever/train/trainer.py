@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retriever.train.objective import Batch, Outcome
     from retriever.train.settings import TrainConfig
 
-__all__ = ["ObjectiveTrainer", "parameter_groups"]
+__all__ = ["ObjectiveTrainer", "loss_weights", "parameter_groups"]
 
 WEIGHT_DECAY = 0.01
 
@@ -36,35 +36,10 @@ class ObjectiveTrainer(Trainer):
         """Return the weighted sum of the parts."""
         batch: Batch = inputs["batch"]
         outcome: Outcome = model(batch, self.state.global_step)
-        weights = self._weights()
+        weights = loss_weights(self._settings, self.state.global_step)
         loss = torch.stack([weights[name] * part for name, part in outcome.losses.items() if weights[name]]).sum()
         self._figures.add(outcome)
         return (loss, outcome) if return_outputs else loss
-
-    def _weights(self) -> dict[str, float]:
-        config: TrainConfig = self._settings
-        losses, step = config.losses, self.state.global_step
-        warm = quadratic_warmup(step, losses.flops_warmup)
-        left = 1 - step / config.steps
-        return {
-            "contrastive_dense": losses.contrastive_dense,
-            "contrastive_lexical": losses.contrastive,
-            "contrastive_encoder": losses.contrastive,
-            "contrastive_fused": losses.contrastive,
-            "distillation_dense": losses.fused_distillation * losses.contrastive_dense,
-            "distillation_lexical": losses.fused_distillation,
-            "distillation_encoder": losses.fused_distillation,
-            "dense_distillation_lexical": losses.dense_distillation,
-            "dense_distillation_encoder": losses.dense_distillation,
-            "anchor": losses.anchor,
-            "matryoshka": losses.matryoshka,
-            "teacher": losses.teacher,
-            "margin": losses.margin,
-            "flops_query": losses.flops_query * warm,
-            "flops_document": losses.flops_document * warm,
-            "load_balancing": losses.load_balancing * left,
-            "router_z": losses.router_z * left,
-        }
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the figures since the last line."""
@@ -90,6 +65,32 @@ class ObjectiveTrainer(Trainer):
                 betas=(0.9, 0.98),
             )
         return self.optimizer
+
+
+def loss_weights(config: TrainConfig, step: int) -> dict[str, float]:
+    """Return what each part of the loss counts at a step."""
+    losses = config.losses
+    warm = quadratic_warmup(step, losses.flops_warmup)
+    left = 1 - step / config.steps
+    return {
+        "contrastive_dense": losses.contrastive_dense,
+        "contrastive_lexical": losses.contrastive,
+        "contrastive_encoder": losses.contrastive,
+        "contrastive_fused": losses.contrastive,
+        "distillation_dense": losses.fused_distillation * losses.contrastive_dense,
+        "distillation_lexical": losses.fused_distillation,
+        "distillation_encoder": losses.fused_distillation,
+        "dense_distillation_lexical": losses.dense_distillation,
+        "dense_distillation_encoder": losses.dense_distillation,
+        "anchor": losses.anchor,
+        "matryoshka": losses.matryoshka,
+        "teacher": losses.teacher,
+        "margin": losses.margin,
+        "flops_query": losses.flops_query * warm,
+        "flops_document": losses.flops_document * warm,
+        "load_balancing": losses.load_balancing * left,
+        "router_z": losses.router_z * left,
+    }
 
 
 def parameter_groups(objective: Any) -> dict[str, list[Tensor]]:

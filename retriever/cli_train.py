@@ -24,7 +24,7 @@ def train(config: Path, resume: bool, steps: int | None, output: str | None, dry
     """Train an encoder as the YAML file CONFIG says: base, output and sources, and any setting of TrainConfig.
 
     Checkpoints and log.jsonl (losses, active, dead and saturated terms, load and entropy of the experts) go to
-    OUTPUT.run. It runs on the processor or one GPU; on several: accelerate launch -m retriever train CONFIG.
+    OUTPUT.run. It runs on the processor or one GPU; on several: torchrun --nproc-per-node N -m retriever train CONFIG.
 
     \b
     Example:

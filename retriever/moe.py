@@ -131,7 +131,8 @@ class MoELayer(nn.Module):
         """Sort the (token, choice) pairs by expert, so that each expert is one pair of matrix products."""
         flat_ids = routing.expert_ids.flatten()  # (n * active,)
         order = flat_ids.argsort(stable=True)
-        rows = x[order // self.shape.active]  # (n * active, hidden), grouped by expert
+        # Not x[...]: several threads would add up the gradient of a token's choices in any order.
+        rows = F.embedding(order // self.shape.active, x)  # (n * active, hidden), grouped by expert
         counts = torch.bincount(flat_ids, minlength=self.shape.routed).tolist()
         parts = [rows[:0]]  # something to join where there are no tokens
         # Taken apart at once: a gradient through an index of one expert would fill zeros for all the others, each time.

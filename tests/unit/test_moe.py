@@ -180,3 +180,22 @@ def test_losses_reach_the_router() -> None:
     torch.autograd.backward(load_balancing_loss(routing) + router_z_loss(routing))
     assert layer.router.grad is not None and layer.router.grad.abs().max() > 0
     assert layer.up_proj.grad is None
+
+
+def test_the_same_gradient_every_time() -> None:
+    """A token's choices add up to its gradient, whichever of several threads comes first."""
+    layer = make_layer(8, 0, 4)
+    x = torch.randn(6000, HIDDEN, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found: list[Tensor] = []
+        for _ in range(4):
+            x.grad = None
+            layer.zero_grad()
+            torch.autograd.backward(layer(x)[0].square().sum())
+            assert x.grad is not None and layer.router.grad is not None
+            found.append(torch.cat([x.grad.flatten(), layer.router.grad.flatten()]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found[1:])

@@ -14,7 +14,7 @@ from torch import Tensor
 from retriever.model import RetrieverModel, pack
 from retriever.moe import MoELayer
 from retriever.types import UserError
-from retriever.upcycle import UpcycleConfig, upcycle, upcycle_checkpoint
+from retriever.upcycle import UpcycleConfig, stems, upcycle, upcycle_checkpoint
 
 if TYPE_CHECKING:
     from tests.conftest import Parent
@@ -194,3 +194,18 @@ def test_equals_a_real_parent_on_real_passages(
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found = vectors(model, [ids[i] for i in order])
     torch.testing.assert_close(found, real_vectors[order], rtol=0, atol=1e-5)
+
+
+def test_whole_words_of_one_stem_share_a_term() -> None:
+    """The first of them stands for all; pieces of words, short words, names in capitals and signs stand alone."""
+    terms = "[CLS] the run ##ning runs vaccine RUNS running as vaccines , 1990s ##s".split()
+    assert stems(terms) == [0, 1, 2, 3, 2, 5, 6, 2, 8, 5, 10, 11, 12]
+
+
+def test_terms_that_are_not_allowed_have_no_stem(tiny_parent: Parent) -> None:
+    model = upcycle(tiny_parent.model, tiny_parent.tokenizer, UpcycleConfig())
+    head, fraction = model.sparse_head, model.lexical.fraction
+    assert torch.equal(head.stem >= 0, head.allowed) and not head.allowed.all()
+    own = head.stem[head.allowed].long()
+    assert torch.equal(head.stem[own].long(), own)  # what stands for others stands for itself
+    assert ((fraction > 0) & (fraction < 1)).all()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse
+from scipy.sparse import csr_matrix
 
 from retriever.corpus import Corpus, open_corpus
 from retriever.corpus_formats import Row
@@ -20,6 +20,8 @@ from retriever.types import Encoded, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from retriever.types import FloatArray
 
 __all__ = ["EncodingSpeed", "IndexingSpeed", "StubEncoder", "bench_encode", "bench_index"]
 
@@ -33,23 +35,31 @@ class StubEncoder:
     def __init__(self, dense_dim: int = 384, vocab_size: int = 30522, terms: int = 120) -> None:
         self.identity = EncoderIdentity("stub", "stub", dense_dim, vocab_size)
         self.vocabulary: Sequence[str] = [str(term) for term in range(vocab_size)]
-        self._terms = terms
+        self._terms_per_text = terms
         self._random = np.random.default_rng(0)
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
-        """Return random views of n texts, terms drawn by Zipf's law."""
-        n, (_, _, dim, vocab) = len(texts), self.identity
-        dense = self._random.standard_normal((n, dim), dtype=np.float32)
-        dense /= np.linalg.norm(dense, axis=1, keepdims=True)
-        drawn = vocab ** self._random.random(n * self._terms)
-        rows = np.repeat(np.arange(n), self._terms)
-        ones = np.ones(len(rows), dtype=np.float32)
-        weights = sparse.csr_matrix((ones, (rows, drawn.astype(np.int64))), shape=(n, vocab))
-        weights.sum_duplicates()
-        weights.data = self._random.random(weights.nnz, dtype=np.float32) * 3 + np.float32(0.01)
-        return Encoded(dense, weights, np.zeros(n, dtype=np.bool_))
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Return random views of n texts."""
+        n = len(texts)
+        return Encoded(self._vectors(n) if dense else None, self._terms(n) if sparse else None, np.zeros(n, np.bool_))
 
     encode_queries = encode_documents
+
+    def _vectors(self, n: int) -> FloatArray:
+        vectors: FloatArray = self._random.standard_normal((n, self.identity.dense_dim), dtype=np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+    def _terms(self, n: int) -> csr_matrix:
+        """Return weights of terms drawn by Zipf's law."""
+        vocab = self.identity.vocab_size
+        drawn = vocab ** self._random.random(n * self._terms_per_text)
+        rows = np.repeat(np.arange(n), self._terms_per_text)
+        ones = np.ones(len(rows), dtype=np.float32)
+        weights = csr_matrix((ones, (rows, drawn.astype(np.int64))), shape=(n, vocab))
+        weights.sum_duplicates()
+        weights.data = self._random.random(weights.nnz, dtype=np.float32) * 3 + np.float32(0.01)
+        return weights
 
 
 class IndexingSpeed(NamedTuple):

@@ -11,18 +11,33 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retriever.types import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from retriever.model import RetrieverModel
 
-__all__ = ["STORAGE", "dequantise_rows", "load_model", "quantise_rows", "read_weights", "save_encoder", "write_weights"]
+__all__ = [
+    "MODEL_TYPE",
+    "STORAGE",
+    "dequantise_rows",
+    "load_model",
+    "quantise_rows",
+    "read_settings",
+    "read_values",
+    "read_weights",
+    "save_encoder",
+    "write_weights",
+]
 
+MODEL_TYPE = "retriever-moe"
 WEIGHTS = "model.safetensors"
 STORAGE = ("float32", "float16", "int8")
 SCALE = ".scale8"
@@ -84,6 +99,39 @@ def read_weights(folder: str | Path) -> dict[str, Tensor] | None:
     return state
 
 
+def read_values(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Read some vectors and numbers of folder/model.safetensors, which are never stored compactly, without torch."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{folder}: {WEIGHTS} is missing; copy or build the encoder again")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged weights file ({reason}); copy or build the encoder again") from None
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the config.json of an encoder folder, its values unchecked; raise UserError where it is none of ours."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no encoder here (config.json is missing); build one with `retriever upcycle`")
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        kind = values["model_type"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not the JSON settings of a model; copy or build the encoder again") from None
+    if kind != MODEL_TYPE:
+        raise UserError(
+            f"{folder}: found a {kind!r} model, need {MODEL_TYPE!r}; turn it into one "
+            "with `retriever upcycle`, or use it as it is with --encoder st:FOLDER"
+        )
+    return values
+
+
 def load_model(folder: Path) -> RetrieverModel:
     """Return the network of an encoder folder, in float32; raise UserError where the folder does not hold one."""
     import torch
@@ -91,23 +139,12 @@ def load_model(folder: Path) -> RetrieverModel:
 
     from retriever.model import RetrieverConfig, RetrieverModel
 
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: no encoder here (config.json is missing); build one with `retriever upcycle`")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        kind = values["model_type"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the JSON settings of a model; copy or build the encoder again") from None
-    if kind != RetrieverConfig.model_type:
-        raise UserError(
-            f"{folder}: found a {kind!r} model, need {RetrieverConfig.model_type!r}; turn it into one "
-            "with `retriever upcycle`, or use it as it is with --encoder st:FOLDER"
-        )
+    values = read_settings(folder)
     try:
         config = RetrieverConfig(**values)
     except (StrictDataclassError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
+        path = folder / "config.json"
         raise UserError(f"{path}: impossible settings ({reason}); correct them or build the encoder again") from None
     state = read_weights(folder)
     if state is None:

@@ -28,6 +28,7 @@ from retriever.cli_options import (
     mode_option,
     numbers,
     precision_option,
+    query_mode_option,
     quiet_option,
 )
 from retriever.cli_reproduce import reproduce
@@ -173,6 +174,7 @@ def index(
 @click.option("--tag", default="retriever", show_default=True, help="Name of the run in its file.")
 @fusion_options
 @encoder_option
+@query_mode_option
 @json_option
 def search(
     folder: Path,
@@ -188,6 +190,7 @@ def search(
     weights: str | None,
     normalisation: str | None,
     encoder: str | None,
+    query_mode: str | None,
     as_json: bool,
 ) -> None:
     """Search an index for QUERY, or for every query of a file.
@@ -207,7 +210,8 @@ def search(
         raise click.UsageError("--queries and --output go together")
     if queries is not None and (explain or as_json):
         raise click.UsageError("--explain and --json are for one QUERY; --queries writes a run (.jsonl for JSON lines)")
-    with Retriever.open(folder, encoder, fusion_from(fusion, weights, normalisation)) as retriever:
+    how = fusion_from(fusion, weights, normalisation)
+    with Retriever.open(folder, encoder, how, query_mode=query_mode) as retriever:
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
         if queries is not None and output is not None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retriever.cli_options import fusion_from, fusion_options, json_option, precision_option, quiet_option
+from retriever.cli_options import (
+    fusion_from,
+    fusion_options,
+    json_option,
+    precision_option,
+    query_modes_option,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from retriever.eval.evaluator import Evaluation
@@ -33,13 +40,7 @@ __all__ = ["evaluate", "report"]
     show_default=True,
     help="Legs, hybrid, or legs joined as in dense+sparse.",
 )
-@click.option(
-    "--query-mode",
-    "query_modes",
-    multiple=True,
-    type=click.Choice(["encoder", "lexical"]),
-    help="How queries become sparse terms: by the network, or without it.  [default: the encoder's own]",
-)
+@query_modes_option
 @click.option("--top-k", "-k", type=int, default=1000, show_default=True, help="Depth of the runs.")
 @click.option("--baseline", default="bm25", show_default=True, help="The system that the others are compared with.")
 @click.option("--fresh", is_flag=True, help="Search again what an earlier evaluation searched.")

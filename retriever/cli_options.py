@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,8 @@ __all__ = [
     "mode_option",
     "numbers",
     "precision_option",
+    "query_mode_option",
+    "query_modes_option",
     "quiet_option",
 ]
 
@@ -86,6 +89,14 @@ mode_option = click.option(
     show_default=True,
     help="hybrid, bm25, sparse, dense, or legs joined as in dense+sparse.",
 )
+_query_mode_option = partial(
+    click.option,
+    "--query-mode",
+    type=click.Choice(["encoder", "lexical"]),
+    help="How queries become sparse terms: by the network, or without it.  [default: the encoder's own]",
+)
+query_mode_option = _query_mode_option()
+query_modes_option = _query_mode_option("query_modes", multiple=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 

@@ -155,12 +155,14 @@ def _rankings(
         selection = reader.select(f'bias = "{bias}"')
         hits = [reader.bm25(query, len(ids), selection) for query in queries]
         found["bm25"] = [[hit._replace(doc_id=hit.doc_id.removeprefix(f"{bias}-")) for hit in one] for one in hits]
-    if set(legs) - {"bm25"}:
-        asked, texts = encoder.encode_queries(queries), encoder.encode_documents([*roles[PREFERRED], *roles[OTHER]])
-        if asked.sparse is not None and texts.sparse is not None and "sparse" in legs:
+    views = {view: view in legs for view in ("dense", "sparse")}
+    if any(views.values()):
+        asked = encoder.encode_queries(queries, **views)
+        texts = encoder.encode_documents([*roles[PREFERRED], *roles[OTHER]], **views)
+        if asked.sparse is not None and texts.sparse is not None:
             products = (asked.sparse @ texts.sparse.T).toarray()  # (queries, texts)
             found["sparse"] = [_ranking(ids, row, least=0.0) for row in products]
-        if asked.dense is not None and texts.dense is not None and "dense" in legs:
+        if asked.dense is not None and texts.dense is not None:
             found["dense"] = [_ranking(ids, row) for row in asked.dense @ texts.dense.T]
     return [{leg: column[number] for leg, column in found.items()} for number in range(len(suite))]
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from retriever.lexical import blended_fractions, document_terms, idf, token_counts
+from retriever.checkpoint import load_model, local_folder, read_settings, read_values
+from retriever.lexicon import Lexicon
 from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
@@ -23,10 +25,9 @@ if TYPE_CHECKING:
 
     import torch
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer
 
     from retriever.lexical import TermStatistics
-    from retriever.model import RetrieverModel
+    from retriever.model import RetrieverConfig, RetrieverModel
     from retriever.types import FloatArray
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 QUERY_MODES = ("encoder", "lexical")
+NORM = "embeddings.norm.weight"
+"""A vector of the network's width."""
 MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
 
 
@@ -73,11 +76,12 @@ def default_encoder_path() -> Path:
     return Path(__file__).parent / "assets" / "default-encoder"
 
 
-def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None) -> Encoder:
+def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None, *, lazy: bool = False) -> Encoder:
     """Return the encoder named by `spec`.
 
     "default": the one that comes with the package; a folder or hub name: an encoder of ours; "st:DENSE" or
     "st:DENSE+SPARSE": sentence-transformers models (folders or hub names); "none": BM25 alone.
+    lazy: as for `MoEEncoder`.
     """
     if not spec:
         raise UserError("the encoder's name is empty; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
@@ -96,14 +100,12 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None) ->
                 f"{folder}: the default encoder is not there; build it with `make install` in a checkout or "
                 "`retriever upcycle BASE --output FOLDER`, or choose another with --encoder (`none` for BM25 alone)"
             )
-        return MoEEncoder(folder, name=spec, runtime=runtime)
-    from retriever.checkpoint import local_folder
-
+        return MoEEncoder(folder, name=spec, runtime=runtime, lazy=lazy)
     if "/" not in spec and not Path(spec).is_dir():
         raise UserError(f"{spec}: no such encoder; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
     folder = local_folder(spec)
     # A folder is remembered as a whole path, so that the index finds it from wherever it is searched.
-    return MoEEncoder(folder, name=str(folder) if Path(spec).is_dir() else spec, runtime=runtime)
+    return MoEEncoder(folder, name=str(folder) if Path(spec).is_dir() else spec, runtime=runtime, lazy=lazy)
 
 
 def folder_digest(folder: Path, names: Sequence[str]) -> str:
@@ -124,7 +126,7 @@ class NoEncoder:
     identity = EncoderIdentity("none", "", 0, 0)
     vocabulary: Sequence[str] = ()
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Return no view of n texts."""
         return Encoded(None, None, np.zeros(len(texts), dtype=np.bool_))
 
@@ -146,6 +148,13 @@ class Terms(NamedTuple):
     weights: FloatArray
 
 
+class Views(NamedTuple):
+    """What the network makes of n texts: vectors (n, dense_dim) and expansions; None where it is not asked for."""
+
+    dense: FloatArray | None
+    terms: list[Terms] | None
+
+
 class MoEEncoder:
     """Runs an encoder folder; satisfies `Encoder`.
 
@@ -155,52 +164,49 @@ class MoEEncoder:
 
     query_modes = QUERY_MODES
 
-    def __init__(self, folder: str | Path, name: str | None = None, runtime: RuntimeConfig | None = None) -> None:
-        """Load the folder; raise UserError where it is none of ours or its parts do not fit each other."""
-        from tokenizers import Tokenizer
+    def __init__(
+        self, folder: str | Path, name: str | None = None, runtime: RuntimeConfig | None = None, *, lazy: bool = False
+    ) -> None:
+        """Load the folder; raise UserError where it is none of ours or its parts do not fit each other.
 
-        from retriever.checkpoint import load_model
-
-        folder = Path(folder)
+        lazy: load the network, and find out whether its weights fit, with the first text that needs it: where only
+        lexical queries are asked, torch is not even imported.
+        """
+        self._folder = Path(folder)
         self.runtime = runtime or RuntimeConfig()
-        model = load_model(folder)
-        try:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise UserError(
-                f"{folder}/tokenizer.json: cannot be read ({error}); copy or build the encoder again"
-            ) from None
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self.config = model.config
-        size = self._tokenizer.get_vocab_size()
-        if size != self.config.vocab_size:
-            raise UserError(
-                f"{folder}: the tokenizer knows {size} terms but the weights {self.config.vocab_size}: "
-                "they are of another vocabulary; put the tokenizer that the weights were trained with beside them"
-            )
-        self.precision = (
-            _fastest_precision(self.runtime.device) if self.runtime.precision == "auto" else self.runtime.precision
+        settings = read_settings(self._folder)
+        if not lazy:
+            _ = self._model
+        self.lexicon = Lexicon(self._folder)
+        self.vocabulary = self.lexicon.vocabulary
+        self.query_mode: str = settings.get("query_mode", QUERY_MODES[0])
+        self.identity = EncoderIdentity(
+            name or str(self._folder.resolve()),
+            folder_digest(self._folder, ("config.json", "tokenizer.json", "model.safetensors")),
+            len(read_values(self._folder, [NORM])[NORM]),
+            len(self.vocabulary),
         )
+
+    @cached_property
+    def _model(self) -> RetrieverModel:
+        model = load_model(self._folder).set_precision(self.precision)
         try:
-            self._model = model.set_precision(self.precision).to(device=self.runtime.device)  # type: ignore[call-arg]
+            model.to(device=self.runtime.device)  # type: ignore[call-arg]
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
             reason = str(error).splitlines()[0]
             raise UserError(f"device {self.runtime.device!r} cannot be used ({reason}); use 'cpu'") from None
-        self.vocabulary: Sequence[str] = [self._tokenizer.id_to_token(i) or "" for i in range(size)]
-        self._cls, self._sep = frame_ids(self._tokenizer)
-        self._read_lexical(model)
-        self.query_mode = self.config.query_mode
-        digest = folder_digest(folder, ("config.json", "tokenizer.json", "model.safetensors"))
-        self.identity = EncoderIdentity(name or str(folder.resolve()), digest, self.config.hidden_size, size)
+        return model
 
-    def _read_lexical(self, model: RetrieverModel) -> None:
-        """Keep what the network's lexical part has learned: its formulas need no network."""
-        values = {name: value.detach().cpu().numpy() for name, value in model.lexical.state_dict().items()}
-        self._gain, self._expansion = float(values["gain"]), float(values["expansion"])
-        self._fraction: FloatArray = values["fraction"]
-        self._stem: NDArray[np.int32] = model.sparse_head.stem.cpu().numpy()
-        self._query_weight: FloatArray = idf(self._fraction) * np.exp(values["log_weight"])
+    @cached_property
+    def precision(self) -> str:
+        """Return the precision that the network runs in."""
+        asked = self.runtime.precision
+        return _fastest_precision(self.runtime.device) if asked == "auto" else asked
+
+    @property
+    def config(self) -> RetrieverConfig:
+        """Return the sizes and limits of the network."""
+        return self._model.config
 
     def with_query_mode(self, mode: str) -> MoEEncoder:
         """Return this encoder, weights shared, with another query mode."""
@@ -210,69 +216,65 @@ class MoEEncoder:
         other.query_mode = mode
         return other
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Encode n passages, in order; the sparse view counts the tokens of the whole text, cut off or not."""
-        encoded, counts = self._encode(texts, self.config.document_prompt, expand=True)
-        assert encoded.sparse is not None
-        terms = (encoded.sparse + document_terms(counts, self._gain)).tocsr()
-        terms.sort_indices()
-        return encoded._replace(sparse=terms, tokens=counts)
+        encoded = self._encode(texts, self.config.document_prompt, dense=dense, expand=sparse, count=sparse)
+        if encoded.sparse is None or encoded.tokens is None:
+            return encoded
+        return encoded._replace(sparse=self.lexicon.documents(encoded.tokens, encoded.sparse))
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
-        """Encode n queries, in order."""
-        expand = self.query_mode == "encoder"
-        encoded, terms = self._encode(texts, self.config.query_prompt, expand)
-        if encoded.sparse is not None:
-            terms = (terms + self._expansion * encoded.sparse).tocsr()
-        terms.sort_indices()
-        terms.data *= self._query_weight[terms.indices]
-        return encoded._replace(sparse=terms)
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Encode n queries, in order; without the dense view, lexical ones run no network."""
+        expand = sparse and self.query_mode == "encoder"
+        if sparse and not (dense or expand):
+            counts = self.lexicon.counts(self.lexicon.token_ids(texts))
+            return Encoded(None, self.lexicon.queries(counts, None), np.zeros(len(texts), dtype=np.bool_))
+        encoded = self._encode(texts, self.config.query_prompt, dense=dense, expand=expand, count=sparse)
+        if encoded.tokens is None:
+            return encoded
+        return encoded._replace(sparse=self.lexicon.queries(encoded.tokens, encoded.sparse), tokens=None)
 
     def adapt(self, terms: sparse.csr_matrix, statistics: TermStatistics) -> sparse.csr_matrix:
         """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched."""
-        adapted = terms.copy()
-        prior = self._fraction[terms.indices]
-        found = statistics.document_frequency(terms.indices)
-        adapted.data = terms.data * idf(blended_fractions(prior, found, statistics.documents)) / idf(prior)
-        return adapted
+        return self.lexicon.adapt(terms, statistics)
 
-    def _encode(self, texts: Sequence[str], prompt: str, expand: bool) -> tuple[Encoded, sparse.csr_matrix]:
-        """Return the dense view and the expansions (None unless `expand`), and how often each token occurs."""
-        dense = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
+    def _encode(self, texts: Sequence[str], prompt: str, *, dense: bool, expand: bool, count: bool) -> Encoded:
+        """Return what is asked for: vectors, expansions in place of the sparse view, and how often tokens occur."""
+        vectors = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
         truncated = np.zeros(len(texts), dtype=np.bool_)
         rows: list[Terms] = [_NO_TERMS] * len(texts)
-        counts = []
+        counts = [self.lexicon.counts([])]
         for start in range(0, len(texts), self.runtime.window):
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
-            counts.append(token_counts([text.own for text in tokens], self._stem))
+            if count:
+                counts.append(self.lexicon.counts([text.own for text in tokens]))
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
             for batch in batches([len(text.read) for text in tokens], self.runtime.tokens_per_batch):
-                vectors, terms = self._run([tokens[i].read for i in batch], expand)
+                views = self._run([tokens[i].read for i in batch], dense, expand)
                 for place, i in enumerate(batch):
-                    dense[start + i] = vectors[place]
-                    if terms is not None:
-                        rows[start + i] = terms[place]
-        expansions = _to_csr(rows, self.identity.vocab_size) if expand else None
-        counts = counts or [token_counts([], self._stem)]
-        return Encoded(dense, expansions, truncated), sparse.vstack(counts, format="csr")
+                    if views.dense is not None:
+                        vectors[start + i] = views.dense[place]
+                    if views.terms is not None:
+                        rows[start + i] = views.terms[place]
+        return Encoded(
+            vectors if dense else None,
+            _to_csr(rows, self.identity.vocab_size) if expand else None,
+            truncated,
+            sparse.vstack(counts, format="csr") if count else None,
+        )
 
     def _tokenise(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
         """Return each text's tokens; a text without any is not read."""
-        # A lone surrogate, as in an argument that was not UTF-8, is no character: the tokeniser would refuse the text.
-        clean = [text.encode(errors="replace").decode() for text in texts]
-        own = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
-        full = own
-        if prompt:
-            prompted = [prompt + text for text in clean]
-            full = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prompted, add_special_tokens=False)]
+        own = self.lexicon.token_ids(texts)
+        full = self.lexicon.token_ids(texts, prompt) if prompt else own
         room = self.config.max_length - 2
         return [
-            Tokens(ids, [self._cls, *read[:room], self._sep] if ids else [], len(read) > room)
+            Tokens(ids, [self.lexicon.opening, *read[:room], self.lexicon.closing] if ids else [], len(read) > room)
             for ids, read in zip(own, full, strict=True)
         ]
 
-    def _run(self, token_ids: list[list[int]], expand: bool) -> tuple[FloatArray, list[Terms] | None]:
-        """Run one batch, sorted by length; return vectors (n, dim) and, if `expand`, each text's expansions."""
+    def _run(self, token_ids: list[list[int]], dense: bool, expand: bool) -> Views:
+        """Run one batch, sorted by length."""
         import torch
 
         from retriever.packing import Packed, pack
@@ -281,10 +283,11 @@ class MoEEncoder:
         device = self.runtime.device
         packed = Packed(packed.input_ids.to(device), packed.positions.to(device), packed.groups)
         with torch.inference_mode():
-            out = self._model.encode(packed, sparse=expand)
-            assert out.dense is not None
-            terms = None if out.sparse is None else _top_terms(out.sparse.cpu(), self.config.max_terms)
-            return out.dense.cpu().numpy(), terms
+            out = self._model.encode(packed, dense=dense, sparse=expand)
+            return Views(
+                None if out.dense is None else out.dense.cpu().numpy(),
+                None if out.sparse is None else _top_terms(out.sparse.cpu(), self.config.max_terms),
+            )
 
 
 _NO_TERMS = Terms(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
@@ -328,14 +331,6 @@ def _to_csr(rows: list[Terms], vocab_size: int) -> sparse.csr_matrix:
     ids = np.concatenate([ids for ids, _ in rows]) if rows else _NO_TERMS[0]
     weights = np.concatenate([weights for _, weights in rows]) if rows else _NO_TERMS[1]
     return sparse.csr_matrix((weights, ids, indptr), shape=(len(rows), vocab_size), dtype=np.float32)
-
-
-def frame_ids(tokenizer: Tokenizer) -> tuple[int, int]:
-    """Return the ids of the tokens that open and close a text."""
-    ids = tokenizer.encode("", add_special_tokens=True).ids
-    if len(ids) != 2:
-        raise UserError(f"the tokenizer frames a text with {len(ids)} special tokens; BERT-shaped encoders use two")
-    return ids[0], ids[1]
 
 
 def _fastest_precision(device: str) -> str:

@@ -23,18 +23,20 @@ if TYPE_CHECKING:
     from retriever.search import Retriever
     from retriever.types import Encoded, Query, Run
 
-__all__ = ["LegRun", "cache_root", "find_legs", "timed_places"]
+__all__ = ["BOTH_VIEWS", "LegRun", "cache_root", "find_legs", "timed_places"]
 
-FORMAT = 1
+FORMAT = 2
 TIMED_QUERIES = 100
 WARM_UP = 5
+BOTH_VIEWS = "encoding both views"
 
 
 class LegRun(NamedTuple):
     """What one leg found, and what it cost.
 
     run: query_id -> ranking, in the order of the queries. times: one mapping for each timed query, of part ("encoding",
-    the leg) to milliseconds, asked one at a time. terms_per_query, flops: of the sparse leg, else 0 (see SparseCosts).
+    BOTH_VIEWS, the leg) to milliseconds, asked one at a time. terms_per_query, flops: of the sparse leg, else 0 (see
+    SparseCosts).
     """
 
     run: Run
@@ -75,8 +77,7 @@ def _search(retriever: Retriever, queries: Sequence[Query], legs: Sequence[str],
     for query_id, rankings in retriever.rank_legs(queries, depth, legs, observe=counts.add):
         for leg, ranking in rankings.items():
             runs[leg][query_id] = ranking
-    times = _times(retriever, queries, legs, depth)
-    found = {leg: LegRun(runs[leg], [_part(one, leg) for one in times]) for leg in legs}
+    found = {leg: LegRun(runs[leg], _times(retriever, queries, leg, depth)) for leg in legs}
     if "sparse" in found:
         found["sparse"] = found["sparse"]._replace(
             terms_per_query=float(counts.sums.sum()) / len(queries), flops=counts.flops(retriever) / len(queries)
@@ -101,16 +102,19 @@ class _TermCounts:
         return float(self.sums[terms] @ frequencies) / max(retriever.reader.num_documents, 1)
 
 
-def _times(retriever: Retriever, queries: Sequence[Query], legs: Sequence[str], depth: int) -> list[dict[str, float]]:
+def _times(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int) -> list[dict[str, float]]:
     """Time queries spread evenly over all of them, after some whose times are not kept."""
     for query in queries[:WARM_UP]:
-        retriever.time(query.text, depth, legs)
-    return [retriever.time(queries[place].text, depth, legs) for place in timed_places(len(queries))]
+        _time(retriever, query.text, leg, depth)
+    return [_time(retriever, queries[place].text, leg, depth) for place in timed_places(len(queries))]
 
 
-def _part(times: dict[str, float], leg: str) -> dict[str, float]:
-    """Return what one leg needs of the times of several; BM25 needs no encoding."""
-    return {part: value for part, value in times.items() if part == leg or (part == "encoding" and leg != "bm25")}
+def _time(retriever: Retriever, text: str, leg: str, depth: int) -> dict[str, float]:
+    """Return the milliseconds of a leg alone and of the encoding that it needs; of sparse, also with the dense view."""
+    times = retriever.time(text, depth, (leg,))
+    if leg == "sparse" and "dense" in retriever.legs:
+        times[BOTH_VIEWS] = retriever.time(text, depth, ("sparse", "dense"))["encoding"]
+    return times
 
 
 def timed_places(count: int) -> list[int]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from retriever.checkpoint import quantise_rows, read_weights
+from retriever.checkpoint import MODEL_TYPE, quantise_rows, read_weights
 from retriever.moe import ExpertShape, MoELayer, Routing, linear
 from retriever.packing import Packed, pack
 from retriever.sparse_head import LexicalHead, SparseHead
@@ -51,7 +51,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     unless told otherwise, "encoder" or "lexical". query_prompt, document_prompt: put before a text.
     """
 
-    model_type = "retriever-moe"
+    model_type = MODEL_TYPE
 
     vocab_size: int = 30522
     hidden_size: int = 384

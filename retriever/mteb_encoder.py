@@ -47,7 +47,8 @@ class MtebEncoder:
         """
         texts = [text for batch in inputs for text in batch["text"]]
         is_query = getattr(prompt_type, "value", prompt_type) == "query"
-        encoded = self.encoder.encode_queries(texts) if is_query else self.encoder.encode_documents(texts)
+        encode = self.encoder.encode_queries if is_query else self.encoder.encode_documents
+        encoded = encode(texts, sparse=False)
         assert encoded.dense is not None
         return encoded.dense
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
+from scipy.sparse import csr_matrix
 
 from retriever.types import Encoded, EncoderIdentity, UserError
 
@@ -63,32 +63,32 @@ class SentenceTransformersEncoder:
         models = [model for model in (self._dense, self._sparse) if model is not None]
         return sum(value.numel() for model in models for value in model.parameters())
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
-        """Encode n passages, in order."""
-        return self._encode(texts, "document")
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Encode n passages, in order; only the models of the views that are asked for are run."""
+        return self._encode(texts, "document", dense, sparse)
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
-        """Encode n queries, in order."""
-        return self._encode(texts, "query")
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Encode n queries, in order; only the models of the views that are asked for are run."""
+        return self._encode(texts, "query", dense, sparse)
 
-    def _encode(self, texts: Sequence[str], task: str) -> Encoded:
+    def _encode(self, texts: Sequence[str], task: str, dense: bool, sparse: bool) -> Encoded:
         """Encode the texts that are not blank; a prompt alone would give the others a vector."""
         places = [i for i, text in enumerate(texts) if text.strip()]
         filled = [texts[i] for i in places]
         truncated = np.zeros(len(texts), dtype=np.bool_)
-        dense: FloatArray | None = None
-        terms: sparse.csr_matrix | None = None
-        if self._dense is not None:
-            dense = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
+        vectors: FloatArray | None = None
+        terms: csr_matrix | None = None
+        if dense and self._dense is not None:
+            vectors = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
             if filled:
-                dense[places] = _vectors(self._dense, filled, task)
+                vectors[places] = _vectors(self._dense, filled, task)
                 truncated[places] |= _truncated(self._dense, filled, task)
-        if self._sparse is not None:
+        if sparse and self._sparse is not None:
             terms = _csr(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), (len(texts), len(self.vocabulary)))
             if filled:
                 terms = _terms(self._sparse, filled, task, places, len(texts))
                 truncated[places] |= _truncated(self._sparse, filled, task)
-        return Encoded(dense, terms, truncated)
+        return Encoded(vectors, terms, truncated)
 
 
 class Names(NamedTuple):
@@ -207,7 +207,7 @@ def _vectors(model: SentenceTransformer, texts: list[str], task: str) -> FloatAr
     return np.asarray(encode(texts, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32)
 
 
-def _terms(model: SparseEncoder, texts: list[str], task: str, places: list[int], n: int) -> sparse.csr_matrix:
+def _terms(model: SparseEncoder, texts: list[str], task: str, places: list[int], n: int) -> csr_matrix:
     """Return float32 (n, vocab) with the texts' positive weights in the rows `places`."""
     encode = model.encode_query if task == "query" else model.encode_document
     found: torch.Tensor = encode(texts, batch_size=SPARSE_BATCH, save_to_cpu=True, show_progress_bar=False).coalesce()
@@ -219,8 +219,8 @@ def _terms(model: SparseEncoder, texts: list[str], task: str, places: list[int],
 
 def _csr(
     weights: NDArray[np.floating], rows: NDArray[np.integer], columns: NDArray[np.integer], shape: tuple[int, int]
-) -> sparse.csr_matrix:
-    matrix = sparse.csr_matrix((weights, (rows, columns)), shape=shape, dtype=np.float32)
+) -> csr_matrix:
+    matrix = csr_matrix((weights, (rows, columns)), shape=shape, dtype=np.float32)
     matrix.sort_indices()
     return matrix
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.fusion import LEGS, Fused, FusionConfig
 from retriever.index.reader import FolderReader
-from retriever.index_encoder import load_index_encoder
+from retriever.index_encoder import in_query_mode, load_index_encoder
 from retriever.index_fusion import stored_fusion
 from retriever.legs import Legs
 from retriever.lexical import AdaptiveEncoder
@@ -62,12 +62,14 @@ class Retriever:
         encoder: str | Encoder | None = None,
         fusion: FusionConfig | None = None,
         runtime: RuntimeConfig | None = None,
+        query_mode: str | None = None,
     ) -> None:
         self.reader = reader
         self._given_fusion = fusion
         self.fusion = self._fusion_of(reader)
         self._encoder = encoder
         self._runtime = runtime
+        self._query_mode = query_mode
         self._swapping = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=len(LEGS), thread_name_prefix="leg")
 
@@ -78,16 +80,18 @@ class Retriever:
         encoder: str | Encoder | None = None,
         fusion: FusionConfig | None = None,
         runtime: RuntimeConfig | None = None,
+        query_mode: str | None = None,
     ) -> Retriever:
         """Open an index folder as it stands at its last commit.
 
         encoder: where the index's encoder is, if not where it was when the index was built; it is loaded with the first
         query that needs it. fusion: how hybrid search combines the legs, if not as `retriever tune --write` stored.
+        query_mode: how queries become sparse terms, "encoder" or "lexical", if not as the encoder's settings say.
 
         Raises:
             UserError: the folder is missing, foreign or damaged.
         """
-        return cls(FolderReader.open(path), encoder, fusion, runtime)
+        return cls(FolderReader.open(path), encoder, fusion, runtime, query_mode)
 
     def reopen(self) -> bool:
         """See the last commit from now on; return whether there was a new one. Searches under way keep their view.
@@ -121,8 +125,14 @@ class Retriever:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """Return the encoder of the index; raise UserError if it is not there or not the same any more."""
-        return load_index_encoder(self.reader.path, self.reader.settings.encoder, self._encoder, self._runtime)
+        """Return the encoder of the index, in the query mode that was asked for.
+
+        Raises:
+            UserError: it is not there, not the same any more, or has not the query mode that was asked for.
+        """
+        wanted = self.reader.settings.encoder
+        encoder = load_index_encoder(self.reader.path, wanted, self._encoder, self._runtime, lazy=True)
+        return encoder if self._query_mode is None else in_query_mode(encoder, self._query_mode)
 
     @property
     def legs(self) -> tuple[str, ...]:
@@ -288,10 +298,10 @@ class Retriever:
             pass
 
     def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
-        """Encode the queries once for all legs; BM25 alone needs no network, which is then not even loaded."""
+        """Encode the queries once for all legs, in the views that these need; BM25 alone does not load the encoder."""
         if tuple(legs) == ("bm25",):
             return None
-        encoded = self.encoder.encode_queries(texts)
+        encoded = self.encoder.encode_queries(texts, dense="dense" in legs, sparse="sparse" in legs)
         if encoded.sparse is None or not isinstance(self.encoder, AdaptiveEncoder):
             return encoded
         return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, self.reader.token_statistics))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.eval.results import Percentiles, SparseCosts
-from retriever.leg_runs import LegRun, find_legs, timed_places
+from retriever.leg_runs import BOTH_VIEWS, LegRun, find_legs, timed_places
 from retriever.modes import HYBRID, Plan, legs_named
 from retriever.search import CANDIDATES, Retriever
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from retriever.eval.datasets import Dataset
     from retriever.types import Encoder, Ranking, Run
@@ -133,16 +133,10 @@ def search_legs(
     query_modes = list(dict.fromkeys(system.query_mode for system in systems if system.query_mode)) or ["encoder"]
     for query_mode in query_modes:
         legs = [leg for leg in needed if leg == "sparse" or (leg, "") not in runs]
-        with Retriever.open(retriever.reader.path, _in_mode(encoder, query_mode)) as searcher:
+        with Retriever.open(retriever.reader.path, encoder, query_mode=query_mode) as searcher:
             found = find_legs(searcher, data.queries, legs, depth, query_mode=query_mode, fresh=fresh)
         runs |= {(leg, query_mode if leg == "sparse" else ""): run for leg, run in found.items()}
     return LegRuns(runs, data, top_k)
-
-
-def _in_mode(encoder: Encoder, query_mode: str) -> Encoder:
-    """Return the encoder in a query mode; those that do not offer any have the one."""
-    change: Callable[[str], Encoder] | None = getattr(encoder, "with_query_mode", None)
-    return encoder if change is None else change(query_mode)
 
 
 def bytes_per_document(retriever: Retriever, legs: Sequence[str]) -> float:
@@ -155,9 +149,10 @@ def bytes_per_document(retriever: Retriever, legs: Sequence[str]) -> float:
 def _latency(times: Mapping[str, Sequence[Mapping[str, float]]], fusion: Sequence[float]) -> dict[str, Percentiles]:
     """Return the percentiles of each part and of their sum; a query is encoded once for all legs."""
     parts = {leg: [found[leg] for found in of_leg] for leg, of_leg in times.items()}
-    encodings = [[found["encoding"] for found in of_leg] for leg, of_leg in times.items() if leg != "bm25"]
-    if encodings:
-        parts = {"encoding": np.max(encodings, axis=0).tolist()} | parts
+    views = [leg for leg in ("sparse", "dense") if leg in times]
+    if views:
+        part = "encoding" if len(views) == 1 else BOTH_VIEWS
+        parts = {"encoding": [found[part] for found in times[views[0]]]} | parts
     if len(times) > 1:
         parts["fusion"] = list(fusion)
     parts["total"] = np.sum(list(parts.values()), axis=0).tolist()

@@ -119,13 +119,13 @@ class Hit(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Both views of n texts, on the CPU; a view that the encoder does not have is None.
+    """Both views of n texts, on the CPU; a view that the encoder does not have, or was not asked for, is None.
 
     dense: float32 (n, dense_dim), unit length, zero for a text without tokens.
     sparse: float32 csr (n, vocab_size), weights > 0, sorted indices, an empty row for a text without tokens.
-    truncated: bool (n,), True where the text was longer than the encoder reads.
-    tokens: csr (n, vocab_size), documents only, and only of encoders whose queries `adapt` to the collection: positive
-    where a term is a token of the text itself, for the collection's document frequencies.
+    truncated: bool (n,), True where the text was longer than the network reads; never where no network was needed.
+    tokens: csr (n, vocab_size), with the sparse view of documents, of encoders whose queries `adapt` to the collection
+    alone: positive where a term is a token of the text itself, for the collection's document frequencies.
     """
 
     dense: FloatArray | None
@@ -150,7 +150,7 @@ class EncoderIdentity(NamedTuple):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns texts into both views. Nothing downstream knows which encoder it is."""
+    """Turns texts into both views, or the one that is asked for. Nothing downstream knows which encoder it is."""
 
     @property
     def identity(self) -> EncoderIdentity:
@@ -162,10 +162,10 @@ class Encoder(Protocol):
         """Return the term of each sparse dimension, length vocab_size; empty without a sparse view."""
         ...
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
-        """Encode n passages, in order."""
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Encode n passages, in order; a view that is not asked for is None and costs nothing."""
         ...
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
-        """Encode n queries, in order."""
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Encode n queries, in order; a view that is not asked for is None and costs nothing."""
         ...

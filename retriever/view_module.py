@@ -56,7 +56,7 @@ class EncoderView(InputModule):
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Encode; "sentence_embedding" is float32 (n, dense_dim) or (n, vocab_size)."""
         encode = self.encoder.encode_queries if features["is_query"] else self.encoder.encode_documents
-        encoded = encode(features["texts"])
+        encoded = encode(features["texts"], dense=self.view == "dense", sparse=self.view == "sparse")
         vectors = encoded.dense if self.view == "dense" else encoded.sparse.toarray()  # type: ignore[union-attr]
         embedding: Tensor = torch.from_numpy(vectors)
         return features | {"sentence_embedding": embedding}

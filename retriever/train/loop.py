@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, PrinterCallback, TrainingArguments
 
 from retriever.checkpoint import load_model, local_folder, save_encoder
 from retriever.config import from_mapping
-from retriever.encoder import frame_ids
 from retriever.lexical import token_counts
+from retriever.lexicon import frame_ids
 from retriever.model import RetrieverConfig
 from retriever.train.data import batches, stream
 from retriever.train.objective import Collator, Objective

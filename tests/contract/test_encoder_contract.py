@@ -67,6 +67,19 @@ def test_rows_are_in_the_order_of_the_texts(encoder: Encoder, side: str) -> None
         assert together.truncated[i] == alone.truncated[0]
 
 
+@pytest.mark.parametrize("side", ["encode_documents", "encode_queries"])
+@pytest.mark.parametrize("asked", [{"dense"}, {"sparse"}])
+def test_only_the_views_asked_for(encoder: Encoder, side: str, asked: set[str]) -> None:
+    encode = getattr(encoder, side)
+    both, found = encode(TEXTS), encode(TEXTS, dense="dense" in asked, sparse="sparse" in asked)
+    for view in ("dense", "sparse"):
+        one, other = getattr(found, view), getattr(both, view)
+        assert (one is None) == (other is None or view not in asked)
+        if one is not None:
+            assert (one != other).sum() == 0
+    assert found.truncated.shape == both.truncated.shape
+
+
 def test_texts_are_not_changed(encoder: Encoder) -> None:
     texts = list(TEXTS)
     encoder.encode_documents(texts)

@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 JUDGED = {line.split("\t")[0] for line in (TINY / "qrels" / "test.tsv").read_text().splitlines()[1:]}
+LEXICAL = ("--query-mode", "lexical")
 KEYS = ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms"]
 
 
@@ -97,6 +98,28 @@ def test_search_text(folder: Path) -> None:
     result = call("search", folder, "xylophone", "--mode", "bm25")
     assert (result.stdout, result.stderr) == ("", "no hits\n")
     assert call("search", folder, "xylophone", "--mode", "bm25", "--json").output == ""
+
+
+def test_search_in_a_query_mode(folder: Path, tmp_path: Path) -> None:
+    options = ("search", folder, "bread dough", "--mode", "sparse", "--explain", "--json")
+    own, network, words = (lines(call(*options, *more)) for more in ((), ("--query-mode", "encoder"), LEXICAL))
+    assert own == network != words
+    asked, expanded = ({match["term"] for hit in hits for match in hit["terms"]} for hits in (words, own))
+    assert asked <= {"b", "##r", "##e", "##a", "##d", "dough"} and asked < expanded, "bread is no term of 200"
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "bread dough"}\n')
+    more = ("--queries", tmp_path / "queries.jsonl", "--output", tmp_path / "run.trec")
+    call("search", folder, "--mode", "sparse", *more, *LEXICAL)
+    assert [hit.doc_id for hit in read_run(tmp_path / "run.trec")["q"]][:10] == [hit["doc_id"] for hit in words]
+
+
+def test_lexical_search_imports_no_torch(folder: Path) -> None:
+    args = ["search", str(folder), "bread dough", "--mode", "sparse", *LEXICAL]
+    code = (
+        "import sys\nfrom retriever.cli import cli\n"
+        f"cli({args!r}, standalone_mode=False)\n"
+        "assert not {'torch', 'transformers', 'faiss'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "bm25", "sparse", "dense"])

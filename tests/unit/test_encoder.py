@@ -60,6 +60,11 @@ def join(parts: list[Encoded]) -> Encoded:
     )
 
 
+def read(encoder: MoEEncoder, texts: list[str], prompt: str = "") -> Encoded:
+    """Return the expansions in place of the sparse view, and the counts of tokens."""
+    return encoder._encode(texts, prompt, dense=True, expand=True, count=True)
+
+
 def assert_batch_does_not_matter(encoder: MoEEncoder, texts: list[str]) -> None:
     """Encode each text alone, all at once, shuffled and among very long neighbours."""
     together = encoder.encode_documents(texts)
@@ -98,7 +103,7 @@ def test_views_are_the_networks(tiny_encoder_folder: Path, tiny_texts: list[str]
     model.train(False)
     assert encoded.dense is not None and encoded.sparse is not None
     for i, text in enumerate(tiny_texts):
-        tokens = encoder._tokenizer.encode(text).ids
+        tokens = encoder.lexicon.tokenizer.encode(text).ids
         own = torch.zeros(1, 200)
         for token in tokens[1:-1]:
             stem = int(model.sparse_head.stem[token])
@@ -136,12 +141,13 @@ def test_prompts_go_before_the_text(folder: Path) -> None:
         found = getattr(encoder, side)(["yeast"])
         np.testing.assert_array_equal(found.dense, getattr(plain, side)([f"{prompt}yeast"]).dense)
         # The network expands the prompted text; the tokens that count are the text's own.
-        expansions = plain._encode([f"{prompt}yeast"], "", True)[0].sparse
-        own = plain._encode(["yeast"], "", True)[1]
-        prompted, counts = encoder._encode(["yeast"], prompt, True)
+        expansions = read(plain, [f"{prompt}yeast"]).sparse
+        own = read(plain, ["yeast"]).tokens
+        prompted = read(encoder, ["yeast"], prompt)
         assert expansions is not None and prompted.sparse is not None
+        assert own is not None and prompted.tokens is not None
         np.testing.assert_array_equal(prompted.sparse.toarray(), expansions.toarray())
-        np.testing.assert_array_equal(counts.toarray(), own.toarray())
+        np.testing.assert_array_equal(prompted.tokens.toarray(), own.toarray())
     lexical, plainly = (each.with_query_mode("lexical").encode_queries(["yeast"]).sparse for each in (encoder, plain))
     assert lexical is not None and plainly is not None
     assert lexical.nnz > 0
@@ -152,11 +158,11 @@ def test_prompts_go_before_the_text(folder: Path) -> None:
 
 def test_max_terms_keeps_the_heaviest_expansions(folder: Path, tiny_texts: list[str]) -> None:
     """The text's own tokens are kept whatever the limit: they come on top of the expansions."""
-    full = MoEEncoder(folder)._encode(tiny_texts, "", True)[0].sparse
+    full = read(MoEEncoder(folder), tiny_texts).sparse
     change_config(folder, max_terms=3)
     encoder = MoEEncoder(folder)
-    cut, counts = encoder._encode(tiny_texts, "", True)
-    assert full is not None and cut.sparse is not None
+    cut = read(encoder, tiny_texts)
+    assert full is not None and cut.sparse is not None and cut.tokens is not None
     for i in range(len(tiny_texts)):
         row = full[i].toarray()[0]
         heaviest = sorted(np.flatnonzero(row), key=lambda term: (-row[term], term))[:3]
@@ -165,7 +171,7 @@ def test_max_terms_keeps_the_heaviest_expansions(folder: Path, tiny_texts: list[
     view = encoder.encode_documents(tiny_texts).sparse
     assert view is not None
     for i in range(len(tiny_texts)):
-        assert set(view[i].indices) == set(cut.sparse[i].indices) | set(counts[i].indices)
+        assert set(view[i].indices) == set(cut.sparse[i].indices) | set(cut.tokens[i].indices)
 
 
 def test_tokens_beyond_the_length_count(folder: Path) -> None:
@@ -183,7 +189,7 @@ def test_tokens_beyond_the_length_count(folder: Path) -> None:
     assert found.sparse[1, moon] - found.sparse[0, moon] == pytest.approx(expected, rel=1e-5)
     queries = encoder.with_query_mode("lexical").encode_queries(texts).sparse
     assert queries is not None
-    np.testing.assert_allclose(queries[1, moon], 3 * encoder._query_weight[moon], rtol=1e-6)
+    np.testing.assert_allclose(queries[1, moon], 3 * encoder.lexicon.query_weight[moon], rtol=1e-6)
 
 
 def test_lexical_queries_are_counts_times_weights(tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +205,7 @@ def test_lexical_queries_are_counts_times_weights(tiny_encoder_folder: Path, mon
     state = RetrieverModel.from_pretrained(tiny_encoder_folder)
     expected = np.zeros((3, 200))
     for row, text in enumerate(texts):
-        for token in encoder._tokenizer.encode(text, add_special_tokens=False).ids:
+        for token in encoder.lexicon.tokenizer.encode(text, add_special_tokens=False).ids:
             stem = int(state.sparse_head.stem[token])
             if stem >= 0:
                 factor = float(state.lexical.log_weight.detach()[stem].exp())
@@ -237,18 +243,18 @@ def test_the_numpy_path_is_the_lexical_head(folder: Path, tiny_texts: list[str])
         model.lexical.expansion.fill_(0.35)
     write_weights(model.state_dict(), folder)
     encoder = MoEEncoder(folder, runtime=RuntimeConfig(precision="float32"))
-    expansions, counts = encoder._encode(tiny_texts, "", True)
-    assert expansions.sparse is not None
-    own, expanded = torch.from_numpy(counts.toarray()), torch.from_numpy(expansions.sparse.toarray())
+    found = read(encoder, tiny_texts)
+    assert found.sparse is not None and found.tokens is not None
+    own, expanded = torch.from_numpy(found.tokens.toarray()), torch.from_numpy(found.sparse.toarray())
     with torch.no_grad():
         pairs = [
             (encoder.encode_documents(tiny_texts), expanded + model.lexical.documents(own)),
             (encoder.with_query_mode("encoder").encode_queries(tiny_texts), model.lexical.queries(own, expanded)),
             (encoder.with_query_mode("lexical").encode_queries(tiny_texts), model.lexical.queries(own)),
         ]
-    for found, expected in pairs:
-        assert found.sparse is not None
-        np.testing.assert_allclose(found.sparse.toarray(), expected, rtol=2e-5, atol=1e-6)
+    for encoded, expected in pairs:
+        assert encoded.sparse is not None
+        np.testing.assert_allclose(encoded.sparse.toarray(), expected, rtol=2e-5, atol=1e-6)
 
 
 def test_query_modes_by_name(folder: Path) -> None:
@@ -272,7 +278,7 @@ def test_adapt_weighs_for_the_collection(tiny_encoder_folder: Path) -> None:
             return np.array([{60: 70, 61: 0}.get(int(term), 700) for term in terms])
 
     encoder = MoEEncoder(tiny_encoder_folder)
-    encoder._fraction = np.full(200, 0.2, np.float32)
+    encoder.lexicon.fraction = np.full(200, 0.2, np.float32)
     terms = csr_matrix((np.array([2, 3, 1], np.float32), ([0, 0, 1], [60, 61, 62])), shape=(2, 200))
     before = terms.copy()
     found = encoder.adapt(terms, Statistics()).toarray()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,20 +41,25 @@ class Letters:
         self.vocabulary: Sequence[str] = [chr(97 + i) for i in range(LETTERS)]
         self.texts, self.queries, self._limit = 0, 0, limit
         self.query_mode = "encoder"
+        self.views = list[tuple[bool, bool]]()
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         self.texts += len(texts)
         if self.texts > self._limit:
             raise RuntimeError("stopped")
         counts = np.array([[text.lower().count(letter) for letter in self.vocabulary] for text in texts], np.float32)
-        dense = counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
-        return Encoded(dense, csr_matrix(counts / 10), np.zeros(len(texts), bool))
+        vectors = counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
+        return Encoded(
+            vectors if dense else None, csr_matrix(counts / 10) if sparse else None, np.zeros(len(texts), bool)
+        )
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         self.queries += len(texts)
-        encoded = Letters().encode_documents(texts)
-        assert encoded.sparse is not None
-        return encoded if self.query_mode == "encoder" else encoded._replace(sparse=encoded.sparse.sign())
+        self.views.append((dense, sparse))
+        encoded = Letters().encode_documents(texts, dense=dense, sparse=sparse)
+        if encoded.sparse is None or self.query_mode == "encoder":
+            return encoded
+        return encoded._replace(sparse=encoded.sparse.sign())
 
 
 class TwoWays(Letters):
@@ -256,6 +262,28 @@ def test_query_modes_differ_in_the_sparse_leg_alone() -> None:
     found = run_experiment([TINY], [Letters()], both)
     assert found.results.notes == ["letters has no query mode lexical"]
     assert found.results.system_names[:2] == ["bm25", "sparse@encoder"]
+
+
+def test_a_leg_alone_is_timed_with_its_view_alone() -> None:
+    letters = Letters()
+    run_experiment([TINY], [letters], ExperimentConfig(modes=("dense",)))
+    assert set(letters.views) == {(True, False)}
+    letters.views.clear()
+    run_experiment([TINY], [letters], ExperimentConfig(modes=("bm25", "sparse")))
+    assert set(letters.views) == {(False, True), (True, True)}, "the second is for the modes of both legs"
+
+
+def test_encoding_both_views_is_timed_as_such() -> None:
+    """A system of both legs is not charged for the slower view alone."""
+
+    class Slow(Letters):
+        def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+            time.sleep(0.02 * dense + 0.04 * sparse)
+            return super().encode_queries(texts, dense=dense, sparse=sparse)
+
+    found = run_experiment([TINY], [Slow()], ExperimentConfig(modes=("sparse", "dense", "dense+sparse")))
+    took = {system.name: system.latency["encoding"].p50 for system in found.results.datasets[0].systems}
+    assert 20 <= took["dense"] < took["sparse"] < took["dense+sparse"] and took["dense+sparse"] >= 60
 
 
 def test_sparse_costs_are_counts() -> None:

@@ -31,11 +31,11 @@ class Stub:
     identity = EncoderIdentity("stub", "5" * 64, DIM, VOCAB)
     vocabulary: Sequence[str] = [str(i) for i in range(VOCAB)]
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         random = [np.random.default_rng(list(text.encode())) for text in texts]
-        dense = np.array([r.standard_normal(DIM) for r in random], np.float32).reshape(len(texts), DIM)
-        sparse = np.array([r.random(VOCAB) + 0.1 for r in random], np.float32).reshape(len(texts), VOCAB)
-        return Encoded(dense, csr_matrix(sparse), np.zeros(len(texts), bool))
+        vectors = np.array([r.standard_normal(DIM) for r in random], np.float32).reshape(len(texts), DIM)
+        terms = np.array([r.random(VOCAB) + 0.1 for r in random], np.float32).reshape(len(texts), VOCAB)
+        return Encoded(vectors if dense else None, csr_matrix(terms) if sparse else None, np.zeros(len(texts), bool))
 
     encode_queries = encode_documents
 

@@ -36,16 +36,20 @@ class Stub:
         self.seen: list[str] = []
         self._limit, self._error = limit, error
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         if self._limit is not None and len(self.seen) + len(texts) > self._limit:
             raise self._error("stopped")
         self.seen += texts
         seeds = np.array([sum(text.encode()) for text in texts])
-        dense = np.cos(seeds[:, None] * np.arange(1, DIM + 1)).astype(np.float32)
-        dense /= np.linalg.norm(dense, axis=1, keepdims=True)
-        sparse = np.zeros((len(texts), VOCAB), np.float32)
-        sparse[np.arange(len(texts)), seeds % VOCAB] = 1.5
-        return Encoded(dense, csr_matrix(sparse), np.array([len(text) > 60 for text in texts]))
+        vectors = np.cos(seeds[:, None] * np.arange(1, DIM + 1)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        terms = np.zeros((len(texts), VOCAB), np.float32)
+        terms[np.arange(len(texts)), seeds % VOCAB] = 1.5
+        return Encoded(
+            vectors if dense else None,
+            csr_matrix(terms) if sparse else None,
+            np.array([len(text) > 60 for text in texts]),
+        )
 
     encode_queries = encode_documents
 
@@ -225,9 +229,9 @@ def generated(count: int) -> Corpus:
 
 
 class Forgetful(Stub):
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         self.seen.clear()
-        return super().encode_documents(texts)
+        return super().encode_documents(texts, dense=dense, sparse=sparse)
 
 
 def test_memory_holds_ids_and_no_texts(tmp_path: Path) -> None:

@@ -143,6 +143,12 @@ def test_one_view_alone(dense: Path, sparse: Path, both: SentenceTransformersEnc
     assert expected.sparse is not None and found.sparse is not None and found.dense is None
     assert abs(found.sparse - expected.sparse).max() < 1e-6
     assert only_sparse.identity[2:] == (0, PADDED_VOCAB)
+    for encode in (both.encode_documents, both.encode_queries):
+        complete, one, other = encode(TEXTS), encode(TEXTS, sparse=False), encode(TEXTS, dense=False)
+        assert complete.dense is not None and one.dense is not None and one.sparse is None
+        np.testing.assert_array_equal(one.dense, complete.dense)
+        assert complete.sparse is not None and other.sparse is not None and other.dense is None
+        np.testing.assert_array_equal(other.sparse.toarray(), complete.sparse.toarray())
 
 
 def test_vocabulary_is_the_tokenizers(both: SentenceTransformersEncoder) -> None:

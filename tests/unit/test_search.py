@@ -51,20 +51,23 @@ class Stub:
         self.identity = EncoderIdentity("stub", sha256, DIM, VOCAB)
         self.vocabulary: Sequence[str] = [f"word{i}" for i in range(VOCAB)]
         self.calls = 0
+        self.views = list[tuple[bool, bool]]()
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
-        dense, sparse = np.zeros((len(texts), DIM), np.float32), np.zeros((len(texts), VOCAB), np.float32)
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        vectors, terms = np.zeros((len(texts), DIM), np.float32), np.zeros((len(texts), VOCAB), np.float32)
         for row, text in enumerate(texts):
             if text.strip():
                 random = np.random.default_rng(list(text.encode()))
-                dense[row] = random.standard_normal(DIM)
-                dense[row] /= np.linalg.norm(dense[row])
-                sparse[row, random.choice(VOCAB, 9, replace=False)] = random.random(9) * 3 + 0.01
-        return Encoded(dense, csr_matrix(sparse), np.zeros(len(texts), bool))
+                vectors[row] = random.standard_normal(DIM)
+                vectors[row] /= np.linalg.norm(vectors[row])
+                terms[row, random.choice(VOCAB, 9, replace=False)] = random.random(9) * 3 + 0.01
+        return Encoded(vectors if dense else None, csr_matrix(terms) if sparse else None, np.zeros(len(texts), bool))
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         self.calls += 1
-        return self.encode_documents([f"query: {text}" if text.strip() else "" for text in texts])
+        self.views.append((dense, sparse))
+        asked = [f"query: {text}" if text.strip() else "" for text in texts]
+        return self.encode_documents(asked, dense=dense, sparse=sparse)
 
 
 def build(folder: Path, documents: Sequence[Document], encoder: Encoder) -> Path:
@@ -290,6 +293,42 @@ def test_an_index_without_encoder(documents: dict[str, Document], tmp_path: Path
                 retriever.search("river", mode=mode)
             with pytest.raises(UserError, match=f"no {mode} leg"):
                 retriever.rank([Query("q", "river")], mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "views"), [("dense", (True, False)), ("bm25+sparse", (False, True)), ("hybrid", (True, True))]
+)
+def test_only_the_views_of_the_legs_are_encoded(folder: Path, mode: str, views: tuple[bool, bool]) -> None:
+    stub = Stub()
+    with Retriever.open(folder, stub) as retriever:
+        alone = retriever.search("salt bread", 5, mode, explain=True)
+        batch = next(retriever.rank([Query("q", "salt bread")], 5, mode)).ranking
+        assert [hit.doc_id for hit in alone] == [hit.doc_id for hit in batch]
+    assert stub.views == [views, views]
+
+
+def test_an_encoder_without_query_modes(folder: Path) -> None:
+    with Retriever.open(folder, Stub(), query_mode="encoder") as retriever:
+        assert retriever.search("salt", mode="sparse")
+    with Retriever.open(folder, Stub(), query_mode="lexical") as retriever:
+        assert retriever.search("salt", mode="bm25"), "this needs no encoder"
+        with pytest.raises(UserError, match="the encoder stub has no query mode 'lexical', only 'encoder'; leave"):
+            retriever.search("salt", mode="sparse")
+
+
+def test_query_modes(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path: Path) -> None:
+    build_index(str(tiny_corpus), tmp_path / "index", load_encoder(str(tiny_encoder_folder)))
+    found = {}
+    for mode in (None, "encoder", "lexical"):
+        with Retriever.open(tmp_path / "index", query_mode=mode) as retriever:
+            found[mode] = [(hit.doc_id, hit.score) for hit in retriever.search("moon and bread", 20, "sparse")]
+            assert ("_model" in vars(retriever.encoder)) == (mode != "lexical"), "no network is loaded for words alone"
+            dense = retriever.search("moon and bread", 20, "dense")
+            assert dense == retriever.search("moon and bread", 20, "dense") and len(dense) > 10
+    assert found[None] == found["encoder"] != found["lexical"] and found["lexical"]
+    unknown = pytest.raises(UserError, match="query mode 'magic' is unknown; choose one of encoder, lexical")
+    with Retriever.open(tmp_path / "index", query_mode="magic") as retriever, unknown:
+        retriever.search("moon", mode="sparse")
 
 
 def test_threads_find_the_same(retriever: Retriever) -> None:

@@ -97,12 +97,12 @@ class ByNumber:
     identity = NoEncoder.identity._replace(name="by number", sha256="n" * 64, dense_dim=2)
     vocabulary: Sequence[str] = ()
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         return Encoded(
             np.tile(np.array([1, 0], dtype=np.float32), (len(texts), 1)), None, np.zeros(len(texts), dtype=bool)
         )
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         cosines = np.array([1 - TREES.index(text) / 100 for text in texts], dtype=np.float32)
         return Encoded(np.stack([cosines, cosines], axis=1), None, np.zeros(len(texts), dtype=bool))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import retriever.train.objective
-from retriever.encoder import frame_ids
+from retriever.lexicon import frame_ids
 from retriever.model import RetrieverModel
 from retriever.train.losses import flops_loss
 from retriever.train.objective import Collator, Objective, _false_negatives

@@ -87,10 +87,10 @@ class Table:
         self.identity = like.identity._replace(dense_dim=2)
         self.vocabulary: Sequence[str] = ()
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         self.asked.append(list(texts))
-        dense = np.array([self.vectors[text] for text in texts], dtype=np.float32)
-        return Encoded(dense, None, np.zeros(len(texts), dtype=bool))
+        vectors = np.array([self.vectors[text] for text in texts], dtype=np.float32)
+        return Encoded(vectors if dense else None, None, np.zeros(len(texts), dtype=bool))
 
     encode_queries = encode_documents
 

@@ -36,14 +36,14 @@ class Stub:
         self.seen: list[str] = []
         self._limit = limit
 
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         if self._limit is not None and len(self.seen) + len(texts) > self._limit:
             raise RuntimeError("stopped")
         self.seen += texts
         random = [np.random.default_rng(list(text.encode())) for text in texts]
-        dense = np.array([r.standard_normal(DIM) for r in random], np.float32).reshape(len(texts), DIM)
-        sparse = np.array([r.random(VOCAB) + 0.1 for r in random], np.float32).reshape(len(texts), VOCAB)
-        return Encoded(dense, csr_matrix(sparse), np.zeros(len(texts), bool))
+        vectors = np.array([r.standard_normal(DIM) for r in random], np.float32).reshape(len(texts), DIM)
+        terms = np.array([r.random(VOCAB) + 0.1 for r in random], np.float32).reshape(len(texts), VOCAB)
+        return Encoded(vectors if dense else None, csr_matrix(terms) if sparse else None, np.zeros(len(texts), bool))
 
     encode_queries = encode_documents
 

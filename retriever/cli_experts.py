@@ -110,23 +110,25 @@ def _records(report: ExpertsReport) -> list[dict[str, object]]:
 
 
 def _show(report: ExpertsReport) -> None:
-    from retriever.experts_html import expert_name
+    from retriever.experts_html import expert_name, layer_name
     from retriever.render import table
 
+    most = max(len(layer.load) for layer in report.layers)
     layers = [
         [
-            str(layer.layer),
+            layer.layer,
             *(f"{share:.3f}" for share in layer.load),
+            *[""] * (most - len(layer.load)),
             f"{layer.load_entropy:.2f}",
             f"{layer.token_entropy:.2f}",
         ]
         for layer in report.layers
     ]
-    columns = [f"e{expert}" for expert in range(len(report.layers[0].load))]
+    columns = [f"e{expert}" for expert in range(most)]
     click.echo(f"{report.tokens} tokens of {report.documents} documents, {report.active} experts for each")
     click.echo(table(["layer", *columns, "H(load)", "H(router)"], layers))
     for layer in report.layers:
-        click.echo(f"\nlayer {layer.layer}")
+        click.echo(f"\n{layer_name(layer)}")
         for profile in layer.profiles:
             typical = [one.name for one in (*profile.values[:2], *profile.tokens[:SHOWN])]
             click.echo(f"  {expert_name(profile):<6} {profile.load:6.1%}  {' '.join(typical) or 'nothing stands out'}")

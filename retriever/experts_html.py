@@ -45,7 +45,7 @@ td.bits { padding: 0 .6rem; min-width: 10.5rem; font-size: .85rem; }
 
 def experts_html(report: ExpertsReport) -> str:
     """Return the whole page."""
-    routed = len(report.layers[0].load)
+    routed = max(len(layer.load) for layer in report.layers)
     joined = any(len(profile.experts) > 1 for layer in report.layers for profile in layer.profiles)
     note = (
         "<p>Experts joined by + got the very same tokens: slices of one copy, which training has not parted.</p>"
@@ -56,7 +56,7 @@ def experts_html(report: ExpertsReport) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Experts of {escape(report.encoder)}</title><style>{STYLE}</style></head><body>
 <h1>Experts of {escape(report.encoder)}</h1>
-<p class="soft">{len(report.layers)} MoE layers of {routed} routed experts, {report.active} used for each token;
+<p class="soft">MoE layers: {len(report.layers)}, of up to {routed} routed experts, {report.active} used for each token;
 {report.tokens:,} tokens of {report.documents:,} documents of {escape(report.corpus)}</p>
 <h2>Load</h2>
 <p>Each cell is an expert's share of its layer's choices; {1 / routed:.1%} each would be even. The load's entropy says
@@ -73,18 +73,24 @@ def expert_name(profile: ExpertProfile) -> str:
     return "+".join(map(str, profile.experts))
 
 
+def layer_name(layer: LayerReport) -> str:
+    """Return "Layer 3", or "Sparse head"."""
+    return f"Layer {layer.layer}" if layer.layer.isdigit() else layer.layer.capitalize()
+
+
 def _heat_map(report: ExpertsReport) -> str:
-    routed = len(report.layers[0].load)
+    routed = max(len(layer.load) for layer in report.layers)
     hottest = max(max(layer.load) for layer in report.layers)
     head = "".join(f'<th scope="col">{expert}</th>' for expert in range(routed))
     rows = []
     for layer in report.layers:
         cells = "".join(_heat(load, load / hottest) for load in layer.load)
+        cells += "<td></td>" * (routed - len(layer.load))
         bits = "".join(
             f'<td class="bits">{value:.2f} bits{_meter(value / math.log2(routed) if routed > 1 else 0)}</td>'
             for value in (layer.load_entropy, layer.token_entropy)
         )
-        rows.append(f'<tr><th scope="row">Layer {layer.layer}</th>{cells}{bits}</tr>')
+        rows.append(f'<tr><th scope="row">{layer_name(layer)}</th>{cells}{bits}</tr>')
     return (
         '<div class="scroll"><table><thead><tr><th scope="col"></th>'
         f'{head}<th scope="col">entropy of the load</th><th scope="col">entropy of the router</th></tr></thead>'
@@ -106,7 +112,7 @@ def _meter(share: float, tick: float | None = None) -> str:
 def _section(layer: LayerReport, field: str) -> str:
     cards = "".join(_card(profile, len(layer.load), field) for profile in layer.profiles)
     return (
-        f'<h2>Layer {layer.layer}</h2><p class="soft">The most typical tokens of each expert, the most telling first, '
+        f'<h2>{layer_name(layer)}</h2><p class="soft">The most typical tokens of each expert, the most telling first, '
         f'and how often it got them; then where the first ones stand.</p><div class="cards">{cards}</div>'
     )
 

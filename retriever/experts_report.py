@@ -71,10 +71,10 @@ class LayerReport(NamedTuple):
     """One MoE layer: each routed expert's share of the choices, and two entropies in bits, of at most log2(experts).
 
     load_entropy: of that share: high when all are used. token_entropy: of the router's probabilities, mean over the
-    tokens: low when the router is sure.
+    tokens: low when the router is sure. layer: its number in the trunk, or "sparse head".
     """
 
-    layer: int
+    layer: str
     load: tuple[float, ...]
     load_entropy: float
     token_entropy: float
@@ -82,7 +82,7 @@ class LayerReport(NamedTuple):
 
 
 class ExpertsReport(NamedTuple):
-    """The MoE layers of an encoder on a sample of a corpus; `active` experts of a layer's are used for each token."""
+    """The MoE layers of an encoder on a sample of a corpus; a token uses so many of the last one's experts: `active`."""
 
     encoder: str
     corpus: str
@@ -121,9 +121,8 @@ def experts_report(
     places = np.repeat(np.arange(len(traces)), lengths)  # (n,), the text of each token
     vocabulary = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
     names, value_ids = np.unique(np.array(values), return_inverse=True)
-    routed = model.config.expert_shape.routed
     layers = []
-    for place, layer in enumerate(sorted(model.config.moe_layers)):
+    for place, (layer, routed) in enumerate(_moe_layers(model)):
         expert_ids = np.concatenate([trace.expert_ids[place] for trace in traces])  # (n, active)
         counts = choice_counts(token_ids, expert_ids, len(vocabulary), routed)
         by_value = choice_counts(value_ids[places], expert_ids, len(names), routed)
@@ -142,7 +141,7 @@ def experts_report(
         corpus=str(corpus),
         documents=len(chosen),
         tokens=len(token_ids),
-        active=model.config.expert_shape.active,
+        active=traces[0].expert_ids[-1].shape[1],
         field=field,
         layers=tuple(layers),
     )
@@ -167,12 +166,19 @@ def _load(spec: str) -> tuple[RetrieverModel, Tokenizer]:
         raise UserError(f"{spec}: no such encoder; give a folder, a hub name or 'default'")
     folder = default_encoder_path() if spec == "default" else local_folder(spec)
     model = load_model(folder)
-    if not model.config.moe_layers:
+    if not _moe_layers(model):
         raise UserError(f"{spec}: has no experts; give an encoder with MoE layers, as `retriever upcycle` makes them")
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(model.config.max_length)
     return model, tokenizer
+
+
+def _moe_layers(model: RetrieverModel) -> list[tuple[str, int]]:
+    """Return the name and the number of routed experts of each MoE layer, in the order of the network's routings."""
+    config = model.config
+    layers = [(str(layer), config.expert_shape.routed) for layer in sorted(config.moe_layers)]
+    return layers + [("sparse head", config.head_expert_shape.routed)] * bool(config.head_experts)
 
 
 def _sample(corpus: str | Path, size: int, seed: int) -> list[Document]:
@@ -212,7 +218,7 @@ def _routed(
     for document in tqdm(documents, desc="route", unit=" docs", file=sys.stderr, disable=not progress):
         ids = tokenizer.encode(model.config.document_prompt + document.contents).ids
         with torch.inference_mode():
-            routings = model(torch.tensor([ids]), dense=False, sparse=False).routings
+            routings = model(torch.tensor([ids]), dense=False).routings
         probabilities = [routing.logits.double().softmax(-1).numpy() for routing in routings]
         yield _Trace(
             np.array(ids), [routing.expert_ids.numpy() for routing in routings], [entropy(p) for p in probabilities]

@@ -74,7 +74,7 @@ def test_the_report_is_what_a_naive_loop_counts(tiny_encoder_folder: Path, tiny_
                 topics[str(record.document.metadata["topic"]), expert] += 1
     [layer] = report.layers
     assert (report.documents, report.tokens, report.active) == (19, tokens, model.config.expert_shape.active)
-    assert layer.layer in model.config.moe_layers and layer.token_entropy == pytest.approx(uncertainty / tokens)
+    assert int(layer.layer) in model.config.moe_layers and layer.token_entropy == pytest.approx(uncertainty / tokens)
     total = sum(pairs.values())
     for expert, load in enumerate(layer.load):
         assert load == pytest.approx(sum(n for (_, e), n in pairs.items() if e == expert) / total)

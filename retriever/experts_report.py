@@ -82,7 +82,7 @@ class LayerReport(NamedTuple):
 
 
 class ExpertsReport(NamedTuple):
-    """The MoE layers of an encoder on a sample of a corpus; a token uses so many of the last one's experts: `active`."""
+    """The MoE layers of an encoder on a sample of a corpus; active: experts of the last layer that a token uses."""
 
     encoder: str
     corpus: str

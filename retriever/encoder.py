@@ -97,8 +97,8 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None, *,
         folder = default_encoder_path()
         if not (folder / "config.json").is_file():
             raise UserError(
-                f"{folder}: the default encoder is not there; build it with `make install` in a checkout or "
-                "`retriever upcycle BASE --output FOLDER`, or choose another with --encoder (`none` for BM25 alone)"
+                f"{folder}: the default encoder is not there, the installation is incomplete; install again, or use "
+                "another with --encoder (`none` for BM25 alone)"
             )
         return MoEEncoder(folder, name=spec, runtime=runtime, lazy=lazy)
     if "/" not in spec and not Path(spec).is_dir():

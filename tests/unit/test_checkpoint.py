@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModel
 
 from retriever.checkpoint import dequantise_rows, quantise_rows, read_weights, save_encoder, write_weights
@@ -57,12 +58,21 @@ def test_size_and_round_trip(model: RetrieverModel, tmp_path: Path, storage: str
             torch.testing.assert_close(restored[name], value, rtol=1e-3, atol=limit)
 
 
+def test_mixed_storage_keeps_what_the_dense_view_is_sensitive_to(model: RetrieverModel, tmp_path: Path) -> None:
+    write_weights(model.state_dict(), tmp_path, "mixed")
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        kinds = {name: file.get_tensor(name).dtype for name in file.keys() if not name.endswith(".scale8")}
+    halves = {name for name, kind in kinds.items() if kind == torch.float16}
+    assert halves and all("attention." in name or "feed_forward.up" in name for name in halves)
+    assert kinds["embeddings.word.weight"] == torch.int8
+
+
 def test_unknown_storage_is_refused(model: RetrieverModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'int4' is unknown; choose one of float32, float16, int8"):
         write_weights(model.state_dict(), tmp_path, "int4")
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8", "mixed"])
 def test_auto_model_loads_a_saved_encoder(
     model: RetrieverModel, tiny_parent: Parent, tmp_path: Path, storage: str
 ) -> None:

@@ -133,7 +133,9 @@ def run_experiment(
             raise UserError(f"{dataset}: a second data set called {data.name}; give the folders different names")
         measured = MeasuredDataset(str(dataset), data, config, output, notes)
         for label, encoder in labels.items():
-            measured.add(label, encoder, folder, several=sum(map(_has_views, encoders)) > 1, progress=progress)
+            # Without views the hybrid is BM25: it must not pass for the hybrid of another encoder.
+            rivals = sum(map(_has_views, encoders)) if _has_views(encoder) else len(encoders)
+            measured.add(label, encoder, folder, several=rivals > 1, progress=progress)
         found.append(measured.result())
         evaluations[data.name] = measured.evaluations
     results = Results(

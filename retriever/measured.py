@@ -61,7 +61,7 @@ class MeasuredDataset:
         config = self._config
         path, seconds = _index(self._data, self._survey, encoder, folder, progress)
         with Retriever.open(path, encoder, config.fusion) as retriever:
-            modes = [mode for mode in config.modes if mode not in self.evaluations]
+            modes = [mode for mode in dict.fromkeys(config.modes) if mode != "bm25" or mode not in self.evaluations]
             systems = plan_systems(retriever, encoder, modes, config.query_modes, self._notes)
             self._indexes.append(_index_result(label, retriever, seconds))
             self._note_unknown_documents(retriever)
@@ -70,7 +70,7 @@ class MeasuredDataset:
             legs = search_legs(retriever, encoder, systems, self._data, config.top_k, fresh=config.fresh)
             self._costs += legs.costs(label, retriever)
             for system in systems:
-                own = several and system.plan.legs != ("bm25",)
+                own = several and system.name != "bm25"
                 self._measure(f"{label}/{system.name}" if own else system.name, label, system, legs, retriever)
 
     def _note_unknown_documents(self, retriever: Retriever) -> None:

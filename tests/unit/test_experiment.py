@@ -223,6 +223,14 @@ def test_several_sets_and_encoders(second: Path, tmp_path: Path) -> None:
     }
 
 
+def test_the_hybrid_of_no_encoder_does_not_pass_for_that_of_another() -> None:
+    alone = evaluate_dataset(TINY, Letters(), modes=["hybrid", "dense"])
+    bm25 = evaluate_dataset(TINY, load_encoder("none"), modes=["bm25"])["bm25"]
+    config = ExperimentConfig(modes=("hybrid", "dense", "hybrid"))
+    found = run_experiment([TINY], [load_encoder("none"), Letters()], config).evaluations["tiny"]
+    assert found == {"none/hybrid": bm25, **alone} and alone["hybrid"] != bm25
+
+
 def test_another_fusion_encodes_and_searches_nothing() -> None:
     encoder = Letters()
     run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES))

@@ -304,7 +304,8 @@ class Retriever:
         encoded = self.encoder.encode_queries(texts, dense="dense" in legs, sparse="sparse" in legs)
         if encoded.sparse is None or not isinstance(self.encoder, AdaptiveEncoder):
             return encoded
-        return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, self.reader.token_statistics))
+        with self._view() as view:  # `reopen` may close `self.reader` meanwhile
+            return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, view.reader.token_statistics))
 
 
 def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> dict[str, dict[str, LegPart]]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from scipy.sparse import csr_matrix
+
+    from retriever.lexical import TermStatistics
     from tests.conftest import Parent
 
 Counting: TypeAlias = "Callable[[Iterable[Document]], list[int]]"
@@ -129,3 +132,37 @@ def test_search_weighs_queries_by_them(
             assert len(hits) >= 5
             for hit in hits:
                 assert hit.score == pytest.approx(expected[hit.doc_id], rel=5e-3, abs=0.02)  # impacts are rounded
+
+
+class Interrupted(MoEEncoder):
+    """Lets something happen just before a query is weighed."""
+
+    def adapt(self, terms: csr_matrix, statistics: TermStatistics) -> csr_matrix:
+        self.meanwhile()
+        return super().adapt(terms, statistics)
+
+    def meanwhile(self) -> None:
+        """Do nothing."""
+
+
+def test_a_query_keeps_its_statistics_while_the_index_is_reopened(
+    tiny_encoder_folder: Path, documents: list[Document], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Interrupted(tiny_encoder_folder, runtime=RuntimeConfig(precision="float32"))
+    folder = tmp_path / "index"
+    with FolderWriter.create(folder, IndexSettings(encoder.identity)) as writer:
+        add(writer, encoder, documents)
+        writer.commit({})
+    with Retriever.open(folder, encoder) as retriever:
+        before = retriever.search("moon moon yeast", 5, "sparse")
+    with Retriever.open(folder, encoder) as retriever:
+
+        def change() -> None:
+            with FolderWriter.open(folder) as writer:
+                writer.delete([before[0].doc_id])
+                writer.commit({})
+            assert retriever.reopen()
+
+        monkeypatch.setattr(encoder, "meanwhile", change)
+        after = retriever.search("moon moon yeast", 5, "sparse")
+    assert before[0].doc_id not in [hit.doc_id for hit in after] and after[0].doc_id == before[1].doc_id

@@ -31,7 +31,8 @@ def dataset_of(experiment: Reproduction, data: Path | None) -> str | None:
 def reproduce(experiment: Reproduction, dataset: str, *, progress: bool = False) -> list[Check]:
     """Measure the experiment on its data set; indexes are made once and kept, as `run_experiment` does.
 
-    Hybrid search fuses by the default, whatever the index was tuned to.
+    Everything is searched again: a ranking kept from an earlier version could not drift. Hybrid search fuses by the
+    default, whatever the index was tuned to.
     """
     config = ExperimentConfig(
         split=experiment.split,
@@ -39,6 +40,7 @@ def reproduce(experiment: Reproduction, dataset: str, *, progress: bool = False)
         query_modes=(experiment.query_mode,) if experiment.query_mode else (),
         measures=experiment.measures,
         fusion=FusionConfig(),
+        fresh=True,
     )
     encoder = load_encoder(experiment.encoder, RuntimeConfig(precision=experiment.precision))
     found = run_experiment([dataset], [encoder], config, progress=progress)

@@ -56,7 +56,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     Raises:
         UserError: a wrong setting, data that cannot be used, an output that exists, or a sparse view that collapsed.
     """
-    output, run = Path(config.output), Path(config.output + ".run")
+    output = Path(config.output)
+    run = Path(f"{output}.run")  # beside it, also where the output is written with a slash behind it
     if find_spec("accelerate") is None:
         raise UserError("training needs accelerate, which is not installed; run pip install 'hybrid-retriever[train]'")
     checkpoint = _checkpoint(config, run, resume)

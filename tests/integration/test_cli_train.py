@@ -84,7 +84,7 @@ def test_a_run_in_a_process_of_its_own(config: Path, tmp_path: Path) -> None:
 
 
 def test_options_and_resuming(config: Path, tmp_path: Path) -> None:
-    result = run(config, "--steps", 2, "--output", "other", "--quiet")
+    result = run(config, "--steps", 2, "--output", "other/", "--quiet")
     assert (result.exit_code, result.stdout) == (0, "other: 2 steps; its log is other.run/log.jsonl\n")
     assert result.stderr == ""
     (tmp_path / "other").rename(tmp_path / "first")

@@ -115,9 +115,10 @@ def evaluate(
         fusion=fusion_from(fusion, weights, normalisation),
         fresh=fresh,
     )
+    ours = RuntimeConfig(precision=precision)
+    # A precision is for the encoders of our own among several.
     loaded = [
-        # A precision is for the encoders of our own among several.
-        load_encoder(spec, None if spec.startswith(("st:", "none")) and len(encoders) > 1 else RuntimeConfig(precision))
+        load_encoder(spec, None if len(encoders) > 1 and (spec == "none" or spec.startswith("st:")) else ours)
         for spec in encoders or ("default",)
     ]
     found = run_experiment(datasets, loaded, config, folder=folder, output=output, progress=not quiet)

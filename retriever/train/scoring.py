@@ -70,10 +70,10 @@ class DenseTeacher:
         """Return the cosines of each list, in order."""
         queries = list(dict.fromkeys(item.query for item in lists if item.query not in self._queries))
         if queries:
-            self._queries |= zip(queries, _dense(self._encoder.encode_queries(queries)), strict=True)
+            self._queries |= zip(queries, _dense(self._encoder.encode_queries(queries, sparse=False)), strict=True)
         missing = self._store.missing([text for item in lists for text in item.passages])
         if missing:
-            self._store.append(missing, _dense(self._encoder.encode_documents(missing)))
+            self._store.append(missing, _dense(self._encoder.encode_documents(missing, sparse=False)))
         # Product by product: the rounding of a matrix product depends on how many rows it has.
         return [
             [float(np.dot(self._queries[item.query], vector)) for vector in self._store.vectors(item.passages)]

@@ -25,9 +25,9 @@ h3 { font-size: 1rem; margin: 0; } p { margin: .2rem 0 .8rem; max-width: 78ch; }
 .scroll { overflow-x: auto; }
 table { border-collapse: separate; border-spacing: 3px; font-variant-numeric: tabular-nums; }
 th { font-weight: 500; color: var(--soft); font-size: .85rem; padding: .2rem .5rem; text-align: center; }
-th[scope=row] { text-align: left; white-space: nowrap; } td.heat { min-width: 3.6rem; padding: .75rem .3rem;
-  text-align: center; border-radius: 5px; }
-td.bits { padding: 0 .6rem; min-width: 10.5rem; font-size: .85rem; }
+th[scope=row] { text-align: left; white-space: nowrap; } td.heat { min-width: 2.7rem; padding: .75rem .2rem;
+  text-align: center; border-radius: 5px; font-size: .85rem; }
+td.bits { padding: 0 .6rem; min-width: 6.5rem; font-size: .85rem; }
 .meter { display: block; height: 7px; border-radius: 4px; background: var(--chip); position: relative;
   margin-top: 3px; }
 .meter i { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: var(--bar); }

@@ -49,8 +49,9 @@ def write_report(folder: str | Path) -> Path:
         _settings_section(results),
     ]
     names = ", ".join(dataset.name for dataset in results.datasets)
+    count = len(results.system_names)
     subtitle = (
-        f"{len(results.system_names)} systems on {names} · measured {results.created.replace('T', ' ')[:16]} UTC"
+        f"{count} system{'s' if count > 1 else ''} on {names} · measured {results.created.replace('T', ' ')[:16]} UTC"
         f" · retriever {results.environment.get('hybrid-retriever', '')}"
     )
     document = page("Retrieval evaluation", subtitle, [section for section in sections if section.body])

@@ -249,7 +249,9 @@ def _search_file(
 @click.option("--shared-experts", type=int, help="Fine-grained experts that every token uses.")
 @click.option("--moe-layers", metavar="I,J,...", help="Layers to turn into MoE layers; every second one by default.")
 @click.option("--reinit-fraction", type=float, help="Share of each expert's neurons drawn afresh.")
-@click.option("--storage", type=click.Choice(["int8", "float16", "float32"]), default="int8", show_default=True)
+@click.option(
+    "--storage", type=click.Choice(["int8", "mixed", "float16", "float32"]), default="int8", show_default=True
+)
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
 def upcycle(
     base: str, output: Path, moe_layers: str | None, storage: str, config: Path | None, **settings: Any

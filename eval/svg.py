@@ -18,7 +18,7 @@ COLOURS = 8
 LETTER = 7.0  # mean width of a letter in the pictures, for labels that should not run into each other
 LINE = 13.0
 PLOT = 350  # width of what the axes enclose
-LEGEND = 34
+LEGEND = 42  # the mark before a label, and room for wide letters
 
 
 class Point(NamedTuple):

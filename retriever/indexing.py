@@ -133,9 +133,11 @@ def unfinished(commit: CommitRecord) -> bool:
 
 
 def holds(folder: str | Path, found: Survey) -> bool:
-    """Return whether the index was built from the surveyed corpus and still has as many documents."""
+    """Return whether the index was built from the surveyed corpus, and nothing was added, replaced or deleted since."""
     with FolderReader.open(folder) as reader:
-        return reader.commit_data.note.get("corpus") == found.digest and reader.num_documents == found.documents
+        commit = reader.commit_data
+        # Each version of a document has a row: more rows than documents are there only after a change.
+        return commit.note.get("corpus") == found.digest and commit.mark.rows == commit.documents == found.documents
 
 
 def encode_contents(encoder: Encoder, batch: Sequence[Document]) -> Encoded | None:

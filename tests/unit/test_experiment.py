@@ -25,7 +25,8 @@ from retriever.fusion import FusionConfig, fuse
 from retriever.index import FolderReader
 from retriever.indexing import IndexingConfig, build_index, interrupted
 from retriever.search import Retriever
-from retriever.types import Encoded, EncoderIdentity, UserError
+from retriever.types import Document, Encoded, EncoderIdentity, UserError
+from retriever.writer import IndexWriter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
@@ -174,6 +175,16 @@ def test_the_index_of_another_corpus_is_not_measured(tmp_path: Path) -> None:
     corpus.write_text(corpus.read_text(encoding="utf-8").replace("bread", "cake"), encoding="utf-8")
     with pytest.raises(UserError, match="not the index of"):
         evaluate_dataset(tmp_path / "changed", encoder, folder=tmp_path / "index", modes=["bm25"])
+
+
+def test_an_index_that_was_changed_is_not_measured(tmp_path: Path) -> None:
+    encoder = load_encoder("none")
+    evaluate_dataset(TINY, encoder, folder=tmp_path / "index", modes=["bm25"])
+    with IndexWriter.open(tmp_path / "index", encoder) as writer:
+        writer.add([Document("d01", "The same id, another text.")])
+        writer.commit()
+    with pytest.raises(UserError, match=r"not the index of .*changed since"):
+        evaluate_dataset(TINY, encoder, folder=tmp_path / "index", modes=["bm25"])
 
 
 MODES = ("bm25", "sparse", "dense", "dense+sparse", "hybrid")

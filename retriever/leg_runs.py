@@ -61,7 +61,8 @@ def find_legs(
 ) -> dict[str, LegRun]:
     """Return the run of each leg; legs that were searched before are read from the cache unless it is to be `fresh`."""
     paths = {leg: _path(retriever, queries, leg, depth, query_mode) for leg in legs}
-    found = {leg: _read(path) for leg, path in paths.items() if path.exists() and not fresh}
+    kept = {} if fresh else {leg: _read(path) for leg, path in paths.items() if path.exists()}
+    found = {leg: run for leg, run in kept.items() if run is not None}
     missing = [leg for leg in legs if leg not in found]
     if missing:
         found |= _search(retriever, queries, missing, depth)
@@ -164,10 +165,14 @@ def _write(path: Path, found: LegRun) -> None:
         pyarrow.parquet.write_table(pyarrow.table(columns, schema.with_metadata({"costs": costs})), stream)
 
 
-def _read(path: Path) -> LegRun:
+def _read(path: Path) -> LegRun | None:
+    """Return what `_write` kept, None where the file is damaged: it is only a cache."""
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path)
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException:
+        return None
     columns = zip(*(table[name].to_pylist() for name in ("query_id", "doc_ids", "scores")), strict=True)
     run = {query_id: [*map(ScoredDoc, doc_ids, scores)] for query_id, doc_ids, scores in columns}
     return LegRun(run, **json.loads(table.schema.metadata[b"costs"]))

@@ -52,7 +52,7 @@ def plan_systems(
     missing = [query_mode for query_mode in query_modes if query_mode not in offered]
     if missing and "sparse" in retriever.legs:
         notes.append(f"{name} has no query mode {', '.join(missing)}")
-    wanted = [query_mode for query_mode in query_modes if query_mode in offered]
+    wanted = [query_mode for query_mode in dict.fromkeys(query_modes) if query_mode in offered]
     found = []
     lacking: dict[str, list[str]] = {}
     for mode in modes:
@@ -73,7 +73,7 @@ def plan_systems(
         elif not query_modes:
             found.append(SystemPlan(mode, mode, getattr(encoder, "query_mode", "encoder"), plan))
         else:
-            several = len(query_modes) > 1
+            several = len(set(query_modes)) > 1
             found += [SystemPlan(f"{mode}@{one}" if several else mode, mode, one, plan) for one in wanted]
     notes += [f"{name} has no {leg} leg: {', '.join(left_out)} left out" for leg, left_out in lacking.items()]
     return found

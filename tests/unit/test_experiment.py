@@ -260,8 +260,18 @@ def test_another_fusion_encodes_and_searches_nothing() -> None:
     assert encoder.queries > searched, "asked to search again"
 
 
+def test_a_kept_ranking_that_is_damaged_is_searched_again() -> None:
+    config = ExperimentConfig(modes=("bm25", "dense"))
+    before = run_experiment([TINY], [Letters()], config).evaluations
+    kept = [*(cache_folder().parent / "rankings").iterdir()]
+    assert kept
+    for path in kept:
+        path.write_bytes(b"torn")
+    assert run_experiment([TINY], [Letters()], config).evaluations == before
+
+
 def test_query_modes_differ_in_the_sparse_leg_alone() -> None:
-    both = ExperimentConfig(modes=MODES, query_modes=("encoder", "lexical"))
+    both = ExperimentConfig(modes=MODES, query_modes=("encoder", "lexical", "encoder"))
     found = run_experiment([TINY], [TwoWays()], both)
     assert found.results.system_names == [
         "bm25",

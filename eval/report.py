@@ -43,8 +43,8 @@ def write_report(folder: str | Path) -> Path:
         precision_section(results),
         cost_section(results),
         published_section(results),
-        diagnostics_section(_records(folder / "diagnostics.json")),
-        scale_section(_records(folder / "scale.json")),
+        diagnostics_section(_records(folder / "diagnostics.json", {"dataset", "system", "bias", "value"})),
+        scale_section(_records(folder / "scale.json", {"dataset", "system", "distractors", "value"})),
         example_section(results),
         _settings_section(results),
     ]
@@ -61,8 +61,8 @@ def write_report(folder: str | Path) -> Path:
     return path
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """Return the flat records of a JSON file, none where it is not there."""
+def _records(path: Path, keys: set[str]) -> list[dict[str, Any]]:
+    """Return the flat records of a JSON file, each with these keys; none where it is not there."""
     if not path.exists():
         return []
     with file_errors(path, "read"):
@@ -71,8 +71,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
         records = json.loads(text)
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); make it again, or remove it") from None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise UserError(f"{path}: need a list of records; make it again, or remove it")
+    if not isinstance(records, list) or not all(isinstance(one, dict) and keys <= one.keys() for one in records):
+        raise UserError(f"{path}: need a list of records with {', '.join(sorted(keys))}; make it again, or remove it")
     return records
 
 

@@ -230,7 +230,7 @@ def test_missing_files(folder: Path, tmp_path: Path) -> None:
 
 
 def test_records_that_cannot_be_read(folder: Path) -> None:
-    for content in ("{", "{}", "[1]"):
+    for content in ("{", "{}", "[1]", '[{"dataset": "one"}]'):
         (folder / "scale.json").write_text(content)
         with pytest.raises(UserError, match=r"scale\.json"):
             write_report(folder)

@@ -20,6 +20,7 @@ from retriever.eval.datasets import load_dataset
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.results import read_per_query, read_results
 from retriever.eval.runs import read_run, separate_ties
+from retriever.eval.significance import holm, paired_differences, randomisation_test
 from retriever.experiment import ExperimentConfig, cache_folder, evaluate_dataset, run_experiment
 from retriever.fusion import FusionConfig, fuse
 from retriever.index import FolderReader
@@ -359,6 +360,15 @@ def test_systems_are_compared_with_the_baseline() -> None:
         for measure, difference in one.differences.items():
             assert difference.difference == pytest.approx(one.mean[measure] - values["dense"].mean[measure])
             assert difference.wins + difference.ties + difference.losses == dataset.queries_judged
+    others = [one for one in dataset.systems if one.name != "dense"]
+    for measure in ("nDCG@10", "R@100"):
+        before, *after = (
+            [of_query[measure] for of_query in values[name].per_query.values()]
+            for name in ("dense", *(one.name for one in others))
+        )
+        alone = [randomisation_test(paired_differences(column, before)) for column in after]
+        corrected = [one.differences[measure].p for one in others]
+        assert corrected == holm(alone), "over the systems of one measure"
     best = max(dataset.systems, key=lambda one: (one.name != "dense", one.mean["nDCG@10"]))
     assert values[dataset.examples_of].mean["nDCG@10"] == best.mean["nDCG@10"]
     for example in dataset.examples:

@@ -139,6 +139,7 @@ def scale(
     )
     for suffix in ("png", "svg"):
         plot_scale(points, output / f"scale.{suffix}")
+    click.echo(f"{output / 'scale.png'}", err=True)
     if as_json:
         for point in points:
             click.echo(json.dumps(point._asdict()))

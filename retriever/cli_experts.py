@@ -83,6 +83,7 @@ def experts_report_command(
             file.write(experts_html(found).encode())
         with atomic_file(output / "experts.json") as file:
             file.write((json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode())
+        click.echo(f"{output / 'experts.html'}", err=True)
     if as_json:
         for record in records:
             click.echo(json.dumps(record, ensure_ascii=False))

@@ -362,11 +362,11 @@ def test_systems_are_compared_with_the_baseline() -> None:
             assert difference.wins + difference.ties + difference.losses == dataset.queries_judged
     others = [one for one in dataset.systems if one.name != "dense"]
     for measure in ("nDCG@10", "R@100"):
-        before, *after = (
+        before, *columns = (
             [of_query[measure] for of_query in values[name].per_query.values()]
             for name in ("dense", *(one.name for one in others))
         )
-        alone = [randomisation_test(paired_differences(column, before)) for column in after]
+        alone = [randomisation_test(paired_differences(column, before)) for column in columns]
         corrected = [one.differences[measure].p for one in others]
         assert corrected == holm(alone), "over the systems of one measure"
     best = max(dataset.systems, key=lambda one: (one.name != "dense", one.mean["nDCG@10"]))

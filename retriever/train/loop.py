@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Rehearsal", "rehearse", "train"]
 
 SETTINGS = "settings.json"
-FREE = {"output", "states", "steps", "log_every", "save_every", "storage"}
+FREE = {"output", "states", "steps", "log_every", "save_every", "trained_share", "storage"}
 """Settings that a run may go on with at other values."""
 
 FRACTION_PASSAGES = 20_000
@@ -91,8 +91,17 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             cache.close()
     if trainer.is_world_process_zero():
         parts.model.train(False)
+        if config.trained_share < 1:
+            _average(parts.model, _start(config)[0], config.trained_share)
         save_encoder(parts.model, parts.tokenizer, output, config.storage)
     return output
+
+
+def _average(model: RetrieverModel, start: RetrieverModel, share: float) -> None:
+    """Move the parameters back towards where they started: `share` of the way that training took them remains."""
+    with torch.no_grad():
+        for value, before in zip(model.parameters(), start.parameters(), strict=True):
+            value.lerp_(before.to(value.device), 1 - share)
 
 
 class Rehearsal(NamedTuple):

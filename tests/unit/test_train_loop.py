@@ -21,6 +21,7 @@ from retriever.train.loop import _Batches, rehearse, train
 from retriever.train.settings import LossWeights, TrainConfig
 from retriever.train.trainer import loss_weights, parameter_groups
 from retriever.types import UserError
+from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
 
 if TYPE_CHECKING:
     from tests.conftest import Parent
@@ -166,6 +167,21 @@ def test_a_run_killed_before_its_encoder_was_written(base: Path, pairs: Path, tm
     train(config, resume=True, progress=False)
     assert_same_weights(whole, weights(config))
     assert log_of(config) == log
+
+
+def test_a_share_of_the_training_is_kept(base: Path, pairs: Path, tmp_path: Path) -> None:
+    config = make_config("frozen", base, pairs, tmp_path)
+    train(config, progress=False)
+    whole = weights(config)
+    shutil.rmtree(config.output)
+    half = replace(config, trained_share=0.5)
+    train(half, resume=True, progress=False)
+    start = upcycle_checkpoint(config.base, UpcycleConfig(**config.upcycle))[0].state_dict()
+    for name in ("sparse_head.experts.down_proj", "lexical.log_weight", "embeddings.word.weight"):
+        torch.testing.assert_close(weights(half)[name], (whole[name] + start[name]) / 2)
+    assert not torch.equal(whole["lexical.log_weight"], start["lexical.log_weight"])
+    with pytest.raises(UserError, match="trained_share is 0"):
+        replace(config, trained_share=0.0)
 
 
 def test_goes_on_from_an_encoder(base: Path, pairs: Path, tmp_path: Path) -> None:

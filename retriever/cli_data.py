@@ -22,7 +22,13 @@ output_option = click.option(
 @click.command()
 @click.argument("pairs", type=click.Path(path_type=Path))
 @click.option("--output", "-o", "folder", required=True, type=click.Path(path_type=Path), help="The BEIR folder.")
-@click.option("--percent", type=click.IntRange(1, 99), default=5, show_default=True, help="Share that is held out; training leaves 5 out.")
+@click.option(
+    "--percent",
+    type=click.IntRange(1, 99),
+    default=5,
+    show_default=True,
+    help="Share that is held out; training leaves 5 out.",
+)
 @click.option(
     "--distractors", type=click.IntRange(min=0), default=1000, show_default=True, help="Further passages, of each file."
 )

@@ -327,7 +327,7 @@ def test_load_encoder_knows_the_names(tiny_encoder_folder: Path, monkeypatch: py
     monkeypatch.setattr(retriever.encoder, "default_encoder_path", lambda: tiny_encoder_folder)
     assert load_encoder().identity.name == "default"
     monkeypatch.setattr(retriever.encoder, "default_encoder_path", lambda: tiny_encoder_folder / "missing")
-    with pytest.raises(UserError, match="default encoder is not there; build it"):
+    with pytest.raises(UserError, match="default encoder is not there, the installation is incomplete"):
         load_encoder()
 
 

@@ -38,14 +38,17 @@ def change_config(folder: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def assert_rows_equal(left: Encoded, left_rows: Sequence[int], right: Encoded, right_rows: Sequence[int]) -> None:
-    """Compare both views of some rows, bit by bit."""
+def assert_rows_equal(
+    left: Encoded, left_rows: Sequence[int], right: Encoded, right_rows: Sequence[int], tolerance: float = 0.0
+) -> None:
+    """Compare both views of some rows, bit by bit unless a tolerance is given."""
     assert left.dense is not None and right.dense is not None
-    np.testing.assert_array_equal(left.dense[left_rows], right.dense[right_rows])
+    np.testing.assert_allclose(left.dense[left_rows], right.dense[right_rows], rtol=0, atol=tolerance)
     assert left.sparse is not None and right.sparse is not None
     one, other = left.sparse[left_rows], right.sparse[right_rows]
-    for array in ("indptr", "indices", "data"):
+    for array in ("indptr", "indices"):
         np.testing.assert_array_equal(getattr(one, array), getattr(other, array))
+    np.testing.assert_allclose(one.data, other.data, rtol=tolerance, atol=tolerance)
     np.testing.assert_array_equal(left.truncated[left_rows], right.truncated[right_rows])
 
 
@@ -227,7 +230,9 @@ def test_queries_do_not_depend_on_their_batch(
     texts = [*(text[:60] for text in tiny_texts), "moon"]
     rows = list(range(len(texts)))
     alone = join([encoder.encode_queries([text]) for text in texts])
-    assert_rows_equal(alone, rows, encoder.encode_queries(texts), rows)
+    # On several threads, the last bit of a float32 vector may follow from the batch.
+    tolerance = 1e-6 if precision == "float32" else 0.0
+    assert_rows_equal(alone, rows, encoder.encode_queries(texts), rows, tolerance)
 
 
 def test_the_numpy_path_is_the_lexical_head(folder: Path, tiny_texts: list[str]) -> None:

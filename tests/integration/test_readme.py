@@ -96,7 +96,7 @@ def test_what_the_readme_shows_works(tmp_path: Path) -> None:
     steps += [(block.line, [sys.executable, "-c", block.text]) for block in run if block.kind == "python"]
     assert steps
     if not (default_encoder_path() / "config.json").is_file():
-        pytest.skip(f"no default encoder at {default_encoder_path()} (make encoder)")
+        pytest.skip(f"no default encoder at {default_encoder_path()}")
     shutil.copytree(ROOT / "tests" / "data" / "tiny", tmp_path / "tests" / "data" / "tiny")
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -24,11 +24,13 @@ from retriever.index.jvm import (
     well_formed,
 )
 from retriever.index.lucene_filters import field_kinds, filter_query, lucene_rows, matching_docs, within
+from retriever.index.postings import stored_terms
 from retriever.types import Ranking, ScoredDoc
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
 
     from retriever.index.filters import Condition
 
@@ -103,10 +105,17 @@ class LuceneReader:
 
     def rows(self, selected: Any) -> NDArray[np.int64]:
         """Return the rows of the documents that a query finds, some dead ones among them."""
+        return self._all_rows()[matching_docs(self._bm25.searcher, selected)]
+
+    def terms(self, field: str, shape: tuple[int, int]) -> csr_matrix:
+        """Return int32 csr (rows, vocab_size) of what `field` ("impact" or "token") holds of each row, dead ones too."""
+        return stored_terms(self._index, field, self._all_rows(), shape)
+
+    def _all_rows(self) -> NDArray[np.int64]:
         with self._loading:
             if self._rows is None:
                 self._rows = lucene_rows(self._index)
-        return self._rows[matching_docs(self._bm25.searcher, selected)]
+        return self._rows
 
     def bm25(self, text: str, top_k: int, selected: Any = None) -> Ranking:
         """Rank by BM25 over `contents`; no hits for a text of which analysis leaves nothing."""

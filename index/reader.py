@@ -70,7 +70,7 @@ class TokenStatistics:
 class FolderReader:
     """The state of an index folder at its last commit when it was opened; later commits do not change it.
 
-    commit_data: what the commit says: counts, note, dense type.
+    commit_data: what the commit says: counts, note, dense type. rows: ids and vectors of all rows, dead ones too.
     """
 
     def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader) -> None:
@@ -80,11 +80,11 @@ class FolderReader:
         self._dense: DenseSearcher | None = None
         commit, dim = self.commit_data, settings.encoder.dense_dim
         # Read without vectors, too: an index that has lost its rows must not open.
-        rows = RowReader(path / commit.rows_folder, dim, commit.mark)
+        self.rows = RowReader(path / commit.rows_folder, settings.row_format, commit.mark)
         flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
         if dim:
             file = path / commit.dense_file if commit.dense_file else None
-            self._dense = DenseSearcher(rows, (flags & SEARCHABLE).astype(bool), commit.dense_type, file)
+            self._dense = DenseSearcher(self.rows, (flags & SEARCHABLE).astype(bool), commit.dense_type, file)
 
     @classmethod
     def open(cls, path: str | Path) -> FolderReader:
@@ -213,6 +213,10 @@ class FolderReader:
     def sparse_terms_per_document(self) -> float:
         """Return the mean number of impacts of a document."""
         return self._lucene.postings("impact") / max(self.num_documents, 1)
+
+    def stored_terms(self, field: str) -> csr_matrix:
+        """Return int32 csr (rows, vocab_size): the impacts ("impact") of each row or its own tokens ("token")."""
+        return self._lucene.terms(field, (self.commit_data.mark.rows, self.settings.encoder.vocab_size))
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes that each part of the folder takes."""

@@ -15,18 +15,18 @@ from retriever.index.settings import IndexSettings
 from retriever.types import Document, Encoded, UserError
 
 if TYPE_CHECKING:
-    from retriever.types import FloatArray
+    from retriever.index.row_formats import Records
 
 __all__ = ["Batch", "check_batch"]
 
 
 class Batch(NamedTuple):
-    """A batch, checked and converted: one entry per document; vectors float32 (n, dim) or None."""
+    """A batch, checked and converted: one entry per document; records, its vectors as the rows keep them, or None."""
 
     raws: list[str]
     impacts: list[str]
     tokens: list[str]
-    vectors: FloatArray | None
+    records: Records | None
     flags: list[int]
 
 
@@ -40,7 +40,7 @@ def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings
     raws = [_raw(document) for document in documents]
     empty = np.array([not document.contents.strip() for document in documents], dtype=bool)
     impacts, tokens = [""] * len(documents), [""] * len(documents)
-    vectors, truncated = None, np.zeros(len(documents), bool)
+    records, truncated = None, np.zeros(len(documents), bool)
     searchable = np.zeros(len(documents), bool)
     encoder = settings.encoder
     shapes = (
@@ -56,17 +56,15 @@ def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings
     if encoded is not None:
         truncated = encoded.truncated
         if encoded.dense is not None:
-            vectors = encoded.dense
-            if not np.isfinite(vectors).all():
-                raise ValueError("a vector holds a value that is not finite")
-            searchable = vectors.any(axis=1) & ~empty
+            records = settings.row_format.store(encoded.dense)
+            searchable = encoded.dense.any(axis=1) & ~empty
         if encoded.sparse is not None:
             strings = impact_strings(quantise(encoded.sparse, settings.impact_scale))
             impacts = ["" if skip else line for line, skip in zip(strings, empty, strict=True)]
         if encoded.tokens is not None:
             tokens = token_strings(encoded.tokens)
     flags = ALIVE | SEARCHABLE * searchable | EMPTY * empty | TRUNCATED * truncated
-    return Batch(raws, impacts, tokens, vectors, flags.tolist())
+    return Batch(raws, impacts, tokens, records, flags.tolist())
 
 
 def _raw(document: Document) -> str:

@@ -1,13 +1,12 @@
 """Search over vectors: FAISS proposes rows, their exact scores decide.
 
-Every type returns exact float32 inner products, ordered by (score descending, doc_id ascending) before the cut;
-types differ only in which rows they propose. The FAISS file is derived from the rows and may be older than they are:
-rows that it does not cover are searched exactly.
+Every type returns exact inner products with the stored rows, ordered by (score descending, doc_id ascending) before the
+cut; types differ only in which rows they propose: "flat" all of them. The FAISS file is derived from the rows and may
+be older than they are: rows that it does not cover are searched exactly.
 """
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retriever.index.row_formats import StoredVectors
     from retriever.index.rows import RowReader
     from retriever.types import BoolArray, FloatArray
 
@@ -29,25 +29,24 @@ if TYPE_CHECKING:
 __all__ = ["DENSE_TYPES", "DenseSearcher", "build", "choose_type"]
 
 BLOCK = 16_384
-"""Rows read at a time."""
+"""Rows that FAISS is given at a time."""
+SCAN_BLOCK = 2_048
+"""Rows scored at a time: decoded, they stay in the processor's cache."""
 SCAN_BELOW = 4_096
 """With so few rows to choose from, scoring all of them beats a search that skips most of what it visits."""
 SAMPLE = 65_536
 """Rows that FAISS is trained on."""
 
 
-class DenseType(NamedTuple):
+class FaissType(NamedTuple):
     """A FAISS index type: its factory string for n rows, and how many rows it proposes for a hit that is wanted."""
 
     factory: str
     proposals_per_hit: int
 
 
-DENSE_TYPES = {
-    "flat": DenseType("Flat", 1),
-    "hnsw": DenseType("HNSW32,SQ8", 2),
-    "ivf": DenseType("IVF{lists},RaBitQ", 10),
-}
+FAISS_TYPES = {"hnsw": FaissType("HNSW32,SQ8", 2), "ivf": FaissType("IVF{lists},RaBitQ", 10)}
+DENSE_TYPES = ("flat", *FAISS_TYPES)
 AUTO = ((50_000, "flat"), (500_000, "hnsw"))
 
 
@@ -83,13 +82,13 @@ def build(path: Path, kind: str, rows: RowReader, live: BoolArray) -> int:
     if not len(candidates):
         candidates = np.arange(len(vectors))
     stride = -(-len(candidates) // SAMPLE)
-    sample = np.ascontiguousarray(vectors[candidates[::stride]])
+    sample = vectors[candidates[::stride]]
     lists = max(1, min(round(4 * np.sqrt(len(vectors))), len(sample) // 39))
-    factory = DENSE_TYPES[kind].factory.format(lists=lists)
-    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    factory = FAISS_TYPES[kind].factory.format(lists=lists)
+    index = faiss.index_factory(vectors.dim, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(sample)
     for start in range(0, len(vectors), BLOCK):
-        index.add(np.ascontiguousarray(vectors[start : start + BLOCK]))
+        index.add(vectors[start : start + BLOCK])
     temporary = path.with_name(path.name + ".tmp")
     _write(index, temporary)
     sync_path(temporary)
@@ -107,12 +106,6 @@ def _write(index: Any, path: Path) -> None:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
-def exact_scores(vectors: FloatArray, query: FloatArray) -> FloatArray:
-    """Return float32 inner products (n,); unlike BLAS, equal vectors get equal scores wherever they stand."""
-    scores: FloatArray = np.einsum("ij,j->i", vectors, query)
-    return scores
-
-
 class _Candidates(NamedTuple):
     rows: Rows
     scores: FloatArray
@@ -122,14 +115,14 @@ class DenseSearcher:
     """Searches the rows of one commit from any number of threads.
 
     live: bool (n,), the rows that may be returned.
-    path: the FAISS file, None to search the rows themselves ("flat").
+    path: the FAISS file, None to score all rows ("flat").
     """
 
     def __init__(self, rows: RowReader, live: BoolArray, kind: str, path: Path | None) -> None:
         assert rows.vectors is not None
-        self._rows, self._vectors, self._live = rows, rows.vectors, live
+        self._rows, self._live = rows, live
+        self._vectors: StoredVectors = rows.vectors
         self._kind = kind
-        self._loading = threading.Lock()
         self._index: Any = None
         if path is not None:
             faiss = _faiss()
@@ -149,38 +142,26 @@ class DenseSearcher:
         return [self._search(query, top_k, eligible) if query.any() else [] for query in queries]
 
     def _search(self, query: FloatArray, top_k: int, eligible: BoolArray) -> Ranking:
-        index = self._flat() if self._kind == "flat" else self._index
-        covered = 0 if index is None else index.ntotal
+        covered = 0 if self._index is None else self._index.ntotal
         fresh = self._scan(query, top_k, covered + np.flatnonzero(eligible[covered:]))
-        old = self._propose(index, query, top_k, eligible[:covered]) if covered else _Candidates(*_nothing())
+        old = self._propose(query, top_k, eligible[:covered]) if covered else _Candidates(*_nothing())
         rows, scores = np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores])
         hits = [ScoredDoc(*pair) for pair in zip(self._rows.doc_ids(rows), scores.tolist(), strict=True)]
         return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id))[:top_k]
 
-    def _flat(self) -> Any:
-        """Return FAISS over all rows, loaded at the first search that needs it."""
-        with self._loading:
-            if self._index is None:
-                faiss = _faiss()
-
-                self._index = faiss.IndexFlatIP(self._vectors.shape[1])
-                for start in range(0, len(self._vectors), BLOCK):
-                    self._index.add(np.ascontiguousarray(self._vectors[start : start + BLOCK]))
-            return self._index
-
-    def _propose(self, index: Any, query: FloatArray, top_k: int, eligible: BoolArray) -> _Candidates:
+    def _propose(self, query: FloatArray, top_k: int, eligible: BoolArray) -> _Candidates:
         """Let FAISS propose rows, and score them exactly.
 
         Where it finds too few, or more rows may tie with the last hit than it proposed, all rows are scored: a graph
         full of equal vectors does not reach all of them.
         """
         available = int(eligible.sum())
-        wanted = top_k * DENSE_TYPES[self._kind].proposals_per_hit + 32
-        if wanted < available and (available > SCAN_BELOW or self._kind == "flat"):
-            parameters = _parameters(index, np.packbits(eligible, bitorder="little"), wanted)
-            approximate, rows = index.search(query[None], wanted, params=parameters)
+        wanted = top_k * FAISS_TYPES[self._kind].proposals_per_hit + 32
+        if wanted < available and available > SCAN_BELOW:
+            parameters = _parameters(self._index, np.packbits(eligible, bitorder="little"), wanted)
+            approximate, rows = self._index.search(query[None], wanted, params=parameters)
             approximate, rows = approximate[0][rows[0] >= 0], rows[0][rows[0] >= 0]
-            scores = exact_scores(self._vectors[rows], query)
+            scores = self._vectors.scores(rows, query)
             if len(rows) == wanted:
                 last = np.argsort(-scores, kind="stable")[:top_k][-1]
                 # What FAISS left out scores at most the boundary: it matters only if the last hit is there, too.
@@ -190,15 +171,22 @@ class DenseSearcher:
         return self._scan(query, top_k, np.flatnonzero(eligible))
 
     def _scan(self, query: FloatArray, top_k: int, rows: Rows) -> _Candidates:
-        """Score these rows exactly; return at least the best top_k and all that tie with the last of them."""
+        """Score these rows (ascending) exactly; return the best top_k at least, and all that tie with the last."""
         kept_rows, kept_scores = _nothing()
         for block in _blocks(rows):
             kept_rows = np.concatenate([kept_rows, block])
-            kept_scores = np.concatenate([kept_scores, exact_scores(self._vectors[block], query)])
+            kept_scores = np.concatenate([kept_scores, self._scores(block, query)])
             if len(kept_rows) > top_k:
                 least = np.partition(kept_scores, -top_k)[-top_k]
                 kept_rows, kept_scores = kept_rows[kept_scores >= least], kept_scores[kept_scores >= least]
         return _Candidates(kept_rows, kept_scores)
+
+    def _scores(self, rows: Rows, query: FloatArray) -> FloatArray:
+        """Return the exact scores of rows (ascending); where few are left out, reading all is faster than picking."""
+        first, end = int(rows[0]), int(rows[-1]) + 1
+        if end - first > 2 * len(rows):
+            return self._vectors.scores(rows, query)
+        return self._vectors.scores(slice(first, end), query)[rows - first]
 
 
 def _nothing() -> tuple[Rows, FloatArray]:
@@ -206,7 +194,7 @@ def _nothing() -> tuple[Rows, FloatArray]:
 
 
 def _blocks(rows: Rows) -> Iterator[Rows]:
-    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+    return (rows[start : start + SCAN_BLOCK] for start in range(0, len(rows), SCAN_BLOCK))
 
 
 def _parameters(index: Any, bitmap: NDArray[np.uint8], wanted: int) -> Any:

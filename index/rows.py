@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.files import sync_path, write_all, write_whole
+from retriever.index.row_formats import StoredVectors
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.types import FloatArray
+    from retriever.index.row_formats import Records, RowFormat
 
 __all__ = [
     "ALIVE",
@@ -33,7 +34,7 @@ __all__ = [
     "write_flags",
 ]
 
-VECTORS, IDS, ENDS = "vectors.f32", "ids.utf8", "ids.end"
+IDS, ENDS = "ids.utf8", "ids.end"
 
 ALIVE, SEARCHABLE, EMPTY, TRUNCATED = 1, 2, 4, 8
 """Flags of a row: it is its document's newest version; its vector may be returned; its text is empty; was cut short."""
@@ -58,15 +59,15 @@ class RowFile(NamedTuple):
     crc: int
 
 
-def committed_files(mark: RowMark, dim: int) -> list[RowFile]:
+def committed_files(mark: RowMark, form: RowFormat) -> list[RowFile]:
     """Return the files that a mark speaks of."""
     files = [RowFile(IDS, mark.id_bytes, mark.ids_crc), RowFile(ENDS, 8 * mark.rows, mark.ends_crc)]
-    return [*files, RowFile(VECTORS, 4 * dim * mark.rows, mark.vectors_crc)] if dim else files
+    return [*files, RowFile(form.file, form.record.itemsize * mark.rows, mark.vectors_crc)] if form.dim else files
 
 
-def _check(folder: Path, mark: RowMark, dim: int) -> None:
+def _check(folder: Path, mark: RowMark, form: RowFormat) -> None:
     """Raise FileNotFoundError for a missing file and UserError for one shorter than the commit says."""
-    for name, size, _ in committed_files(mark, dim):
+    for name, size, _ in committed_files(mark, form):
         found = (folder / name).stat().st_size
         if found < size:
             raise UserError(
@@ -78,22 +79,22 @@ def _check(folder: Path, mark: RowMark, dim: int) -> None:
 class RowWriter:
     """Appends rows after a mark; what lies beyond it was never committed and is cut off."""
 
-    def __init__(self, folder: Path, dim: int, mark: RowMark) -> None:
+    def __init__(self, folder: Path, form: RowFormat, mark: RowMark) -> None:
         folder.mkdir(exist_ok=True)
-        self.mark, self._dim, self._folder = mark, dim, folder
+        self.mark, self._form, self._folder = mark, form, folder
         if mark.rows:
-            _check(folder, mark, dim)
+            _check(folder, mark, form)
         self._files: dict[str, int] = {}
         try:
-            for name, size, _ in committed_files(mark, dim):
+            for name, size, _ in committed_files(mark, form):
                 self._files[name] = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
                 os.ftruncate(self._files[name], size)
         except BaseException:
             self.close()
             raise
 
-    def append(self, doc_ids: Sequence[str], vectors: FloatArray | None) -> None:
-        """Append n rows: ids and, if the index has vectors, float32 (n, dim)."""
+    def append(self, doc_ids: Sequence[str], records: Records | None) -> None:
+        """Append n rows: ids and, if the index has vectors, what `RowFormat.store` made of them."""
         if not doc_ids:
             return
         encoded = [doc_id.encode() for doc_id in doc_ids]
@@ -101,9 +102,9 @@ class RowWriter:
         ids, ends = b"".join(encoded), (np.cumsum(lengths) + np.uint64(self.mark.id_bytes)).astype("<u8").tobytes()
         mark = self.mark
         vectors_crc = mark.vectors_crc
-        if vectors is not None:
-            data = np.ascontiguousarray(vectors, dtype="<f4").data
-            write_all(self._files[VECTORS], data)
+        if records is not None:
+            data = np.ascontiguousarray(records).view(np.uint8).data
+            write_all(self._files[self._form.file], data)
             vectors_crc = zlib.crc32(data, vectors_crc)
         write_all(self._files[IDS], ids)
         write_all(self._files[ENDS], ends)
@@ -130,17 +131,16 @@ class RowWriter:
 class RowReader:
     """The rows of one commit, memory-mapped.
 
-    vectors: float32 (n, dim), None if the index has none.
+    vectors: the stored vectors (n, dim), None if the index has none.
     """
 
-    def __init__(self, folder: Path, dim: int, mark: RowMark) -> None:
-        _check(folder, mark, dim)
-        self.vectors: FloatArray | None = None
-        if dim:
-            shape = (mark.rows, dim)
-            self.vectors = (
-                np.memmap(folder / VECTORS, "<f4", "r", shape=shape) if mark.rows else np.empty(shape, np.float32)
-            )
+    def __init__(self, folder: Path, form: RowFormat, mark: RowMark) -> None:
+        _check(folder, mark, form)
+        self.vectors: StoredVectors | None = None
+        if form.dim:
+            empty, file = np.empty(0, form.record), folder / form.file
+            records = np.memmap(file, form.record, "r", shape=(mark.rows,)) if mark.rows else empty
+            self.vectors = StoredVectors(records, form)
         self._ids = np.memmap(folder / IDS, np.uint8, "r", shape=(mark.id_bytes,)) if mark.id_bytes else b""
         self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=(mark.rows,)) if mark.rows else np.empty(0, np.uint64)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retriever.index.files import write_whole
+from retriever.index.row_formats import ROW_TYPES, RowFormat
 from retriever.types import EncoderIdentity, UserError
 
 __all__ = ["FILE", "FORMAT", "VERSION", "IndexSettings", "read_settings", "settings_bytes", "write_settings"]
@@ -37,7 +38,7 @@ class IndexSettings:
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot store."""
-        allowed = {"analyzer": ["english"], "row_dtype": ["float32"]}
+        allowed = {"analyzer": ["english"], "row_dtype": list(ROW_TYPES)}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise UserError(f"{name} {getattr(self, name)!r} is not known; allowed: {', '.join(values)}")
@@ -48,6 +49,11 @@ class IndexSettings:
             raise UserError(f"k1 {self.k1} and b {self.b} are out of range; need k1 >= 0 and 0 <= b <= 1")
         if self.impact_scale != int(self.impact_scale) or self.impact_scale < 1:
             raise UserError(f"impact_scale {self.impact_scale} is out of range; need a whole number from 1")
+
+    @property
+    def row_format(self) -> RowFormat:
+        """Return how the vectors of this index are stored."""
+        return RowFormat(self.row_dtype, self.encoder.dense_dim)
 
 
 def settings_bytes(settings: IndexSettings) -> bytes:

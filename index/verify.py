@@ -14,6 +14,8 @@ from retriever.index.settings import FILE, read_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from retriever.index.row_formats import RowFormat
+
 __all__ = ["Damage", "Verification", "verify_folder"]
 
 ATTEMPTS = 20
@@ -54,9 +56,7 @@ def verify_folder(path: str | Path) -> Verification:
     for _ in range(ATTEMPTS):
         settings = read_settings(path)
         commit = parse_commit(path, read_user_data(path / "lucene"))
-        names = [
-            (expected.file, _problem(path, expected)) for expected in _expected(commit, settings.encoder.dense_dim)
-        ]
+        names = [(expected.file, _problem(path, expected)) for expected in _expected(commit, settings.row_format)]
         names += _lucene_files(path)
         damages = tuple(Damage(name, problem) for name, problem in names if problem)
         if not damages or commit.number == parse_commit(path, read_user_data(path / "lucene")).number:
@@ -65,10 +65,10 @@ def verify_folder(path: str | Path) -> Verification:
     return Verification(commit.number, len(names), size, damages)
 
 
-def _expected(commit: CommitRecord, dim: int) -> Iterator[_Expected]:
+def _expected(commit: CommitRecord, form: RowFormat) -> Iterator[_Expected]:
     yield _Expected(FILE, commit.settings_crc, None)
     yield _Expected(commit.live_file, commit.live_crc, None)
-    for file in committed_files(commit.mark, dim):
+    for file in committed_files(commit.mark, form):
         yield _Expected(f"{commit.rows_folder}/{file.name}", file.crc, file.size)
     if commit.dense_file:
         yield _Expected(commit.dense_file, commit.dense_crc, None)

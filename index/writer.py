@@ -63,7 +63,7 @@ class FolderWriter:
         rows = path / self._rows_folder
         self._flags = bytearray()
         self._row_of: dict[str, int] = {}
-        self._rows = RowWriter(rows, settings.encoder.dense_dim, self.committed.mark)
+        self._rows = RowWriter(rows, settings.row_format, self.committed.mark)
         try:
             self._load(rows)
         except BaseException:
@@ -142,7 +142,7 @@ class FolderWriter:
         flags = read_flags(self.path / self.committed.live_file, mark.rows, self.committed.live_crc)
         self._flags.extend(flags.tobytes())
         alive = np.flatnonzero(flags & ALIVE)
-        ids = RowReader(rows, self.settings.encoder.dense_dim, mark).doc_ids(alive)
+        ids = RowReader(rows, self.settings.row_format, mark).doc_ids(alive)
         self._row_of.update(zip(ids, alive.tolist(), strict=True))
         self._remove_unreferenced()
 
@@ -169,7 +169,7 @@ class FolderWriter:
         """
         batch = check_batch(documents, encoded, self.settings)
         with self._changes():
-            self._rows.append([document.doc_id for document in documents], batch.vectors)
+            self._rows.append([document.doc_id for document in documents], batch.records)
             columns = zip(documents, batch.raws, batch.impacts, batch.tokens, batch.flags, strict=True)
             for document, raw, impacts, tokens, flags in columns:
                 row, old = len(self._flags), self._row_of.get(document.doc_id)
@@ -224,16 +224,16 @@ class FolderWriter:
 
     def _move_rows(self, alive: NDArray[np.int64]) -> None:
         """Copy these rows into a new folder, and tell Lucene where they are now."""
-        dim = self.settings.encoder.dense_dim
-        old = RowReader(self.path / self._rows_folder, dim, self._rows.mark)
+        form = self.settings.row_format
+        old = RowReader(self.path / self._rows_folder, form, self._rows.mark)
         self._rows.close()
         self._rows_folder = f"rows-{self.committed.number + 1}"
-        self._rows = RowWriter(self.path / self._rows_folder, dim, RowMark())
+        self._rows = RowWriter(self.path / self._rows_folder, form, RowMark())
         sync_path(self.path)
         for start in range(0, len(alive), BLOCK):
             part = alive[start : start + BLOCK]
             ids = old.doc_ids(part)
-            self._rows.append(ids, None if old.vectors is None else old.vectors[part])
+            self._rows.append(ids, None if old.vectors is None else old.vectors.records[part])
             self._lucene.renumber(ids, start)
             self._row_of.update(zip(ids, range(start, start + len(ids)), strict=True))
 
@@ -260,7 +260,7 @@ class FolderWriter:
             file, rows, crc = "", 0, 0
             if kind != "flat" and len(flags):
                 file, rows = f"dense/{kind}-{number}.faiss", len(flags)
-                reader = RowReader(self.path / self._rows_folder, self.settings.encoder.dense_dim, self._rows.mark)
+                reader = RowReader(self.path / self._rows_folder, self.settings.row_format, self._rows.mark)
                 crc = dense.build(self.path / file, kind, reader, (flags & SEARCHABLE).astype(bool))
         return CommitRecord(
             number=number,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.lucene_writer import LONGEST_TERM
-from retriever.index.quantise import impact_strings, quantise, token_strings
+from retriever.index.quantise import impact_strings, quantise, strongest, token_strings
 from retriever.index.rows import ALIVE, EMPTY, SEARCHABLE, TRUNCATED
 from retriever.index.settings import IndexSettings
 from retriever.types import Document, Encoded, UserError
@@ -59,7 +59,8 @@ def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings
             records = settings.row_format.store(encoded.dense)
             searchable = encoded.dense.any(axis=1) & ~empty
         if encoded.sparse is not None:
-            strings = impact_strings(quantise(encoded.sparse, settings.impact_scale))
+            weights = encoded.sparse if settings.max_terms is None else strongest(encoded.sparse, settings.max_terms)
+            strings = impact_strings(quantise(weights, settings.impact_scale))
             impacts = ["" if skip else line for line, skip in zip(strings, empty, strict=True)]
         if encoded.tokens is not None:
             tokens = token_strings(encoded.tokens)

@@ -40,6 +40,8 @@ class IndexInfo(NamedTuple):
     k1: float
     b: float
     impact_scale: int
+    row_dtype: str
+    max_terms: int | None
     note: Mapping[str, str]
 
 
@@ -63,5 +65,7 @@ def describe(folder: str | Path) -> IndexInfo:
         k1=settings.k1,
         b=settings.b,
         impact_scale=settings.impact_scale,
+        row_dtype=settings.row_dtype,
+        max_terms=settings.max_terms,
         note=commit.note,
     )

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["LARGEST_IMPACT", "impact_query", "impact_strings", "quantise", "token_strings"]
+__all__ = ["LARGEST_IMPACT", "impact_query", "impact_strings", "quantise", "strongest", "token_strings"]
 
 LARGEST_IMPACT = 65_535
 """Lucene adds up a document's frequencies in 32 bits: 32,768 terms of this size still fit."""
@@ -31,6 +31,22 @@ def quantise(weights: csr_matrix, scale: int) -> csr_matrix:
     impacts.data = np.clip(np.rint(weights.data.astype(np.float64) * scale), 0, LARGEST_IMPACT).astype(np.int32)
     impacts.eliminate_zeros()
     return impacts
+
+
+def strongest(weights: csr_matrix, count: int) -> csr_matrix:
+    """Return csr (n, vocab_size) with the `count` largest weights of each row; of equal ones, the first terms.
+
+    >>> from scipy.sparse import csr_matrix
+    >>> strongest(csr_matrix([[1.0, 3.0, 2.0, 1.0], [0.0, 0.0, 5.0, 0.0]]), 3).toarray().tolist()
+    [[1.0, 3.0, 2.0, 0.0], [0.0, 0.0, 5.0, 0.0]]
+    """
+    counts = np.diff(weights.indptr)
+    order = np.lexsort((weights.indices, -weights.data, np.repeat(np.arange(len(counts)), counts)))
+    ranks = np.arange(weights.nnz) - np.repeat(weights.indptr[:-1], counts)
+    kept = weights.copy()
+    kept.data[order[ranks >= count]] = 0
+    kept.eliminate_zeros()
+    return kept
 
 
 def impact_strings(impacts: csr_matrix) -> list[str]:

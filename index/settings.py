@@ -26,7 +26,7 @@ class IndexSettings:
     encoder: identity of the encoder whose vectors and terms are stored; its sizes are 0 for a missing view.
     analyzer, k1, b: how BM25 reads and scores `contents`.
     impact_scale: a stored impact is round(weight * impact_scale).
-    row_dtype: number format of rows/vectors.
+    row_dtype: number format of the vectors. max_terms: how many terms of a document are kept, None for all.
     """
 
     encoder: EncoderIdentity
@@ -35,13 +35,13 @@ class IndexSettings:
     b: float = 0.4
     impact_scale: int = 100
     row_dtype: str = "float32"
+    max_terms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot store."""
-        allowed = {"analyzer": ["english"], "row_dtype": list(ROW_TYPES)}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise UserError(f"{name} {getattr(self, name)!r} is not known; allowed: {', '.join(values)}")
+        for name, value, allowed in (("analyzer", self.analyzer, ("english",)), ("rows", self.row_dtype, ROW_TYPES)):
+            if value not in allowed:
+                raise UserError(f"{name} {value!r} is not known; allowed: {', '.join(allowed)}")
         for name in ("k1", "b", "impact_scale"):
             if not isinstance(getattr(self, name), int | float):
                 raise UserError(f"{name} {getattr(self, name)!r} is not a number; give one, or leave it out")
@@ -49,6 +49,10 @@ class IndexSettings:
             raise UserError(f"k1 {self.k1} and b {self.b} are out of range; need k1 >= 0 and 0 <= b <= 1")
         if self.impact_scale != int(self.impact_scale) or self.impact_scale < 1:
             raise UserError(f"impact_scale {self.impact_scale} is out of range; need a whole number from 1")
+        if self.max_terms is not None and (type(self.max_terms) is not int or self.max_terms < 1):
+            raise UserError(
+                f"max_terms {self.max_terms!r} is out of range; need a whole number from 1, or none for all"
+            )
 
     @property
     def row_format(self) -> RowFormat:

@@ -109,6 +109,11 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
 @click.option(
     "--dense-type", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), help="FAISS index; auto goes by size."
 )
+@click.option("--rows", type=click.Choice(["float32", "float16", "int8"]), help="How vectors are stored.")
+@click.option("--impact-scale", type=click.IntRange(min=1), help="A term weight is stored as round(weight * this).")
+@click.option(
+    "--max-terms", type=click.IntRange(min=1), help="Store only this many terms of a document, the strongest."
+)
 @click.option("--commit-every-documents", type=click.IntRange(min=1), help="A crash loses no more than this.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
 @json_option

@@ -14,7 +14,7 @@ from retriever.index.dense import choose_type
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
-from retriever.types import UserError
+from retriever.types import EncoderIdentity, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +42,7 @@ class IndexingConfig:
     on_duplicate: error, skip (keep the first) or replace (keep the last). on_bad: error or skip.
     dense_type: flat, hnsw, ivf or auto (by size). batch: documents encoded and added together.
     commit_every_documents, commit_every_seconds: what comes first; a crash loses no more than that.
+    rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
     """
 
     on_duplicate: str = "error"
@@ -52,13 +53,20 @@ class IndexingConfig:
     commit_every_seconds: float = 120.0
     k1: float = 0.9
     b: float = 0.4
+    rows: str = "float32"
     impact_scale: int = 100
+    max_terms: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
         choose_type(self.dense_type, rows=0)  # refuses an unknown one
         if self.batch < 1 or self.commit_every_documents < 1 or not self.commit_every_seconds > 0:
             raise UserError("batch, commit_every_documents and commit_every_seconds must be above 0")
+        self.settings(EncoderIdentity("none", "", 0, 0))
+
+    def settings(self, encoder: EncoderIdentity) -> IndexSettings:
+        """Return what an index of this encoder may never change; raise UserError for what cannot be stored."""
+        return IndexSettings(encoder, "english", self.k1, self.b, self.impact_scale, self.rows, self.max_terms)
 
 
 UNFINISHED = "unfinished"
@@ -147,7 +155,7 @@ def encode_contents(encoder: Encoder, batch: Sequence[Document]) -> Encoded | No
 
 
 def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: Survey, resume: bool) -> FolderWriter:
-    settings = IndexSettings(encoder.identity, k1=config.k1, b=config.b, impact_scale=config.impact_scale)
+    settings = config.settings(encoder.identity)
     if not (resume and (folder / "index.json").exists()):
         return FolderWriter.create(folder, settings)
     writer = FolderWriter.open(folder)
@@ -157,11 +165,12 @@ def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: 
                 f"{folder}: begun with the encoder {writer.settings.encoder.name}, cannot go on with "
                 f"{encoder.identity.name}; give the same one with --encoder"
             )
-        for name in ("k1", "b", "impact_scale"):
+        for name in ("k1", "b", "impact_scale", "row_dtype", "max_terms"):
             begun, given = getattr(writer.settings, name), getattr(settings, name)
             if begun != given:
+                shown = "rows" if name == "row_dtype" else name
                 raise UserError(
-                    f"{folder}: begun with {name} {begun}, cannot go on with {given}; give the same settings"
+                    f"{folder}: begun with {shown} {begun}, cannot go on with {given}; give the same settings"
                 )
         if writer.committed_note and writer.committed_note.get("corpus") != found.digest:
             raise UserError(f"{folder}: begun with another corpus; give the same one, or build a new index")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from retriever.index.quantise import LARGEST_IMPACT, impact_query, impact_strings, quantise
+from retriever.index.quantise import LARGEST_IMPACT, impact_query, impact_strings, quantise, strongest
 
 WEIGHTS = st.lists(st.floats(0, 600, width=32), min_size=1, max_size=30)
 
@@ -45,3 +45,18 @@ def test_non_finite_is_refused(value: float) -> None:
     for function in (lambda weights: quantise(weights, 100), impact_query):
         with pytest.raises(ValueError, match="not finite"):
             function(csr_matrix([[1.0, value]]))
+
+
+@given(st.lists(WEIGHTS, min_size=1, max_size=5), st.integers(1, 8))
+def test_the_strongest_terms_are_kept(rows: list[list[float]], count: int) -> None:
+    dense = np.zeros((len(rows), 30), np.float32)
+    for place, values in enumerate(rows):
+        dense[place, : len(values)] = values
+    weights = csr_matrix(dense)
+    kept = strongest(weights, count).toarray()
+    for row, before in zip(kept, dense, strict=True):
+        wanted = sorted((term for term in range(30) if before[term] > 0), key=lambda term: (-before[term], term))[
+            :count
+        ]
+        assert {term: row[term] for term in np.flatnonzero(row)} == {term: before[term] for term in wanted}
+    assert (weights.toarray() == dense).all()

@@ -67,6 +67,8 @@ def test_missing_and_foreign_folder(tmp_path: Path) -> None:
         {"b": 1.5},
         {"impact_scale": 0},
         {"impact_scale": 2.5},
+        {"max_terms": 0},
+        {"max_terms": 2.5},
     ],
 )
 def test_values_out_of_range(wrong: dict[str, object]) -> None:

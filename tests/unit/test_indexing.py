@@ -200,7 +200,7 @@ def test_resuming_something_else(tmp_path: Path) -> None:
         build_index(corpus, folder, Stub(sha="b"), SMALL, resume=True)
     with pytest.raises(UserError, match=r"stub-a, cannot go on with none"):
         build_index(corpus, folder, load_encoder("none"), SMALL, resume=True)
-    for name, value in (("k1", 1.2), ("b", 0.75), ("impact_scale", 1_000)):
+    for name, value in (("k1", 1.2), ("b", 0.75), ("impact_scale", 1_000), ("rows", "float16"), ("max_terms", 9)):
         config = IndexingConfig(batch=20, **{name: value})  # type: ignore[arg-type]
         with pytest.raises(UserError, match=f"{name} .* cannot go on with {value}"):
             build_index(corpus, folder, Stub(), config, resume=True)
@@ -213,10 +213,12 @@ def test_resuming_something_else(tmp_path: Path) -> None:
 
 def test_settings_reach_the_index(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(30))
-    build_index(corpus, tmp_path / "i", Stub(), IndexingConfig(k1=1.2, b=0.75, impact_scale=10, dense_type="hnsw"))
+    config = IndexingConfig(k1=1.2, b=0.75, impact_scale=10, dense_type="hnsw", rows="float16", max_terms=3)
+    build_index(corpus, tmp_path / "i", Stub(), config)
     with FolderReader.open(tmp_path / "i") as reader:
         settings = reader.settings
         assert (settings.k1, settings.b, settings.impact_scale) == (1.2, 0.75, 10)
+        assert (settings.row_dtype, settings.max_terms) == ("float16", 3)
         assert reader.commit_data.dense_type == "hnsw"
 
 

@@ -217,23 +217,32 @@ def java_error() -> type[Exception]:
 
 @contextmanager
 def damage_named(folder: Path) -> Iterator[None]:
-    """Turn what Lucene says of a folder that it cannot open into a UserError."""
+    """Turn what Lucene says of files that it cannot read, or what Python makes of what stands there, into a UserError.
+
+    A changed byte that is met before `retriever verify` is asked comes out as almost any exception of Java's.
+    """
     try:
         yield
     except java_error() as error:
         raise _damaged(folder, error) from None
+    except (UnicodeDecodeError, json.JSONDecodeError, IndexError) as error:
+        raise UserError(f"{folder}: damaged ({error}); `retriever verify` says which file") from error
 
 
-def _damaged(folder: Path, error: Any) -> UserError:
+def _damaged(folder: Path, error: Any) -> Exception:
     # The last cause names the file: a missing one is reported as a fault of the file that speaks of it.
     trace = [f"{error.classname}: {error.innermessage}", *(error.stacktrace or ())]
     cause = [line for before, line in itertools.pairwise(["Caused by:", *trace]) if before == "Caused by:"][-1]
     kind, _, message = cause.splitlines()[0].partition(": ")
+    if kind.endswith(".AlreadyClosedException"):
+        return error  # type: ignore[no-any-return]  # the caller's fault
+    if kind.endswith(".OutOfMemoryError"):
+        return UserError(f"{folder}: Java ran out of memory ({message}); `retriever verify` says whether it is damaged")
     if kind.endswith(".AccessDeniedException"):
         return UserError(f"{message}: permission denied; give yourself access to the files of the index")
     message = re.sub(r" in \w+@.* lockFactory=[\w.$@]+", "", message)  # the folder is named already
     found = f"{kind.rpartition('.')[2]}: {message}"
-    return UserError(f"{folder}: damaged, Lucene cannot open it ({found}); restore it from a copy, or build it again")
+    return UserError(f"{folder}: damaged, Lucene cannot read it ({found}); restore it from a copy, or build it again")
 
 
 def well_formed(text: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
 
 from retriever.index.jvm import (
     as_type,
@@ -28,13 +31,16 @@ from retriever.index.postings import stored_terms
 from retriever.types import Ranking, ScoredDoc
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from retriever.index.filters import Condition
+    from retriever.types import BoolArray
 
 __all__ = ["LuceneReader"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Leg(NamedTuple):
@@ -56,12 +62,23 @@ def _leg(index: Any, similarity: Any, name: str) -> _Leg:
     return _Leg(searcher, _leg_locks[name])
 
 
+def _reads(method: Callable[Concatenate[LuceneReader, P], T]) -> Callable[Concatenate[LuceneReader, P], T]:
+    """Raise what a method meets in damaged files as a UserError: not all of them are read when they are opened."""
+
+    @functools.wraps(method)
+    def guarded(self: LuceneReader, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with damage_named(self._folder):
+            return method(self, *args, **kwargs)
+
+    return guarded
+
+
 class LuceneReader:
     """One commit of a Lucene index, searched by any number of threads."""
 
     @one_at_a_time()
-    def __init__(self, reader: Any, k1: float, b: float) -> None:
-        self._reader, self._k1, self._b = reader, k1, b
+    def __init__(self, folder: Path, reader: Any, k1: float, b: float) -> None:
+        self._folder, self._reader, self._k1, self._b = folder, reader, k1, b
         self._rows: NDArray[np.int64] | None = None
         self._loading = threading.Lock()
         self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
@@ -85,14 +102,14 @@ class LuceneReader:
         start_jvm()
         with damage_named(folder):
             # The directory is not closed: it holds nothing open, and every reader that comes by `reopen` shares it.
-            return cls(lucene("index.DirectoryReader").open(open_directory(folder)), k1, b)
+            return cls(folder, lucene("index.DirectoryReader").open(open_directory(folder)), k1, b)
 
+    @_reads
     @one_at_a_time()
-    def reopen(self, folder: Path) -> LuceneReader | None:
+    def reopen(self) -> LuceneReader | None:
         """Return a reader of the last commit, which shares the unchanged files; None if it is this one's."""
-        with damage_named(folder):
-            newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
-            return None if newer is None else LuceneReader(newer, self._k1, self._b)
+        newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
+        return None if newer is None else LuceneReader(self._folder, newer, self._k1, self._b)
 
     @cached_property
     def fields(self) -> dict[str, set[str]]:
@@ -103,9 +120,12 @@ class LuceneReader:
         """Return the query of a filter; raise UserError for an unknown field."""
         return filter_query(condition, self.fields)
 
-    def rows(self, selected: Any) -> NDArray[np.int64]:
-        """Return the rows of the documents that a query finds, some dead ones among them."""
-        return self._all_rows()[matching_docs(self._bm25.searcher, selected)]
+    @_reads
+    def rows(self, selected: Any, count: int) -> BoolArray:
+        """Return which of `count` rows belong to the documents that a query finds, some dead ones among them."""
+        rows = np.zeros(count, bool)
+        rows[self._all_rows()[matching_docs(self._bm25.searcher, selected)]] = True
+        return rows
 
     def terms(self, field: str, shape: tuple[int, int]) -> csr_matrix:
         """Return int32 csr (rows, vocab_size) of what `field` ("impact" or "token") holds of each row, dead ones too."""
@@ -131,6 +151,7 @@ class LuceneReader:
             parsed = self._parser.parse(query)
         return self._search(self._impact, parsed, top_k, selected)
 
+    @_reads
     def _search(self, leg: _Leg, query: Any, top_k: int, selected: Any) -> Ranking:
         if selected is not None:
             with one_at_a_time():
@@ -145,6 +166,7 @@ class LuceneReader:
             ScoredDoc(_decode(id_), score) for score, id_ in (hit["fields"] for hit in json.loads(text)["scoreDocs"])
         ]
 
+    @_reads
     @one_at_a_time()
     def raw(self, doc_id: str) -> str | None:
         """Return the stored JSON of a document, None for an unknown id."""
@@ -157,31 +179,37 @@ class LuceneReader:
         terms = java("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, well_formed(text))
         return [str(term) for term in terms]
 
+    @_reads
     @one_at_a_time()
     def bm25_score(self, term: str, doc_id: str) -> float:
         """Return what one occurrence of a term in the query adds to the BM25 score of a document."""
         return self._term_score(self._bm25.searcher, "contents", term, doc_id)
 
+    @_reads
     @one_at_a_time()
     def impact_of(self, term: str, doc_id: str) -> float:
         """Return the stored impact of a term (a decimal vocabulary id) in a document, 0 without one."""
         return self._term_score(self._impact.searcher, "impact", term, doc_id)
 
+    @_reads
     @one_at_a_time()
     def document_frequencies(self, field: str, terms: Iterable[str]) -> list[int]:
         """Return in how many documents each term stands; those that were deleted since the last merge count too."""
         return [int(self._index.docFreq(self._term(field, term))) for term in terms]
 
+    @_reads
     @one_at_a_time()
     def postings(self, field: str) -> int:
         """Return the sum of the document frequencies of a field's terms."""
         return int(self._index.getSumDocFreq(field))
 
+    @_reads
     @one_at_a_time()
     def token_documents(self) -> int:
         """Return how many documents have tokens, deleted ones that are not merged away yet among them."""
         return int(self._index.getDocCount("token"))
 
+    @_reads
     @one_at_a_time()
     def token_frequency(self, term: str) -> int:
         """Return how many of these documents have a token (a decimal vocabulary id)."""

@@ -14,11 +14,13 @@ import numpy as np
 
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
+from retriever.index.files import checksum
 from retriever.index.filters import parse_filter
 from retriever.index.lucene_reader import LuceneReader
 from retriever.index.quantise import impact_query
 from retriever.index.rows import SEARCHABLE, RowReader, read_flags
-from retriever.index.settings import IndexSettings, read_settings
+from retriever.index.settings import IndexSettings, check_settings, read_settings
+from retriever.index.verify import damage_text, verify_folder
 from retriever.types import Document, Ranking, ScoredDoc, TermMatch, UserError
 
 if TYPE_CHECKING:
@@ -45,9 +47,7 @@ class Selection:
     @cached_property
     def rows(self) -> BoolArray:
         """Return which rows belong to these documents, bool (count,)."""
-        rows = np.zeros(self._count, bool)
-        rows[self._lucene.rows(self.query)] = True
-        return rows
+        return self._lucene.rows(self.query, self._count)
 
 
 class TokenStatistics:
@@ -73,10 +73,11 @@ class FolderReader:
     commit_data: what the commit says: counts, note, dense type. rows: ids and vectors of all rows, dead ones too.
     """
 
-    def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader) -> None:
+    def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader, trusted: str = "") -> None:
         self.path, self.settings, self._lucene = path, settings, lucene
         self._users, self._counting = 1, threading.Lock()
         self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
+        check_settings(path, self.commit_data.settings_crc)
         self._dense: DenseSearcher | None = None
         commit, dim = self.commit_data, settings.encoder.dense_dim
         # Read without vectors, too: an index that has lost its rows must not open.
@@ -84,12 +85,21 @@ class FolderReader:
         flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
         if dim:
             file = path / commit.dense_file if commit.dense_file else None
+            # FAISS follows the links of a damaged graph wherever they lead. The checksum takes 0.2 s a gigabyte.
+            if file is not None and commit.dense_file != trusted and checksum(file) != commit.dense_crc:
+                raise UserError(f"{file}: damaged (wrong checksum); `retriever compact` makes it again")
             self._dense = DenseSearcher(self.rows, (flags & SEARCHABLE).astype(bool), commit.dense_type, file)
 
     @classmethod
-    def open(cls, path: str | Path) -> FolderReader:
-        """Open the last commit; raise UserError for a folder that is missing, foreign or damaged."""
+    def open(cls, path: str | Path, verify: bool = False) -> FolderReader:
+        """Open the last commit; raise UserError for a folder that is missing, foreign or damaged.
+
+        verify: read every file first, so that a damaged one is never searched; else some damage is only met by the
+        search that comes to it, or changes what it finds.
+        """
         path = Path(path)
+        if verify and (found := verify_folder(path)).damages:
+            raise UserError(damage_text(path, found))
         settings = read_settings(path)
         reader = cls._open(path, settings, lambda: LuceneReader.open(path / "lucene", settings.k1, settings.b))
         assert reader is not None
@@ -103,11 +113,11 @@ class FolderReader:
         """
         if read_settings(self.path) != self.settings:
             raise UserError(f"{self.path}: was built again with other settings; open it anew")
-        return self._open(self.path, self.settings, lambda: self._lucene.reopen(self.path / "lucene"))
+        return self._open(self.path, self.settings, self._lucene.reopen, self.commit_data.dense_file)
 
     @classmethod
     def _open(
-        cls, path: Path, settings: IndexSettings, open_lucene: Callable[[], LuceneReader | None]
+        cls, path: Path, settings: IndexSettings, open_lucene: Callable[[], LuceneReader | None], trusted: str = ""
     ) -> FolderReader | None:
         missing = ""
         for _ in range(ATTEMPTS):
@@ -115,7 +125,7 @@ class FolderReader:
             if lucene is None:
                 return None
             try:
-                return cls(path, settings, lucene)
+                return cls(path, settings, lucene, trusted)
             except FileNotFoundError as error:
                 lucene.close()
                 missing = str(error.filename)
@@ -175,7 +185,7 @@ class FolderReader:
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents of these ids; unknown ids are left out."""
         raws = {doc_id: self._lucene.raw(doc_id) for doc_id in ids}
-        return {doc_id: _document(raw) for doc_id, raw in raws.items() if raw is not None}
+        return {doc_id: _document(self.path, raw) for doc_id, raw in raws.items() if raw is not None}
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return those of the ids that the index does not have; one deleted since the last merge counts as there."""
@@ -251,9 +261,14 @@ def _check_top_k(top_k: int) -> None:
         raise UserError(f"top_k {top_k} is out of range; need 1 or more")
 
 
-def _document(raw: str) -> Document:
-    fields = json.loads(raw)
-    return Document(fields["id"], fields["text"], fields["title"], fields["metadata"])
+def _document(folder: Path, raw: str) -> Document:
+    try:
+        fields = json.loads(raw)
+        return Document(fields["id"], fields["text"], fields["title"], fields["metadata"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder}: damaged (a stored document cannot be read); `retriever verify` says which file"
+        ) from None
 
 
 def _size(folder: Path) -> int:

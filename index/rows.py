@@ -136,6 +136,7 @@ class RowReader:
 
     def __init__(self, folder: Path, form: RowFormat, mark: RowMark) -> None:
         _check(folder, mark, form)
+        self._folder = folder
         self.vectors: StoredVectors | None = None
         if form.dim:
             empty, file = np.empty(0, form.record), folder / form.file
@@ -148,7 +149,12 @@ class RowReader:
         """Return the ids of these rows."""
         ends = self._ends[rows].tolist()
         starts = np.where(rows > 0, self._ends[np.maximum(rows - 1, 0)], 0).tolist() if len(rows) else []
-        return [bytes(self._ids[start:end]).decode() for start, end in zip(starts, ends, strict=True)]
+        try:
+            return [bytes(self._ids[start:end]).decode() for start, end in zip(starts, ends, strict=True)]
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{self._folder / IDS}: damaged ({error}); restore it from a copy, or build the index again"
+            ) from None
 
 
 def write_flags(path: Path, flags: NDArray[np.uint8]) -> int:

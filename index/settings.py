@@ -7,11 +7,20 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from retriever.index.files import write_whole
+from retriever.index.files import checksum, write_whole
 from retriever.index.row_formats import ROW_TYPES, RowFormat
 from retriever.types import EncoderIdentity, UserError
 
-__all__ = ["FILE", "FORMAT", "VERSION", "IndexSettings", "read_settings", "settings_bytes", "write_settings"]
+__all__ = [
+    "FILE",
+    "FORMAT",
+    "VERSION",
+    "IndexSettings",
+    "check_settings",
+    "read_settings",
+    "settings_bytes",
+    "write_settings",
+]
 
 FORMAT = "retriever-index"
 VERSION = 1
@@ -100,3 +109,9 @@ def read_settings(folder: Path) -> IndexSettings:
         raise UserError(
             f"{path}: damaged (settings missing or unknown); restore it from a copy, or {REBUILD}"
         ) from None
+
+
+def check_settings(folder: Path, crc: int) -> None:
+    """Raise UserError if index.json is not the one that was committed, CRC-32 `crc`."""
+    if checksum(folder / FILE) != crc:
+        raise UserError(f"{folder / FILE}: damaged (wrong checksum); restore it from a copy, or {REBUILD}")

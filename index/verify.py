@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from retriever.index.row_formats import RowFormat
 
-__all__ = ["Damage", "Verification", "verify_folder"]
+__all__ = ["Damage", "Verification", "damage_text", "verify_folder"]
 
 ATTEMPTS = 20
 """A writer may commit meanwhile, and remove the files of the commit that is being read."""
@@ -36,6 +36,14 @@ class Verification(NamedTuple):
     files: int
     bytes: int
     damages: tuple[Damage, ...]
+
+
+def damage_text(folder: Path, found: Verification) -> str:
+    """Return which files are damaged and what to do, in one line."""
+    files = ", ".join(f"{damage.file} ({damage.problem})" for damage in found.damages)
+    derived = all(damage.file.startswith("dense/") for damage in found.damages)
+    remedy = "make it again with `retriever compact`" if derived else "restore from a copy, or build the index again"
+    return f"{folder}: {len(found.damages)} of {found.files} files damaged: {files}; {remedy}"
 
 
 class _Expected(NamedTuple):

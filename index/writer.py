@@ -30,7 +30,7 @@ from retriever.index.rows import (
     read_flags,
     write_flags,
 )
-from retriever.index.settings import IndexSettings, read_settings, settings_bytes, write_settings
+from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
 from retriever.types import Document, Encoded, UserError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class FolderWriter:
         self._lock, self._lucene = lock, lucene
         self._whole = True
         self.committed = parse_commit(path, read_user_data(path / "lucene"))
+        check_settings(path, self.committed.settings_crc)
         self._rows_folder = self.committed.rows_folder
         rows = path / self._rows_folder
         self._flags = bytearray()

@@ -175,6 +175,7 @@ def index(
 @click.option("--top-k", "-k", type=int, default=10, show_default=True)
 @click.option("--filter", metavar="F", help="Only documents whose metadata satisfy it: 'year >= 2020 and lang = en'.")
 @click.option("--explain", is_flag=True, help="Show which terms matched.")
+@click.option("--verify", is_flag=True, help="First read the whole index, and refuse a damaged one.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where --queries writes its run (.trec, .jsonl).")
 @click.option("--tag", default="retriever", show_default=True, help="Name of the run in its file.")
 @fusion_options
@@ -189,6 +190,7 @@ def search(
     top_k: int,
     filter: str | None,
     explain: bool,
+    verify: bool,
     output: Path | None,
     tag: str,
     fusion: str | None,
@@ -216,7 +218,7 @@ def search(
     if queries is not None and (explain or as_json):
         raise click.UsageError("--explain and --json are for one QUERY; --queries writes a run (.jsonl for JSON lines)")
     how = fusion_from(fusion, weights, normalisation)
-    with Retriever.open(folder, encoder, how, query_mode=query_mode) as retriever:
+    with Retriever.open(folder, encoder, how, query_mode=query_mode, verify=verify) as retriever:
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
         if queries is not None and output is not None:

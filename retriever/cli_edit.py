@@ -141,15 +141,15 @@ def verify(folder: Path, as_json: bool) -> None:
     Example:
       retriever verify my-index
     """
-    from retriever.index.verify import verify_folder
-    from retriever.render import damage_text, human_bytes
+    from retriever.index.verify import damage_text, verify_folder
+    from retriever.render import human_bytes
 
     found = verify_folder(folder)
     if as_json:
         click.echo(json.dumps(found._asdict() | {"damages": [damage._asdict() for damage in found.damages]}))
         sys.exit(bool(found.damages))
     if found.damages:
-        raise UserError(damage_text(str(folder), found))
+        raise UserError(damage_text(folder, found))
     click.echo(
         f"{folder}: {found.files} files, {human_bytes(found.bytes)}, as they were committed (commit {found.commit})"
     )

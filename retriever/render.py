@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from retriever.doctor import Finding
     from retriever.fusion import FusionConfig
     from retriever.index.info import IndexInfo
-    from retriever.index.verify import Verification
     from retriever.types import Hit, TermMatch
 
 __all__ = [
-    "damage_text",
     "findings_text",
     "fusion_text",
     "hit_json",
@@ -158,14 +156,6 @@ def fusion_text(fusion: FusionConfig) -> str:
     weights = ",".join(f"{leg}={weight:g}" for leg, weight in fusion.weights.items())
     method = "" if fusion.method == "weighted-sum" else f"--fusion {fusion.method} "
     return f"{method}--normalisation {fusion.normalisation} --weights {weights}"
-
-
-def damage_text(folder: str, found: Verification) -> str:
-    """Return which files are damaged and what to do, in one line."""
-    files = ", ".join(f"{damage.file} ({damage.problem})" for damage in found.damages)
-    derived = all(damage.file.startswith("dense/") for damage in found.damages)
-    remedy = "make it again with `retriever compact`" if derived else "restore from a copy, or build the index again"
-    return f"{folder}: {len(found.damages)} of {found.files} files damaged: {files}; {remedy}"
 
 
 def human_bytes(count: float) -> str:

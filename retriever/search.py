@@ -81,17 +81,19 @@ class Retriever:
         fusion: FusionConfig | None = None,
         runtime: RuntimeConfig | None = None,
         query_mode: str | None = None,
+        verify: bool = False,
     ) -> Retriever:
         """Open an index folder as it stands at its last commit.
 
         encoder: where the index's encoder is, if not where it was when the index was built; it is loaded with the first
         query that needs it. fusion: how hybrid search combines the legs, if not as `retriever tune --write` stored.
         query_mode: how queries become sparse terms, "encoder" or "lexical", if not as the encoder's settings say.
+        verify: read every file of the index first, and compare it with its checksum.
 
         Raises:
             UserError: the folder is missing, foreign or damaged.
         """
-        return cls(FolderReader.open(path), encoder, fusion, runtime, query_mode)
+        return cls(FolderReader.open(path, verify), encoder, fusion, runtime, query_mode)
 
     def reopen(self) -> bool:
         """See the last commit from now on; return whether there was a new one. Searches under way keep their view.

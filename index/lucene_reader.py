@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -27,8 +25,8 @@ from retriever.index.jvm import (
     well_formed,
 )
 from retriever.index.lucene_filters import field_kinds, filter_query, lucene_rows, matching_docs, within
+from retriever.index.lucene_hits import Found, by_score, no_hits, read_hits
 from retriever.index.postings import stored_terms
-from retriever.types import Ranking, ScoredDoc
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +36,9 @@ if TYPE_CHECKING:
     from retriever.types import BoolArray
 
 __all__ = ["LuceneReader"]
+
+SPARE = 32
+"""Hits asked for beyond those that are wanted, so that most often it is seen whether others tie with the last one."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,12 +88,10 @@ class LuceneReader:
         self._analyzer = english_analyzer()
         self._bm25 = _leg(self._index, bm25_similarity(k1, b), "bm25")
         self._impact = _leg(self._index, java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
-        order, kinds = lucene("search.SortField"), lucene("search.SortField$Type")
-        self._by_score_then_id = lucene("search.Sort")(order.FIELD_SCORE, order("id", kinds.STRING_VAL))
+        self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
         parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
         self._parser = lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)
         self._bag_of_words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
-        self._mapper = java("com.fasterxml.jackson.databind.ObjectMapper")()
         self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
 
     @classmethod
@@ -128,7 +127,7 @@ class LuceneReader:
         return rows
 
     def terms(self, field: str, shape: tuple[int, int]) -> csr_matrix:
-        """Return int32 csr (rows, vocab_size) of what `field` ("impact" or "token") holds of each row, dead ones too."""
+        """Return int32 csr (rows, vocab_size) of what `field` ("impact", "token") holds of each row, dead ones too."""
         return stored_terms(self._index, field, self._all_rows(), shape)
 
     def _all_rows(self) -> NDArray[np.int64]:
@@ -137,34 +136,38 @@ class LuceneReader:
                 self._rows = lucene_rows(self._index)
         return self._rows
 
-    def bm25(self, text: str, top_k: int, selected: Any = None) -> Ranking:
-        """Rank by BM25 over `contents`; no hits for a text of which analysis leaves nothing."""
+    def bm25(self, text: str, top_k: int, selected: Any = None) -> Found:
+        """Return the best hits by BM25 over `contents`, the first `top_k` by (score, id) among them.
+
+        No hits for a text of which analysis leaves nothing.
+        """
         with one_at_a_time():
             query = self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
         return self._search(self._bm25, query, top_k, selected)
 
-    def impact(self, query: str, top_k: int, selected: Any = None) -> Ranking:
-        """Rank by the inner product of impacts and query weights, given as "id^weight id^weight"."""
+    def impact(self, query: str, top_k: int, selected: Any = None) -> Found:
+        """Return the best hits by inner product of impacts and query weights, given as "id^weight id^weight"."""
         if not query:
-            return []
+            return no_hits()
         with one_at_a_time():
             parsed = self._parser.parse(query)
         return self._search(self._impact, parsed, top_k, selected)
 
     @_reads
-    def _search(self, leg: _Leg, query: Any, top_k: int, selected: Any) -> Ranking:
+    def _search(self, leg: _Leg, query: Any, top_k: int, selected: Any) -> Found:
         if selected is not None:
             with one_at_a_time():
                 query = within(query, selected)
-        # Sorting by (score, id) keeps Lucene's dynamic pruning, and orders ties before the cut.
+        limit = min(top_k + SPARE, self._most_hits)
         with leg.lock:
-            top = leg.searcher.search(query, min(top_k, self._most_hits), self._by_score_then_id)
-        # One JSON string for all hits: reading the Java array hit by hit takes five times as long.
-        with one_at_a_time():
-            text = self._mapper.writeValueAsString(as_type("java.lang.Object", top))
-        return [
-            ScoredDoc(_decode(id_), score) for score, id_ in (hit["fields"] for hit in json.loads(text)["scoreDocs"])
-        ]
+            top = leg.searcher.search(query, limit, self._by_score)
+        found = read_hits(top)
+        if len(found.rows) == limit < self._most_hits and found.scores[top_k - 1] == found.scores[-1]:
+            # Hits that were not asked for may tie with the last one that counts: the id decides which it is.
+            with leg.lock:
+                top = leg.searcher.search(query, top_k, self._by_score_then_id)
+            found = read_hits(top)
+        return found
 
     @_reads
     @one_at_a_time()
@@ -226,8 +229,3 @@ class LuceneReader:
     def close(self) -> None:
         """Free the files."""
         self._reader.close()
-
-
-def _decode(bytes_ref: Mapping[str, Any]) -> str:
-    start = bytes_ref["offset"]
-    return base64.b64decode(bytes_ref["bytes"])[start : start + bytes_ref["length"]].decode()

@@ -16,12 +16,13 @@ from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
 from retriever.index.files import checksum
 from retriever.index.filters import parse_filter
+from retriever.index.lucene_hits import Found, ranking
 from retriever.index.lucene_reader import LuceneReader
 from retriever.index.quantise import impact_query
 from retriever.index.rows import SEARCHABLE, RowReader, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings
 from retriever.index.verify import damage_text, verify_folder
-from retriever.types import Document, Ranking, ScoredDoc, TermMatch, UserError
+from retriever.types import Document, Ranking, TermMatch, UserError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -161,16 +162,19 @@ class FolderReader:
     def bm25(self, text: str, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by BM25 over title and text; a query of which analysis leaves nothing has no hits."""
         _check_top_k(top_k)
-        return self._lucene.bm25(text, top_k, selection and selection.query)
+        return self._ranking(self._lucene.bm25(text, top_k, selection and selection.query), top_k)
 
     def sparse(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by the inner product of query terms (1, vocab_size) and stored term weights, where it is above 0."""
         _check_top_k(top_k)
         if not self.has_sparse:
             raise UserError(f"{self.path}: has no sparse terms; search it with another mode")
-        scale = self.settings.impact_scale
-        hits = self._lucene.impact(impact_query(terms), top_k, selection and selection.query)
-        return [ScoredDoc(hit.doc_id, hit.score / scale) for hit in hits if hit.score > 0]
+        found = self._lucene.impact(impact_query(terms), top_k, selection and selection.query)
+        hits = self._ranking(found._replace(scores=found.scores / self.settings.impact_scale), top_k)
+        return hits if not hits or hits[-1].score > 0 else [hit for hit in hits if hit.score > 0]
+
+    def _ranking(self, found: Found, top_k: int) -> Ranking:
+        return ranking(self.rows.doc_ids(found.rows), found.scores, top_k)
 
     def dense(self, vectors: FloatArray, top_k: int, selection: Selection | None = None) -> list[Ranking]:
         """Rank by inner product for each query vector (n, dense_dim); a zero vector has no hits."""

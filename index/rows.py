@@ -142,16 +142,18 @@ class RowReader:
             empty, file = np.empty(0, form.record), folder / form.file
             records = np.memmap(file, form.record, "r", shape=(mark.rows,)) if mark.rows else empty
             self.vectors = StoredVectors(records, form)
-        self._ids = np.memmap(folder / IDS, np.uint8, "r", shape=(mark.id_bytes,)) if mark.id_bytes else b""
+        ids = np.memmap(folder / IDS, np.uint8, "r", shape=(mark.id_bytes,)) if mark.id_bytes else b""
+        self._ids = memoryview(ids)  # a slice of it takes a tenth of the time that one of an array takes
         self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=(mark.rows,)) if mark.rows else np.empty(0, np.uint64)
 
     def doc_ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of these rows."""
-        ends = self._ends[rows].tolist()
-        starts = np.where(rows > 0, self._ends[np.maximum(rows - 1, 0)], 0).tolist() if len(rows) else []
+        ids = self._ids
         try:
-            return [bytes(self._ids[start:end]).decode() for start, end in zip(starts, ends, strict=True)]
-        except UnicodeDecodeError as error:
+            ends = self._ends[rows].tolist()
+            starts = np.where(rows > 0, self._ends[np.maximum(rows - 1, 0)], 0).tolist() if len(rows) else []
+            return [str(ids[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+        except (UnicodeDecodeError, IndexError) as error:
             raise UserError(
                 f"{self._folder / IDS}: damaged ({error}); restore it from a copy, or build the index again"
             ) from None

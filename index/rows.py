@@ -142,7 +142,7 @@ class RowReader:
             empty, file = np.empty(0, form.record), folder / form.file
             records = np.memmap(file, form.record, "r", shape=(mark.rows,)) if mark.rows else empty
             self.vectors = StoredVectors(records, form)
-        ids = np.memmap(folder / IDS, np.uint8, "r", shape=(mark.id_bytes,)) if mark.id_bytes else b""
+        ids = np.memmap(folder / IDS, np.uint8, "r", shape=(mark.id_bytes,)).data if mark.id_bytes else b""
         self._ids = memoryview(ids)  # a slice of it takes a tenth of the time that one of an array takes
         self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=(mark.rows,)) if mark.rows else np.empty(0, np.uint64)
 

@@ -48,6 +48,8 @@ class FaissType(NamedTuple):
 FAISS_TYPES = {"hnsw": FaissType("HNSW32,SQ8", 2), "ivf": FaissType("IVF{lists},RaBitQ", 10)}
 DENSE_TYPES = ("flat", *FAISS_TYPES)
 AUTO = ((50_000, "flat"), (500_000, "hnsw"))
+CONSTRUCTION, SEARCH = 200, 400
+"""Candidates kept while HNSW is built and searched: with FAISS's 40 and 16, groups of near copies are out of reach."""
 
 
 def choose_type(name: str, rows: int) -> str:
@@ -86,6 +88,8 @@ def build(path: Path, kind: str, rows: RowReader, live: BoolArray) -> int:
     lists = max(1, min(round(4 * np.sqrt(len(vectors))), len(sample) // 39))
     factory = FAISS_TYPES[kind].factory.format(lists=lists)
     index = faiss.index_factory(vectors.dim, factory, faiss.METRIC_INNER_PRODUCT)
+    if kind == "hnsw":
+        index.hnsw.efConstruction = CONSTRUCTION
     index.train(sample)
     for start in range(0, len(vectors), BLOCK):
         index.add(vectors[start : start + BLOCK])
@@ -144,8 +148,8 @@ class DenseSearcher:
     def _search(self, query: FloatArray, top_k: int, eligible: BoolArray) -> Ranking:
         covered = 0 if self._index is None else self._index.ntotal
         fresh = self._scan(query, top_k, covered + np.flatnonzero(eligible[covered:]))
-        old = self._propose(query, top_k, eligible[:covered]) if covered else _Candidates(*_nothing())
-        rows, scores = np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores])
+        old = self._propose(query, top_k, eligible[:covered]) if covered else _nothing()
+        rows, scores = _best(np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores]), top_k)
         hits = [ScoredDoc(*pair) for pair in zip(self._rows.doc_ids(rows), scores.tolist(), strict=True)]
         return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id))[:top_k]
 
@@ -172,14 +176,11 @@ class DenseSearcher:
 
     def _scan(self, query: FloatArray, top_k: int, rows: Rows) -> _Candidates:
         """Score these rows (ascending) exactly; return the best top_k at least, and all that tie with the last."""
-        kept_rows, kept_scores = _nothing()
+        kept = _nothing()
         for block in _blocks(rows):
-            kept_rows = np.concatenate([kept_rows, block])
-            kept_scores = np.concatenate([kept_scores, self._scores(block, query)])
-            if len(kept_rows) > top_k:
-                least = np.partition(kept_scores, -top_k)[-top_k]
-                kept_rows, kept_scores = kept_rows[kept_scores >= least], kept_scores[kept_scores >= least]
-        return _Candidates(kept_rows, kept_scores)
+            scores = self._scores(block, query)
+            kept = _best(np.concatenate([kept.rows, block]), np.concatenate([kept.scores, scores]), top_k)
+        return kept
 
     def _scores(self, rows: Rows, query: FloatArray) -> FloatArray:
         """Return the exact scores of rows (ascending); where few are left out, reading all is faster than picking."""
@@ -189,8 +190,16 @@ class DenseSearcher:
         return self._vectors.scores(slice(first, end), query)[rows - first]
 
 
-def _nothing() -> tuple[Rows, FloatArray]:
-    return np.empty(0, np.int64), np.empty(0, np.float32)
+def _nothing() -> _Candidates:
+    return _Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def _best(rows: Rows, scores: FloatArray, top_k: int) -> _Candidates:
+    """Return the best top_k, and all that tie with the last of them."""
+    if len(rows) <= top_k:
+        return _Candidates(rows, scores)
+    chosen = scores >= np.partition(scores, -top_k)[-top_k]
+    return _Candidates(rows[chosen], scores[chosen])
 
 
 def _blocks(rows: Rows) -> Iterator[Rows]:
@@ -203,9 +212,9 @@ def _parameters(index: Any, bitmap: NDArray[np.uint8], wanted: int) -> Any:
 
     selector = faiss.IDSelectorBitmap(bitmap)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(128, 2 * wanted))
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH, 2 * wanted))
     if isinstance(index, faiss.IndexIVF):
-        # Lists hold about 8 rows per square root of n: enough of them for what is wanted, a sixteenth at least.
-        lists = max(16, index.nlist // 16, -(-2 * wanted * index.nlist // max(1, index.ntotal)))
+        # Enough lists for what is wanted, an eighth of them at least.
+        lists = max(16, index.nlist // 8, -(-2 * wanted * index.nlist // max(1, index.ntotal)))
         return faiss.SearchParametersIVF(sel=selector, nprobe=min(index.nlist, lists))
     return faiss.SearchParameters(sel=selector)

@@ -78,7 +78,8 @@ class StoredVectors:
     """
 
     def __init__(self, records: Records, row_format: RowFormat) -> None:
-        self.records, self.dim = records, row_format.dim
+        self.records = np.asarray(records)  # each slice of a memmap, a subclass, would cost microseconds
+        self.dim = row_format.dim
         self._row_type = row_format.row_type
 
     def __len__(self) -> int:

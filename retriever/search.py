@@ -299,6 +299,13 @@ class Retriever:
         with self._view(filter):
             pass
 
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Return queries as the legs of this index read them; raise UserError if it has BM25 alone."""
+        encoded = self._encode(texts, self.legs)
+        if encoded is None:
+            raise UserError(f"{self.reader.path}: has BM25 alone, which reads queries as they are; give another index")
+        return encoded
+
     def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
         """Encode the queries once for all legs, in the views that these need; BM25 alone does not load the encoder."""
         if tuple(legs) == ("bm25",):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Found", "by_score", "no_hits", "ranking", "read_hits"]
+__all__ = ["Found", "by_score", "no_hits", "ranking", "read_documents", "read_hits"]
 
 
 class Found(NamedTuple):
@@ -56,12 +56,20 @@ def ranking(doc_ids: Sequence[str], scores: NDArray[np.float64], top_k: int) -> 
     return [ScoredDoc(doc_id, -score) for score, doc_id in pairs]
 
 
+@one_at_a_time()
+def read_documents(top: Any) -> Found:
+    """Return the hits of a search without an order of its own, with Lucene's document numbers in place of the rows."""
+    hits = json.loads(_mapper().writeValueAsString(as_type("java.lang.Object", top)))["scoreDocs"]
+    return Found(np.array([hit[1] for hit in hits], np.int64), np.array([hit[0] for hit in hits], np.float64))
+
+
 @functools.cache
 def _mapper() -> Any:
     """Return what writes a hit as [score, number, shard, [sort keys]], an id among these as null."""
     mapper = java("com.fasterxml.jackson.databind.ObjectMapper")()
     shapes, styles = (java(f"com.fasterxml.jackson.annotation.JsonFormat${name}") for name in ("Shape", "Value"))
-    mapper.configOverride(_class("search.FieldDoc")).setFormat(styles.forShape(shapes.ARRAY))
+    for name in ("ScoreDoc", "FieldDoc"):
+        mapper.configOverride(_class(f"search.{name}")).setFormat(styles.forShape(shapes.ARRAY))
     module = java("com.fasterxml.jackson.databind.module.SimpleModule")()
     nothing = java("com.fasterxml.jackson.databind.ser.std.NullSerializer").instance
     module.addSerializer(_class("util.BytesRef"), nothing)

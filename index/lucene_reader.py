@@ -25,7 +25,7 @@ from retriever.index.jvm import (
     well_formed,
 )
 from retriever.index.lucene_filters import field_kinds, filter_query, lucene_rows, matching_docs, within
-from retriever.index.lucene_hits import Found, by_score, no_hits, read_hits
+from retriever.index.lucene_hits import Found, by_score, no_hits, read_documents, read_hits
 from retriever.index.postings import stored_terms
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ _leg_locks = {"bm25": threading.Lock(), "impact": threading.Lock()}
 def _leg(index: Any, similarity: Any, name: str) -> _Leg:
     # pyjnius keeps the object of a call in the method that all objects of a Python class share: a class for each leg.
     kind = java("org.apache.lucene.search.IndexSearcher", twin=name == "impact")
-    lucene("search.TopFieldDocs")  # what `search` returns is known before two threads meet it at once
+    for result in ("TopDocs", "TopFieldDocs"):  # what `search` returns is known before two threads meet it at once
+        lucene(f"search.{result}")
     searcher = kind(index)
     searcher.setSimilarity(similarity)
     return _Leg(searcher, _leg_locks[name])
@@ -91,6 +92,7 @@ class LuceneReader:
         self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
         parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
         self._parser = lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)
+        self._rescorer = lucene("search.QueryRescorer")
         self._bag_of_words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
         self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
 
@@ -127,8 +129,9 @@ class LuceneReader:
         return rows
 
     def terms(self, field: str, shape: tuple[int, int]) -> csr_matrix:
-        """Return int32 csr (rows, vocab_size) of what `field` ("impact", "token") holds of each row, dead ones too."""
-        return stored_terms(self._index, field, self._all_rows(), shape)
+        """Return int32 csr (rows, vocab_size) of what `field` ("impact" or "token") holds of each live row."""
+        with self._impact.lock:
+            return stored_terms(self._impact.searcher, field, self._all_rows(), shape)
 
     def _all_rows(self) -> NDArray[np.int64]:
         with self._loading:
@@ -152,6 +155,23 @@ class LuceneReader:
         with one_at_a_time():
             parsed = self._parser.parse(query)
         return self._search(self._impact, parsed, top_k, selected)
+
+    @_reads
+    def impact_in_two_steps(self, first: str, rest: str, candidates: int, selected: Any = None) -> Found:
+        """Return the best `candidates` hits of the terms in `first`, each with its score for those in `rest`, too."""
+        with one_at_a_time():
+            query, others = (self._parser.parse(part) if part else None for part in (first, rest))
+            if query is None:
+                return no_hits()
+            if selected is not None:
+                query = within(query, selected)
+        with self._impact.lock:
+            top = self._impact.searcher.search(query, min(candidates, self._most_hits))
+            if others is not None:
+                others = as_type("search.Query", others)
+                top = self._rescorer.rescore(self._impact.searcher, top, others, 1.0, candidates)
+        found = read_documents(top)
+        return Found(self._all_rows()[found.rows], found.scores)
 
     @_reads
     def _search(self, leg: _Leg, query: Any, top_k: int, selected: Any) -> Found:

@@ -27,9 +27,9 @@ from retriever.cli_options import (
     json_option,
     mode_option,
     numbers,
-    precision_option,
     query_mode_option,
     quiet_option,
+    runtime_options,
 )
 from retriever.cli_reproduce import reproduce
 from retriever.cli_train import train
@@ -37,6 +37,7 @@ from retriever.cli_train import train
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from retriever.encoder import RuntimeConfig
     from retriever.search import Retriever
 
 __all__ = ["cli"]
@@ -98,7 +99,7 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
 @click.argument("corpus")
 @click.option("--index", "folder", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @encoder_option
-@precision_option
+@runtime_options
 @click.option("--resume", is_flag=True, help="Go on after the last commit of an interrupted run.")
 @click.option(
     "--on-duplicate",
@@ -122,7 +123,7 @@ def index(
     corpus: str,
     folder: Path,
     encoder: str | None,
-    precision: str,
+    runtime: RuntimeConfig,
     resume: bool,
     config: Path | None,
     as_json: bool,
@@ -139,14 +140,14 @@ def index(
       retriever index corpus.jsonl --index my-index
     """
     from retriever.config import resolve
-    from retriever.encoder import RuntimeConfig, load_encoder
+    from retriever.encoder import load_encoder
     from retriever.indexing import IndexingConfig, build_index
     from retriever.render import human_bytes
 
     report = build_index(
         corpus,
         folder,
-        load_encoder(encoder or "default", RuntimeConfig(precision=precision)),
+        load_encoder(encoder or "default", runtime),
         resolve(IndexingConfig, config, **settings),
         resume=resume,
         progress=not quiet,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from retriever.cli_options import encoder_option, json_option, numbers, precision_option, quiet_option
+from retriever.cli_options import encoder_option, json_option, numbers, quiet_option, runtime_options
+
+if TYPE_CHECKING:
+    from retriever.encoder import RuntimeConfig
 
 __all__ = ["diagnose", "scale"]
 
@@ -15,7 +19,7 @@ __all__ = ["diagnose", "scale"]
 @click.command()
 @click.argument("corpus")
 @encoder_option
-@precision_option
+@runtime_options
 @click.option("--modes", metavar="M,...", help="Each leg and hybrid by default; legs may be joined.")
 @click.option("--pairs", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many a bias.")
 @click.option("--documents", type=click.IntRange(min=1), default=5000, show_default=True, help="Read of CORPUS.")
@@ -26,7 +30,7 @@ __all__ = ["diagnose", "scale"]
 def diagnose(
     corpus: str,
     encoder: str | None,
-    precision: str,
+    runtime: RuntimeConfig,
     modes: str | None,
     pairs: int,
     documents: int,
@@ -47,13 +51,13 @@ def diagnose(
       retriever diagnose nfcorpus --output report
     """
     from retriever.diagnose import diagnose as run_diagnose
-    from retriever.encoder import RuntimeConfig, load_encoder
+    from retriever.encoder import load_encoder
     from retriever.eval.files import atomic_file
     from retriever.eval.minimal_pairs import SUITES
 
     found = run_diagnose(
         corpus,
-        load_encoder(encoder or "default", RuntimeConfig(precision=precision)),
+        load_encoder(encoder or "default", runtime),
         None if modes is None else [mode.strip() for mode in modes.split(",")],
         pairs=pairs,
         documents=documents,
@@ -99,7 +103,7 @@ def _table(records: list[dict[str, object]]) -> str:
 @click.option("--split", default="test", show_default=True)
 @click.option("--modes", metavar="M,...", help="Each leg and hybrid by default; legs may be joined.")
 @encoder_option
-@precision_option
+@runtime_options
 @json_option
 @quiet_option
 def scale(
@@ -110,7 +114,7 @@ def scale(
     split: str,
     modes: str | None,
     encoder: str | None,
-    precision: str,
+    runtime: RuntimeConfig,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -123,7 +127,7 @@ def scale(
     Example:
       retriever scale nfcorpus --distractors wiki.jsonl.gz --sizes 0,1000,10000 --output scale
     """
-    from retriever.encoder import RuntimeConfig, load_encoder
+    from retriever.encoder import load_encoder
     from retriever.render import table
     from retriever.scale import measure_scale, plot_scale
 
@@ -132,7 +136,7 @@ def scale(
         distractors,
         numbers(sizes),
         output,
-        load_encoder(encoder or "default", RuntimeConfig(precision=precision)),
+        load_encoder(encoder or "default", runtime),
         None if modes is None else [mode.strip() for mode in modes.split(",")],
         split=split,
         progress=not quiet,

@@ -6,11 +6,15 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from retriever.cli_options import UNFINISHED_INDEX, encoder_option, json_option, precision_option, quiet_option
+from retriever.cli_options import UNFINISHED_INDEX, encoder_option, json_option, quiet_option, runtime_options
 from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from retriever.encoder import RuntimeConfig
 
 __all__ = ["add", "compact", "delete", "info", "verify"]
 
@@ -21,7 +25,7 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_t
 @folder_argument
 @click.argument("corpus")
 @encoder_option
-@precision_option
+@runtime_options
 @click.option(
     "--on-duplicate",
     type=click.Choice(["error", "skip", "replace"]),
@@ -38,7 +42,7 @@ def add(
     folder: Path,
     corpus: str,
     encoder: str | None,
-    precision: str,
+    runtime: RuntimeConfig,
     on_duplicate: str,
     on_bad: str,
     as_json: bool,
@@ -52,7 +56,6 @@ def add(
     Example:
       retriever add my-index more.jsonl
     """
-    from retriever.encoder import RuntimeConfig
     from retriever.indexing import IndexingConfig
     from retriever.writer import add_corpus
 
@@ -60,7 +63,7 @@ def add(
         folder,
         corpus,
         encoder,
-        RuntimeConfig(precision=precision),
+        runtime,
         IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad),
         progress=not quiet,
     )

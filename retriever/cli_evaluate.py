@@ -13,12 +13,13 @@ from retriever.cli_options import (
     fusion_from,
     fusion_options,
     json_option,
-    precision_option,
     query_modes_option,
     quiet_option,
+    runtime_options,
 )
 
 if TYPE_CHECKING:
+    from retriever.encoder import RuntimeConfig
     from retriever.eval.evaluator import Evaluation
     from retriever.eval.results import Results
     from retriever.experiment import Experiment
@@ -54,7 +55,7 @@ __all__ = ["evaluate", "report"]
     metavar="E",
     help="As for `index`; several are compared.  [default: default]",
 )
-@precision_option
+@runtime_options
 @json_option
 @quiet_option
 def evaluate(
@@ -75,7 +76,7 @@ def evaluate(
     weights: str | None,
     normalisation: str | None,
     encoders: tuple[str, ...],
-    precision: str,
+    runtime: RuntimeConfig,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -100,7 +101,7 @@ def evaluate(
             raise click.UsageError("give RUN and QRELS, or --dataset FOLDER")
         _show({run.name: evaluate_run(read_run(run), read_qrels(qrels), measures)}, "run", per_query, as_json)
         return
-    from retriever.encoder import RuntimeConfig, load_encoder
+    from retriever.encoder import load_encoder
     from retriever.experiment import ExperimentConfig, run_experiment
 
     if run is not None:
@@ -115,10 +116,9 @@ def evaluate(
         fusion=fusion_from(fusion, weights, normalisation),
         fresh=fresh,
     )
-    ours = RuntimeConfig(precision=precision)
-    # A precision is for the encoders of our own among several.
+    # How to run is for the encoders of our own among several.
     loaded = [
-        load_encoder(spec, None if len(encoders) > 1 and (spec == "none" or spec.startswith("st:")) else ours)
+        load_encoder(spec, None if len(encoders) > 1 and (spec == "none" or spec.startswith("st:")) else runtime)
         for spec in encoders or ("default",)
     ]
     found = run_experiment(datasets, loaded, config, folder=folder, output=output, progress=not quiet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,10 +25,10 @@ __all__ = [
     "json_option",
     "mode_option",
     "numbers",
-    "precision_option",
     "query_mode_option",
     "query_modes_option",
     "quiet_option",
+    "runtime_options",
 ]
 
 INTERRUPTED = 130
@@ -66,9 +66,33 @@ encoder_option = click.option(
     metavar="E",
     help="A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone.",
 )
-precision_option = click.option(
-    "--precision", type=click.Choice(["auto", "float32", "bfloat16", "int8"]), default="auto", show_default=True
-)
+
+
+def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how an encoder runs; the command gets them as one RuntimeConfig, `runtime`."""
+
+    @wraps(command)
+    def run(*args: Any, precision: str, device: str, workers: int, **others: Any) -> None:
+        from retriever.encoder import RuntimeConfig
+
+        command(*args, runtime=RuntimeConfig(precision=precision, device=device, workers=workers), **others)
+
+    options = (
+        click.option(
+            "--precision", type=click.Choice(["auto", "float32", "bfloat16", "int8"]), default="auto", show_default=True
+        ),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, or several: cuda:0,cuda:1."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Encode documents in so many processes, each on cores of its own.",
+        ),
+    )
+    for option in reversed(options):
+        run = option(run)
+    return run
 
 
 def _mode(_ctx: click.Context, _param: click.Parameter, mode: str) -> str:

@@ -53,20 +53,25 @@ class RuntimeConfig:
 
     precision: "float32", "bfloat16", "int8" (bfloat16 with the sparse head in int8), or "auto": the fastest that the
     processor has instructions for. tokens_per_batch: the budget of one batch, which bounds the memory of the network.
-    window: texts sorted by length together; it bounds the memory held by token ids.
+    window: texts sorted by length together; it bounds the memory held by token ids. workers: processes that encode
+    documents, each on cores of its own, in place of this one; 0 for none. device: "cpu", "cuda:0" or, one for each
+    worker, "cuda:0,cuda:1".
     """
 
     precision: str = "auto"
     tokens_per_batch: int = 2048
     window: int = 4096
     device: str = "cpu"
+    workers: int = 0
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot run."""
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-        if self.precision == "int8" and self.device != "cpu":
+        if self.precision == "int8" and set(self.device.split(",")) != {"cpu"}:
             raise UserError(f"precision 'int8' runs on the device 'cpu' alone, not on {self.device!r}; choose another")
+        if self.workers < 0:
+            raise UserError(f"workers is {self.workers}, allowed are whole numbers from 0, for none")
         if self.tokens_per_batch < 1 or self.window < 1:
             raise UserError("tokens_per_batch and window must be at least 1")
 
@@ -85,8 +90,8 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None, *,
     """
     if not spec:
         raise UserError("the encoder's name is empty; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
-    if runtime is not None and runtime.precision != "auto" and (spec == "none" or spec.startswith("st:")):
-        raise UserError(f"precision {runtime.precision!r} is for encoders of our own, not for {spec}; leave it out")
+    if runtime is not None and (spec == "none" or spec.startswith("st:")):
+        _refuse_for_peers(spec, runtime)
     if spec == "none":
         return NoEncoder()
     if spec.startswith("st:"):
@@ -100,12 +105,27 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None, *,
                 f"{folder}: the default encoder is not there, the installation is incomplete; install again, or use "
                 "another with --encoder (`none` for BM25 alone)"
             )
-        return MoEEncoder(folder, name=spec, runtime=runtime, lazy=lazy)
+        return _load_ours(folder, spec, runtime, lazy)
     if "/" not in spec and not Path(spec).is_dir():
         raise UserError(f"{spec}: no such encoder; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
     folder = local_folder(spec)
     # A folder is remembered as a whole path, so that the index finds it from wherever it is searched.
-    return MoEEncoder(folder, name=str(folder) if Path(spec).is_dir() else spec, runtime=runtime, lazy=lazy)
+    return _load_ours(folder, str(folder) if Path(spec).is_dir() else spec, runtime, lazy)
+
+
+def _load_ours(folder: Path, name: str, runtime: RuntimeConfig | None, lazy: bool) -> Encoder:
+    if runtime is not None and (runtime.workers or "," in runtime.device):
+        from retriever.workers import WorkerEncoder
+
+        return WorkerEncoder(folder, name, runtime)
+    return MoEEncoder(folder, name, runtime, lazy=lazy)
+
+
+def _refuse_for_peers(spec: str, runtime: RuntimeConfig) -> None:
+    for name, default in (("precision", "auto"), ("device", "cpu"), ("workers", 0)):
+        given = getattr(runtime, name)
+        if given != default:
+            raise UserError(f"{name} {given!r} is for encoders of our own, not for {spec}; leave it out")
 
 
 def folder_digest(folder: Path, names: Sequence[str]) -> str:

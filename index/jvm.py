@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from retriever.index.files import DISK_FULL
 from retriever.types import UserError
@@ -26,12 +26,12 @@ __all__ = [
     "bm25_similarity",
     "bytes_ref",
     "damage_named",
-    "disk_full_as_os_error",
     "english_analyzer",
     "java",
     "java_error",
     "java_version",
     "lucene",
+    "naming_damage",
     "one_at_a_time",
     "open_directory",
     "read_user_data",
@@ -152,22 +152,6 @@ def bytes_ref(text: str) -> Any:
     return lucene("index.Term")("id", text).bytes()
 
 
-def disk_full_as_os_error(function: Callable[P, T]) -> Callable[P, T]:
-    """Raise a Java "no space left" as the OSError that Python's own writes raise."""
-
-    @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except java_error() as error:
-            for number in DISK_FULL:  # Java has only the system's message
-                if os.strerror(number) in str(error):
-                    raise OSError(number, os.strerror(number)) from error
-            raise
-
-    return guarded
-
-
 @one_at_a_time()
 def java_version() -> str:
     """Return the version of the running Java, which is started if needed."""
@@ -221,6 +205,7 @@ def java_error() -> type[Exception]:
 def damage_named(folder: Path) -> Iterator[None]:
     """Turn what Lucene says of files that it cannot read, or what Python makes of what stands there, into a UserError.
 
+    A full disk becomes the OSError that Python's own writes raise.
     A changed byte that is met before `retriever verify` is asked comes out as almost any exception of Java's.
     """
     try:
@@ -231,7 +216,28 @@ def damage_named(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: damaged ({error}); `retriever verify` says which file") from error
 
 
+class _OfFolder(Protocol):
+    _folder: Path
+
+
+S = TypeVar("S", bound=_OfFolder)
+
+
+def naming_damage(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Let a method of an object with a `_folder` raise what Java says as `damage_named` does."""
+
+    @functools.wraps(method)
+    def guarded(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with damage_named(self._folder):
+            return method(self, *args, **kwargs)
+
+    return guarded
+
+
 def _damaged(folder: Path, error: Any) -> Exception:
+    for number in DISK_FULL:  # Java has only the system's message
+        if os.strerror(number) in str(error):
+            return OSError(number, os.strerror(number))
     # The last cause names the file: a missing one is reported as a fault of the file that speaks of it.
     trace = [f"{error.classname}: {error.innermessage}", *(error.stacktrace or ())]
     cause = [line for before, line in itertools.pairwise(["Caused by:", *trace]) if before == "Caused by:"][-1]

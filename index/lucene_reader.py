@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from retriever.index.jvm import (
     english_analyzer,
     java,
     lucene,
+    naming_damage,
     one_at_a_time,
     open_directory,
     start_jvm,
@@ -40,9 +40,6 @@ __all__ = ["LuceneReader"]
 SPARE = 32
 """Hits asked for beyond those that are wanted, so that most often it is seen whether others tie with the last one."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 
 class _Leg(NamedTuple):
     """A searcher with its similarity, and the lock that all searchers of its Python class share."""
@@ -62,17 +59,6 @@ def _leg(index: Any, similarity: Any, name: str) -> _Leg:
     searcher = kind(index)
     searcher.setSimilarity(similarity)
     return _Leg(searcher, _leg_locks[name])
-
-
-def _reads(method: Callable[Concatenate[LuceneReader, P], T]) -> Callable[Concatenate[LuceneReader, P], T]:
-    """Raise what a method meets in damaged files as a UserError: not all of them are read when they are opened."""
-
-    @functools.wraps(method)
-    def guarded(self: LuceneReader, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with damage_named(self._folder):
-            return method(self, *args, **kwargs)
-
-    return guarded
 
 
 class LuceneReader:
@@ -105,7 +91,7 @@ class LuceneReader:
             # The directory is not closed: it holds nothing open, and every reader that comes by `reopen` shares it.
             return cls(folder, lucene("index.DirectoryReader").open(open_directory(folder)), k1, b)
 
-    @_reads
+    @naming_damage
     @one_at_a_time()
     def reopen(self) -> LuceneReader | None:
         """Return a reader of the last commit, which shares the unchanged files; None if it is this one's."""
@@ -121,7 +107,7 @@ class LuceneReader:
         """Return the query of a filter; raise UserError for an unknown field."""
         return filter_query(condition, self.fields)
 
-    @_reads
+    @naming_damage
     def rows(self, selected: Any, count: int) -> BoolArray:
         """Return which of `count` rows belong to the documents that a query finds, some dead ones among them."""
         rows = np.zeros(count, bool)
@@ -156,7 +142,7 @@ class LuceneReader:
             parsed = self._parser.parse(query)
         return self._search(self._impact, parsed, top_k, selected)
 
-    @_reads
+    @naming_damage
     def impact_in_two_steps(self, first: str, rest: str, candidates: int, selected: Any = None) -> Found:
         """Return the best `candidates` hits of the terms in `first`, each with its score for those in `rest`, too."""
         with one_at_a_time():
@@ -173,7 +159,7 @@ class LuceneReader:
         found = read_documents(top)
         return Found(self._all_rows()[found.rows], found.scores)
 
-    @_reads
+    @naming_damage
     def _search(self, leg: _Leg, query: Any, top_k: int, selected: Any) -> Found:
         if selected is not None:
             with one_at_a_time():
@@ -189,7 +175,7 @@ class LuceneReader:
             found = read_hits(top)
         return found
 
-    @_reads
+    @naming_damage
     @one_at_a_time()
     def raw(self, doc_id: str) -> str | None:
         """Return the stored JSON of a document, None for an unknown id."""
@@ -202,37 +188,37 @@ class LuceneReader:
         terms = java("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, well_formed(text))
         return [str(term) for term in terms]
 
-    @_reads
+    @naming_damage
     @one_at_a_time()
     def bm25_score(self, term: str, doc_id: str) -> float:
         """Return what one occurrence of a term in the query adds to the BM25 score of a document."""
         return self._term_score(self._bm25.searcher, "contents", term, doc_id)
 
-    @_reads
+    @naming_damage
     @one_at_a_time()
     def impact_of(self, term: str, doc_id: str) -> float:
         """Return the stored impact of a term (a decimal vocabulary id) in a document, 0 without one."""
         return self._term_score(self._impact.searcher, "impact", term, doc_id)
 
-    @_reads
+    @naming_damage
     @one_at_a_time()
     def document_frequencies(self, field: str, terms: Iterable[str]) -> list[int]:
         """Return in how many documents each term stands; those that were deleted since the last merge count too."""
         return [int(self._index.docFreq(self._term(field, term))) for term in terms]
 
-    @_reads
+    @naming_damage
     @one_at_a_time()
     def postings(self, field: str) -> int:
         """Return the sum of the document frequencies of a field's terms."""
         return int(self._index.getSumDocFreq(field))
 
-    @_reads
+    @naming_damage
     @one_at_a_time()
     def token_documents(self) -> int:
         """Return how many documents have tokens, deleted ones that are not merged away yet among them."""
         return int(self._index.getDocCount("token"))
 
-    @_reads
+    @naming_damage
     @one_at_a_time()
     def token_frequency(self, term: str) -> int:
         """Return how many of these documents have a token (a decimal vocabulary id)."""

@@ -23,10 +23,10 @@ from retriever.index.jvm import (
     bm25_similarity,
     bytes_ref,
     damage_named,
-    disk_full_as_os_error,
     english_analyzer,
     java,
     lucene,
+    naming_damage,
     one_at_a_time,
     open_directory,
     start_jvm,
@@ -52,7 +52,7 @@ class LuceneWriter:
         policy = lucene("index.TieredMergePolicy")()
         policy.setForceMergeDeletesPctAllowed(0.0)  # else `drop_deleted` leaves segments with few of them
         config.setMergePolicy(policy)
-        self._directory = open_directory(folder)
+        self._folder, self._directory = folder, open_directory(folder)
         try:
             with damage_named(folder):
                 self._writer = lucene("index.IndexWriter")(self._directory, config)
@@ -62,8 +62,8 @@ class LuceneWriter:
         self._fields = _Fields()
         self._term = lucene("index.Term")
 
+    @naming_damage
     @one_at_a_time()
-    @disk_full_as_os_error
     def add(self, doc: LuceneDocument, replace: bool) -> None:
         """Add a document; `replace` deletes the one with the same id in the same step."""
         fields = self._fields.fill(doc)
@@ -72,8 +72,8 @@ class LuceneWriter:
         else:
             self._writer.addDocument(fields)
 
+    @naming_damage
     @one_at_a_time()
-    @disk_full_as_os_error
     def delete(self, ids: Iterable[str]) -> None:
         """Delete the documents with these ids."""
         terms = java("java.util.ArrayList")()
@@ -82,21 +82,21 @@ class LuceneWriter:
         query = lucene("search.TermInSetQuery")("id", as_type("java.util.Collection", terms))
         self._writer.deleteDocuments(as_type("search.Query", query))
 
+    @naming_damage
     @one_at_a_time()
-    @disk_full_as_os_error
     def renumber(self, ids: Sequence[str], first_row: int) -> None:
         """Give the documents with these ids the rows from `first_row` on."""
         for row, doc_id in enumerate(ids, first_row):
             self._writer.updateNumericDocValue(self._term("id", doc_id), "row", row)
 
+    @naming_damage
     @one_at_a_time()
-    @disk_full_as_os_error
     def drop_deleted(self) -> None:
         """Write the segments that hold deleted documents again without them."""
         self._writer.forceMergeDeletes()
 
+    @naming_damage
     @one_at_a_time()
-    @disk_full_as_os_error
     def commit(self, user_data: Mapping[str, str]) -> None:
         """Make everything so far durable and visible to new readers, together with `user_data`."""
         data = java("java.util.HashMap")()
@@ -105,8 +105,8 @@ class LuceneWriter:
         self._writer.setLiveCommitData(data.entrySet())
         self._writer.commit()
 
+    @naming_damage
     @one_at_a_time()
-    @disk_full_as_os_error
     def close(self) -> None:
         """Forget what was not committed."""
         try:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.files import sync_path, write_all, write_whole
+from retriever.index.files import checksum, sync_path, write_all, write_whole
 from retriever.index.row_formats import StoredVectors
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ __all__ = [
     "RowMark",
     "RowReader",
     "RowWriter",
+    "check_content",
     "committed_files",
     "read_flags",
     "write_flags",
@@ -73,6 +74,15 @@ def _check(folder: Path, mark: RowMark, form: RowFormat) -> None:
             raise UserError(
                 f"{folder / name}: damaged ({found} bytes, the commit needs {size}); "
                 "restore it from a copy, or build the index again"
+            )
+
+
+def check_content(folder: Path, files: Iterable[RowFile]) -> None:
+    """Raise UserError for a row file that does not begin with what was committed."""
+    for name, size, crc in files:
+        if checksum(folder / name, size) != crc:
+            raise UserError(
+                f"{folder / name}: damaged (wrong checksum); restore it from a copy, or build the index again"
             )
 
 

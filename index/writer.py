@@ -27,6 +27,8 @@ from retriever.index.rows import (
     RowMark,
     RowReader,
     RowWriter,
+    check_content,
+    committed_files,
     read_flags,
     write_flags,
 )
@@ -140,10 +142,13 @@ class FolderWriter:
 
     def _load(self, rows: Path) -> None:
         mark = self.committed.mark
+        form = self.settings.row_format
+        # A changed id would be added a second time, and never be deleted.
+        check_content(rows, [file for file in committed_files(mark, form) if file.name != form.file])
         flags = read_flags(self.path / self.committed.live_file, mark.rows, self.committed.live_crc)
         self._flags.extend(flags.tobytes())
         alive = np.flatnonzero(flags & ALIVE)
-        ids = RowReader(rows, self.settings.row_format, mark).doc_ids(alive)
+        ids = RowReader(rows, form, mark).doc_ids(alive)
         self._row_of.update(zip(ids, alive.tolist(), strict=True))
         self._remove_unreferenced()
 
@@ -214,6 +219,9 @@ class FolderWriter:
         """
         dense.choose_type(dense_type or "auto", 0)
         with self._changes():
+            # Else a copy of damaged rows would have a checksum that says that they are whole.
+            files = committed_files(self._rows.mark, self.settings.row_format)
+            check_content(self.path / self._rows_folder, files)
             flags = np.frombuffer(bytes(self._flags), np.uint8)
             alive = np.flatnonzero(flags & ALIVE)
             if len(alive) < len(flags):

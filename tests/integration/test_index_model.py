@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -349,7 +350,8 @@ def run(workers: subprocess.Popen[str], plan: Plan, random: np.random.Generator,
     while True:
         if kill and not lines:
             time.sleep(pause)
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         lines -= 1
         word, _, value = workers.stdout.readline().strip().partition(" ")
         if word == "ended":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from retriever.cli_bench_search import bench_search_command
+from retriever.cli_compression import compression
 from retriever.cli_options import encoder_option, numbers
 
 __all__ = ["bench"]
@@ -79,3 +81,7 @@ def bench_evaluate_command(queries: int, hits: int, rounds: int) -> None:
     found = bench_evaluate(queries, hits, rounds)
     rows = [[one.tool, *(f"{value:.2f}" for value in one[1:4]), f"{one.ndcg:.6f}"] for one in found]
     click.echo(table(EvaluationSpeed._fields, rows))
+
+
+bench.add_command(compression)
+bench.add_command(bench_search_command)

@@ -166,7 +166,7 @@ class FolderReader:
     def bm25(self, text: str, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by BM25 over title and text; a query of which analysis leaves nothing has no hits."""
         _check_top_k(top_k)
-        return self._ranking(self._lucene.bm25(text, top_k, selection and selection.query), top_k)
+        return self.ranking(self._lucene.bm25(text, top_k, selection and selection.query), top_k)
 
     def sparse(
         self, terms: csr_matrix, top_k: int, selection: Selection | None = None, first_terms: int | None = None
@@ -186,10 +186,11 @@ class FolderReader:
             first = strongest(terms, first_terms)
             parts = impact_query(first), impact_query(terms - first)
             found = self._lucene.impact_in_two_steps(*parts, 2 * top_k + SPARE_CANDIDATES, query)
-        hits = self._ranking(found._replace(scores=found.scores / self.settings.impact_scale), top_k)
+        hits = self.ranking(found._replace(scores=found.scores / self.settings.impact_scale), top_k)
         return hits if not hits or hits[-1].score > 0 else [hit for hit in hits if hit.score > 0]
 
-    def _ranking(self, found: Found, top_k: int) -> Ranking:
+    def ranking(self, found: Found, top_k: int) -> Ranking:
+        """Order rows by (score descending, id ascending), then cut."""
         return ranking(self.rows.doc_ids(found.rows), found.scores, top_k)
 
     def dense(self, vectors: FloatArray, top_k: int, selection: Selection | None = None) -> list[Ranking]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retriever.sparse_backends import Lucene
 from retriever.types import Encoded, Query, Ranking, TermMatch
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.reader import FolderReader
+    from retriever.sparse_backends import SparseBackend
 
 __all__ = ["Legs"]
 
@@ -20,8 +22,9 @@ __all__ = ["Legs"]
 class Legs:
     """Runs the legs of one reader, all within one filter, for queries that are encoded already."""
 
-    def __init__(self, reader: FolderReader, filter: str | None = None) -> None:
+    def __init__(self, reader: FolderReader, filter: str | None = None, sparse: SparseBackend | None = None) -> None:
         self.reader = reader
+        self._sparse = sparse or Lucene(reader)
         self._selection = None if filter is None else reader.select(filter)
 
     def run(self, leg: str, text: str, encoded: Encoded | None, row: int, depth: int) -> Ranking:
@@ -30,7 +33,7 @@ class Legs:
             return self.reader.bm25(text, depth, self._selection)
         assert encoded is not None
         if leg == "sparse":
-            return self.reader.sparse(_row(encoded, row), depth, self._selection)
+            return self._sparse.search(_row(encoded, row), depth, self._selection)
         assert encoded.dense is not None
         return self.reader.dense(encoded.dense[row : row + 1], depth, self._selection)[0]
 

@@ -18,6 +18,7 @@ from retriever.index_fusion import stored_fusion
 from retriever.legs import Legs
 from retriever.lexical import AdaptiveEncoder
 from retriever.modes import HYBRID, MODES, Plan, legs_named, restricted
+from retriever.sparse_backends import make_sparse_backend
 from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, UserError
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ class Retriever:
         fusion: FusionConfig | None = None,
         runtime: RuntimeConfig | None = None,
         query_mode: str | None = None,
+        sparse_backend: str = "lucene",
     ) -> None:
+        self._sparse = make_sparse_backend(sparse_backend, reader)
+        self._sparse_name = sparse_backend
         self.reader = reader
         self._given_fusion = fusion
         self.fusion = self._fusion_of(reader)
@@ -82,6 +86,7 @@ class Retriever:
         runtime: RuntimeConfig | None = None,
         query_mode: str | None = None,
         verify: bool = False,
+        sparse_backend: str = "lucene",
     ) -> Retriever:
         """Open an index folder as it stands at its last commit.
 
@@ -89,11 +94,18 @@ class Retriever:
         query that needs it. fusion: how hybrid search combines the legs, if not as `retriever tune --write` stored.
         query_mode: how queries become sparse terms, "encoder" or "lexical", if not as the encoder's settings say.
         verify: read every file of the index first, and compare it with its checksum.
+        sparse_backend: what searches the sparse terms: "lucene"; "two-step", faster and not quite exact; "memory" or
+        "seismic", exact and approximate, which read all terms into memory with the first query, and after `reopen`.
 
         Raises:
             UserError: the folder is missing, foreign or damaged.
         """
-        return cls(FolderReader.open(path, verify), encoder, fusion, runtime, query_mode)
+        reader = FolderReader.open(path, verify)
+        try:
+            return cls(reader, encoder, fusion, runtime, query_mode, sparse_backend)
+        except UserError:
+            reader.close()
+            raise
 
     def reopen(self) -> bool:
         """See the last commit from now on; return whether there was a new one. Searches under way keep their view.
@@ -109,6 +121,7 @@ class Retriever:
                 return False
             self.reader.close()
             self.reader = newer
+            self._sparse = make_sparse_backend(self._sparse_name, newer)
             self.fusion = self._fusion_of(newer)
             return True
 
@@ -119,9 +132,9 @@ class Retriever:
     def _view(self, filter: str | None = None) -> Iterator[Legs]:
         """Give one commit, filtered, to one search, which holds it open and so never sees half of another."""
         with self._swapping:
-            reader = self.reader.share()
+            reader, sparse = self.reader.share(), self._sparse
         try:
-            yield Legs(reader, filter)
+            yield Legs(reader, filter, sparse)
         finally:
             reader.close()
 

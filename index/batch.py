@@ -8,44 +8,64 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.lucene_writer import LONGEST_TERM
+from retriever.index.lucene_writer import LONGEST_TERM, LuceneChunk
 from retriever.index.quantise import impact_strings, quantise, strongest, token_strings
-from retriever.index.rows import ALIVE, EMPTY, SEARCHABLE, TRUNCATED
+from retriever.index.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED
 from retriever.index.settings import IndexSettings
-from retriever.types import Document, Encoded, UserError
+from retriever.types import Document, Encoded, Span, UserError
 
 if TYPE_CHECKING:
     from retriever.index.row_formats import Records
 
-__all__ = ["Batch", "check_batch"]
+__all__ = ["Batch", "check_batch", "check_document"]
 
 
 class Batch(NamedTuple):
-    """A batch, checked and converted: one entry per document; records, its vectors as the rows keep them, or None."""
+    """A batch, checked and converted: `raws` and `counts` have an entry per document, the others one per chunk.
+
+    counts: the number of chunks. records: the vectors as the rows keep them, or None.
+    """
 
     raws: list[str]
-    impacts: list[str]
-    tokens: list[str]
+    counts: list[int]
+    chunks: list[LuceneChunk]
     records: Records | None
     flags: list[int]
 
 
-def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings: IndexSettings) -> Batch:
+def check_batch(
+    documents: Sequence[Document],
+    encoded: Encoded | None,
+    settings: IndexSettings,
+    chunks: Sequence[Sequence[Span]] | None = None,
+) -> Batch:
     """Convert a batch, or refuse it as a whole.
+
+    chunks: of each document's text, the spans that are its chunks; None for whole documents.
 
     Raises:
         UserError: a document cannot be stored.
-        ValueError: a view has another shape than the index needs, or holds what is not finite.
+        ValueError: a document has no chunk, or is parted in an index of whole ones; a view has another shape than the
+            index needs, or holds what is not finite.
     """
-    raws = [_raw(document) for document in documents]
-    empty = np.array([not document.contents.strip() for document in documents], dtype=bool)
-    impacts, tokens = [""] * len(documents), [""] * len(documents)
-    records, truncated = None, np.zeros(len(documents), bool)
-    searchable = np.zeros(len(documents), bool)
+    for document in documents:
+        check_document(document)
+    whole = [[Span(0, len(document.text))] for document in documents]
+    spans = whole if chunks is None else chunks
+    if not all(spans) or (settings.chunking is None and spans != whole):
+        raise ValueError(f"chunks {spans} do not fit an index with the chunking {settings.chunking}")
+    counts = np.array([len(parts) for parts in spans], dtype=np.int64)
+    together = list(zip(documents, spans, strict=True))
+    raws = [_raw(document, None if settings.chunking is None else parts) for document, parts in together]
+    contents = [part.contents for document, parts in together for part in document.parts(parts)]
+    empty = np.array([not text.strip() for text in contents], dtype=bool)
+    impacts, tokens = [""] * len(contents), [""] * len(contents)
+    records, truncated = None, np.zeros(len(contents), bool)
+    searchable = np.zeros(len(contents), bool)
     encoder = settings.encoder
     shapes = (
-        (len(documents), encoder.dense_dim) if encoder.dense_dim else None,
-        (len(documents), encoder.vocab_size) if encoder.vocab_size else None,
+        (len(contents), encoder.dense_dim) if encoder.dense_dim else None,
+        (len(contents), encoder.vocab_size) if encoder.vocab_size else None,
     )
     found = (
         None if encoded is None or encoded.dense is None else encoded.dense.shape,
@@ -64,13 +84,16 @@ def check_batch(documents: Sequence[Document], encoded: Encoded | None, settings
             impacts = ["" if skip else line for line, skip in zip(strings, empty, strict=True)]
         if encoded.tokens is not None:
             tokens = token_strings(encoded.tokens)
-    flags = ALIVE | SEARCHABLE * searchable | EMPTY * empty | TRUNCATED * truncated
-    return Batch(raws, impacts, tokens, records, flags.tolist())
+    flags = ALIVE | SEARCHABLE * searchable | EMPTY * empty | CONTINUES * np.ones(len(contents), np.uint8)
+    firsts = np.cumsum(counts) - counts
+    flags[firsts] &= ~CONTINUES
+    flags[firsts] |= TRUNCATED * np.logical_or.reduceat(truncated, firsts)  # documents are counted by it
+    return Batch(raws, counts.tolist(), [*map(LuceneChunk, contents, impacts, tokens)], records, flags.tolist())
 
 
-def _raw(document: Document) -> str:
-    """Return the stored JSON of a document; raise UserError for one that cannot be stored."""
-    shown = ascii(document.doc_id)[:80]
+def check_document(document: Document) -> Document:
+    """Return a document; raise UserError for one whose parts are not of their types, or that has no id."""
+    shown = _shown(document)
     fields = {"id": document.doc_id, "title": document.title, "text": document.text}
     for name, value in fields.items():
         if not isinstance(value, str):
@@ -83,8 +106,16 @@ def _raw(document: Document) -> str:
         raise UserError(
             f"document {shown}: its metadata is of type {type(document.metadata).__name__}, need a mapping; give a dict"
         )
+    return document
+
+
+def _raw(document: Document, chunks: Sequence[Span] | None) -> str:
+    """Return the stored JSON of a document; raise UserError for one that cannot be stored."""
+    shown = _shown(document)
+    fields = {"id": document.doc_id, "title": document.title, "text": document.text}
     try:
-        raw = json.dumps(fields | {"metadata": dict(document.metadata)}, ensure_ascii=False, allow_nan=False)
+        parts = {} if chunks is None else {"chunks": chunks}
+        raw = json.dumps(fields | {"metadata": dict(document.metadata)} | parts, ensure_ascii=False, allow_nan=False)
         raw.encode()
     except UnicodeEncodeError:
         raise UserError(f"document {shown}: holds half of a surrogate pair; write its text as valid Unicode") from None
@@ -95,3 +126,7 @@ def _raw(document: Document) -> str:
     if len(document.doc_id.encode()) > LONGEST_TERM:
         raise UserError(f"document {shown}...: the id is longer than {LONGEST_TERM} bytes; give it a shorter one")
     return raw
+
+
+def _shown(document: Document) -> str:
+    return ascii(document.doc_id)[:80]

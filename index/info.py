@@ -10,6 +10,7 @@ from retriever.index.reader import FolderReader
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from retriever.index.chunks import Chunking
     from retriever.types import EncoderIdentity
 
 __all__ = ["IndexInfo", "describe"]
@@ -19,7 +20,9 @@ class IndexInfo(NamedTuple):
     """The state of an index at its last commit.
 
     empty: documents without text. truncated: those longer than the encoder reads.
-    rows: document versions in the row files, `dead_rows` of them deleted or replaced; `retriever compact` drops these.
+    chunks, chunking: into how many the documents are parted, and how; as many as documents, and None, if they are not.
+    rows: chunks of document versions in the row files, `dead_rows` of them of deleted or replaced documents;
+    `retriever compact` drops these.
     dense_rows: rows that the FAISS file covers; the newer ones are searched exactly, as all are for "flat".
     note: what the last commit's writer wrote, such as a position in the input.
     sizes: bytes per part; bytes_per_document is their sum over the documents.
@@ -28,6 +31,8 @@ class IndexInfo(NamedTuple):
     documents: int
     empty: int
     truncated: int
+    chunks: int
+    chunking: Chunking | None
     rows: int
     dead_rows: int
     dense_type: str
@@ -48,13 +53,15 @@ class IndexInfo(NamedTuple):
 def describe(folder: str | Path) -> IndexInfo:
     """Return what the last commit of an index folder holds; raise UserError if it cannot be opened."""
     with FolderReader.open(folder) as reader:
-        commit, settings, sizes = reader.commit_data, reader.settings, reader.sizes()
+        commit, settings, sizes, chunks = reader.commit_data, reader.settings, reader.sizes(), reader.num_chunks
     return IndexInfo(
         documents=commit.documents,
         empty=commit.empty,
         truncated=commit.truncated,
+        chunks=chunks,
+        chunking=settings.chunking,
         rows=commit.mark.rows,
-        dead_rows=commit.mark.rows - commit.documents,
+        dead_rows=commit.mark.rows - chunks,
         dense_type=commit.dense_type if settings.encoder.dense_dim else "none",
         dense_choice=commit.dense_choice,
         dense_rows=commit.dense_rows,

@@ -150,5 +150,8 @@ def lucene_rows(index: Any) -> NDArray[np.int64]:
         reader = as_type("index.LeafReaderContext", leaves.get(number)).reader()
         values = reader.getNumericDocValues("row")
         following, value = values.nextDoc, values.longValue
-        rows.append(np.array([value() for _ in range(reader.maxDoc()) if following() >= 0], np.int64))
+        first = np.array([value() for _ in range(reader.maxDoc()) if following() >= 0], np.int64)
+        # The chunks of a document stand together and name the row of the first one.
+        blocks = np.flatnonzero(np.diff(first, prepend=-1))
+        rows.append(first + np.arange(len(first)) - np.repeat(blocks, np.diff(blocks, append=len(first))))
     return np.concatenate(rows)

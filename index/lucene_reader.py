@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retriever.index.chunks import ScoredChunk
+from retriever.index.filters import OneOf, Value
 from retriever.index.jvm import (
     as_type,
     bm25_similarity,
@@ -126,21 +128,48 @@ class LuceneReader:
         return self._rows
 
     def bm25(self, text: str, top_k: int, selected: Any = None) -> Found:
-        """Return the best hits by BM25 over `contents`, the first `top_k` by (score, id) among them.
+        """Return the best chunks by BM25 over `contents`, the first `top_k` by (score, id) among them.
 
         No hits for a text of which analysis leaves nothing.
         """
-        with one_at_a_time():
-            query = self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
-        return self._search(self._bm25, query, top_k, selected)
+        return self._search(self._bm25, self._bm25_query(text), top_k, selected)
 
     def impact(self, query: str, top_k: int, selected: Any = None) -> Found:
-        """Return the best hits by inner product of impacts and query weights, given as "id^weight id^weight"."""
-        if not query:
-            return no_hits()
+        """Return the best chunks by inner product of impacts and query weights, given as "id^weight id^weight"."""
+        return self._search(self._impact, self._impact_query(query), top_k, selected) if query else no_hits()
+
+    def bm25_chunks(self, text: str, ids: Sequence[str]) -> list[ScoredChunk]:
+        """Score the chunks of these documents as `bm25` does, those that it finds."""
+        return self._chunks(self._bm25, self._bm25_query(text), ids)
+
+    def impact_chunks(self, query: str, ids: Sequence[str]) -> list[ScoredChunk]:
+        """Score the chunks of these documents as `impact` does, those that it finds."""
+        return self._chunks(self._impact, self._impact_query(query), ids) if query else []
+
+    @one_at_a_time()
+    def _bm25_query(self, text: str) -> Any:
+        return self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
+
+    @one_at_a_time()
+    def _impact_query(self, query: str) -> Any:
+        return self._parser.parse(query)
+
+    @naming_damage
+    def _chunks(self, leg: _Leg, query: Any, ids: Sequence[str]) -> list[ScoredChunk]:
+        firsts = sorted((self._lucene_number(doc_id), doc_id) for doc_id in ids)
+        if not firsts:
+            return []
         with one_at_a_time():
-            parsed = self._parser.parse(query)
-        return self._search(self._impact, parsed, top_k, selected)
+            query = within(query, self.select(OneOf("id", tuple(map(Value, ids)))))
+            count = sum(self.document_frequencies("id", ids))
+        with leg.lock:
+            top = leg.searcher.search(query, count, self._by_score)
+        found = read_documents(top)
+        places = np.searchsorted([number for number, _ in firsts], found.rows, side="right") - 1
+        return [
+            ScoredChunk(firsts[place][1], number - firsts[place][0], score)
+            for place, number, score in zip(places.tolist(), found.rows.tolist(), found.scores.tolist(), strict=True)
+        ]
 
     @naming_damage
     def impact_in_two_steps(self, first: str, rest: str, candidates: int, selected: Any = None) -> Found:
@@ -190,15 +219,26 @@ class LuceneReader:
 
     @naming_damage
     @one_at_a_time()
-    def bm25_score(self, term: str, doc_id: str) -> float:
-        """Return what one occurrence of a term in the query adds to the BM25 score of a document."""
-        return self._term_score(self._bm25.searcher, "contents", term, doc_id)
+    def first_row(self, doc_id: str) -> int:
+        """Return the row of a document's first chunk; raise KeyError for an unknown id."""
+        number = self._lucene_number(doc_id)
+        if number < 0:
+            raise KeyError(doc_id)
+        values = lucene("index.MultiDocValues").getNumericValues(self._index, "row")
+        values.advanceExact(number)
+        return int(values.longValue())
 
     @naming_damage
     @one_at_a_time()
-    def impact_of(self, term: str, doc_id: str) -> float:
-        """Return the stored impact of a term (a decimal vocabulary id) in a document, 0 without one."""
-        return self._term_score(self._impact.searcher, "impact", term, doc_id)
+    def bm25_score(self, term: str, doc_id: str, chunk: int = 0) -> float:
+        """Return what one occurrence of a term in the query adds to the BM25 score of a document's chunk."""
+        return self._term_score(self._bm25.searcher, "contents", term, doc_id, chunk)
+
+    @naming_damage
+    @one_at_a_time()
+    def impact_of(self, term: str, doc_id: str, chunk: int = 0) -> float:
+        """Return the stored impact of a term (a decimal vocabulary id) in a document's chunk, 0 without one."""
+        return self._term_score(self._impact.searcher, "impact", term, doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()
@@ -224,12 +264,18 @@ class LuceneReader:
         """Return how many of these documents have a token (a decimal vocabulary id)."""
         return int(self._index.docFreq(self._term("token", term)))
 
-    def _term_score(self, searcher: Any, field: str, term: str, doc_id: str) -> float:
-        docid = java("io.anserini.index.IndexReaderUtils").convertDocidToLuceneDocid(self._index, doc_id)
-        if docid < 0:
+    def _term_score(self, searcher: Any, field: str, term: str, doc_id: str, chunk: int) -> float:
+        first = self._lucene_number(doc_id)
+        if first < 0:
             return 0.0
         query = as_type("search.Query", self._term_query(self._term(field, term)))
-        return float(searcher.explain(query, docid).getValue().doubleValue())
+        return float(searcher.explain(query, first + chunk).getValue().doubleValue())
+
+    @naming_damage
+    @one_at_a_time()
+    def _lucene_number(self, doc_id: str) -> int:
+        """Return Lucene's number of a document's first chunk, which the others follow; below 0 for an unknown id."""
+        return int(java("io.anserini.index.IndexReaderUtils").convertDocidToLuceneDocid(self._index, doc_id))
 
     @one_at_a_time()
     def close(self) -> None:

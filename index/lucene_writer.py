@@ -1,12 +1,13 @@
 """Writing Lucene: documents with their fields, deletions, commits.
 
-Lucene fields of a document:
+The chunks of a document are Lucene documents with one id, in order, one directly behind the other for good: a block.
+Lucene fields of a chunk:
   id        stored term, and BinaryDocValues for sorting ties
   contents  what BM25 reads, analysed like Anserini's "english"
   impact    learned sparse terms: the term is the decimal vocabulary id, the term frequency is the impact
   token     vocabulary ids of the text's own tokens, without frequencies: for their document frequencies
-  raw       stored JSON of the whole document
-  row       NumericDocValues: the row of its vector
+  raw       stored JSON of the whole document; in its first chunk alone
+  row       NumericDocValues: the row of the vector of its document's first chunk
   s.<name>  metadata strings and booleans, untokenised; n.<name> metadata numbers, as points
 """
 
@@ -33,7 +34,7 @@ from retriever.index.jvm import (
 )
 from retriever.types import MetadataValue, UserError
 
-__all__ = ["LONGEST_TERM", "LuceneDocument", "LuceneWriter"]
+__all__ = ["LONGEST_TERM", "LuceneChunk", "LuceneDocument", "LuceneWriter"]
 
 LONGEST_TERM = 32_766
 """Longest indexed value in UTF-8 bytes (IndexWriter.MAX_TERM_LENGTH)."""
@@ -59,18 +60,18 @@ class LuceneWriter:
         except UserError:
             self._directory.close()
             raise
-        self._fields = _Fields()
+        self._block = _Block()
         self._term = lucene("index.Term")
 
     @naming_damage
     @one_at_a_time()
     def add(self, doc: LuceneDocument, replace: bool) -> None:
         """Add a document; `replace` deletes the one with the same id in the same step."""
-        fields = self._fields.fill(doc)
+        block = self._block.fill(doc)
         if replace:
-            self._writer.updateDocument(self._term("id", doc.doc_id), fields)
+            self._writer.updateDocuments(self._term("id", doc.doc_id), block)
         else:
-            self._writer.addDocument(fields)
+            self._writer.addDocuments(block)
 
     @naming_damage
     @one_at_a_time()
@@ -84,9 +85,9 @@ class LuceneWriter:
 
     @naming_damage
     @one_at_a_time()
-    def renumber(self, ids: Sequence[str], first_row: int) -> None:
-        """Give the documents with these ids the rows from `first_row` on."""
-        for row, doc_id in enumerate(ids, first_row):
+    def renumber(self, rows: Iterable[tuple[str, int]]) -> None:
+        """Give documents, by id, the rows that begin with this one."""
+        for doc_id, row in rows:
             self._writer.updateNumericDocValue(self._term("id", doc_id), "row", row)
 
     @naming_damage
@@ -129,22 +130,53 @@ def _index_analyzer() -> Any:
     return lucene("analysis.miscellaneous.PerFieldAnalyzerWrapper")(english_analyzer(), by_field)
 
 
-class LuceneDocument(NamedTuple):
-    """What Lucene stores of a document; `impacts` is one line of `impact_strings`, `tokens` ids between spaces."""
+class LuceneChunk(NamedTuple):
+    """What the text legs read of a chunk; `impacts` is one line of `impact_strings`, `tokens` ids between spaces."""
 
-    doc_id: str
     contents: str
     impacts: str
     tokens: str
+
+
+class LuceneDocument(NamedTuple):
+    """What Lucene stores of a document; `row` is that of its first chunk."""
+
+    doc_id: str
     raw: str
     row: int
     metadata: Mapping[str, MetadataValue]
+    chunks: Sequence[LuceneChunk]
+
+
+class _Block:
+    """The Lucene documents of one document's chunks, filled anew for every document: making Java objects takes time."""
+
+    def __init__(self) -> None:
+        self._fields: list[_Fields] = []
+        self._list = java("java.util.ArrayList")()
+        self._iterable = as_type("java.lang.Iterable", self._list)
+
+    def fill(self, doc: LuceneDocument) -> Any:
+        """Return the Java documents that hold `doc` until the next call."""
+        count = len(doc.chunks)
+        while len(self._fields) < count:
+            self._fields.append(_Fields(with_raw=not self._fields))
+        for fields, chunk in zip(self._fields, doc.chunks, strict=False):
+            fields.fill(doc, chunk)
+        if self._list.size() != count:
+            self._list.clear()
+            for fields in self._fields[:count]:
+                self._list.add(fields.java)
+        return self._iterable
 
 
 class _Fields:
-    """One Lucene document whose fields are set anew for every document: making Java objects is what costs time."""
+    """The fields of one Lucene document, of which the first of a block has `raw`.
 
-    def __init__(self) -> None:
+    java: the Java document.
+    """
+
+    def __init__(self, with_raw: bool) -> None:
         empty = as_type("java.lang.CharSequence", java("java.lang.String")(""))
         field, stored = lucene("document.Field"), lucene("document.Field$Store")
         self._id = lucene("document.StringField")("id", "", stored.YES)
@@ -156,24 +188,24 @@ class _Fields:
         self._raw = lucene("document.StoredField")("raw", "")
         self._row = lucene("document.NumericDocValuesField")("row", 0)
         self._all = java("java.util.ArrayList")()
-        for field_ in (self._id, self._id_value, self._contents, self._impact, self._token, self._raw, self._row):
+        fixed = (self._id, self._id_value, self._contents, self._impact, self._token, self._row)
+        for field_ in (*fixed, *([self._raw] if with_raw else [])):
             self._all.add(as_type("java.lang.Object", field_))
         self._fixed = self._all.size()
-        self._iterable = as_type("java.lang.Iterable", self._all)
+        self.java = as_type("java.lang.Object", self._all)
         self._metadata: dict[tuple[str, int], Any] = {}
         self._names: list[str] = []
 
-    def fill(self, doc: LuceneDocument) -> Any:
-        """Return the Java document that holds `doc` until the next call."""
+    def fill(self, doc: LuceneDocument, chunk: LuceneChunk) -> None:
+        """Set the fields to those of a chunk of a document."""
         self._id.setStringValue(doc.doc_id)
         self._id_value.setBytesValue(bytes_ref(doc.doc_id))
-        self._contents.setStringValue(doc.contents)
-        self._impact.setStringValue(doc.impacts)
-        self._token.setStringValue(doc.tokens)
+        self._contents.setStringValue(chunk.contents)
+        self._impact.setStringValue(chunk.impacts)
+        self._token.setStringValue(chunk.tokens)
         self._raw.setStringValue(doc.raw)
         self._row.setLongValue(doc.row)
         self._fill_metadata(doc.metadata)
-        return self._iterable
 
     def _fill_metadata(self, metadata: Mapping[str, MetadataValue]) -> None:
         values = list(_indexed_metadata(metadata))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retriever.index.chunks import ScoredChunk, best_documents
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
 from retriever.index.files import checksum
@@ -19,10 +20,10 @@ from retriever.index.filters import parse_filter
 from retriever.index.lucene_hits import Found, ranking
 from retriever.index.lucene_reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
-from retriever.index.rows import SEARCHABLE, RowReader, read_flags
+from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings
 from retriever.index.verify import damage_text, verify_folder
-from retriever.types import Document, Ranking, TermMatch, UserError
+from retriever.types import Document, Ranking, Span, TermMatch, UserError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from retriever.types import BoolArray, FloatArray
 
-__all__ = ["FolderReader", "Selection", "TokenStatistics"]
+__all__ = ["FolderReader", "Selection", "StoredDocument", "TokenStatistics"]
 
 ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
@@ -72,10 +73,18 @@ class TokenStatistics:
         return np.array([self._known[term] for term in found], np.int64)
 
 
+class StoredDocument(NamedTuple):
+    """A document as it is stored, and the spans of its text that are its chunks, none in an index of whole ones."""
+
+    document: Document
+    chunks: list[Span]
+
+
 class FolderReader:
     """The state of an index folder at its last commit when it was opened; later commits do not change it.
 
     commit_data: what the commit says: counts, note, dense type. rows: ids and vectors of all rows, dead ones too.
+    num_chunks: one for each document, or more where they are parted.
     """
 
     def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader, trusted: str = "") -> None:
@@ -88,6 +97,8 @@ class FolderReader:
         # Read without vectors, too: an index that has lost its rows must not open.
         self.rows = RowReader(path / commit.rows_folder, settings.row_format, commit.mark)
         flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
+        self.num_chunks = int(np.count_nonzero(flags & ALIVE))
+        self._expected = max(1, -(-self.num_chunks // max(1, commit.documents)))
         if dim:
             file = path / commit.dense_file if commit.dense_file else None
             # FAISS follows the links of a damaged graph wherever they lead. The checksum takes 0.2 s a gigabyte.
@@ -166,7 +177,8 @@ class FolderReader:
     def bm25(self, text: str, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by BM25 over title and text; a query of which analysis leaves nothing has no hits."""
         _check_top_k(top_k)
-        return self.ranking(self._lucene.bm25(text, top_k, selection and selection.query), top_k)
+        selected = selection and selection.query
+        return self.ranking(lambda count: self._lucene.bm25(text, count, selected), top_k)
 
     def sparse(
         self, terms: csr_matrix, top_k: int, selection: Selection | None = None, first_terms: int | None = None
@@ -180,33 +192,77 @@ class FolderReader:
         if not self.has_sparse:
             raise UserError(f"{self.path}: has no sparse terms; search it with another mode")
         query = selection and selection.query
-        if first_terms is None or terms.nnz <= first_terms:
-            found = self._lucene.impact(impact_query(terms), top_k, query)
-        else:
-            first = strongest(terms, first_terms)
-            parts = impact_query(first), impact_query(terms - first)
-            found = self._lucene.impact_in_two_steps(*parts, 2 * top_k + SPARE_CANDIDATES, query)
-        hits = self.ranking(found._replace(scores=found.scores / self.settings.impact_scale), top_k)
+
+        def search(count: int) -> Found:
+            if first_terms is None or terms.nnz <= first_terms:
+                found = self._lucene.impact(impact_query(terms), count, query)
+            else:
+                first = strongest(terms, first_terms)
+                parts = impact_query(first), impact_query(terms - first)
+                found = self._lucene.impact_in_two_steps(*parts, 2 * count + SPARE_CANDIDATES, query)
+            return found._replace(scores=found.scores / self.settings.impact_scale)
+
+        hits = self.ranking(search, top_k)
         return hits if not hits or hits[-1].score > 0 else [hit for hit in hits if hit.score > 0]
 
-    def ranking(self, found: Found, top_k: int) -> Ranking:
-        """Order rows by (score descending, id ascending), then cut."""
-        return ranking(self.rows.doc_ids(found.rows), found.scores, top_k)
+    def ranking(self, search: Callable[[int], Found], top_k: int) -> Ranking:
+        """Rank documents, each with its best chunk's score, by (score descending, id ascending), then cut.
+
+        search: returns the rows of the best n chunks, all that may tie with the last one among them.
+        """
+
+        def chunks(count: int) -> Ranking:
+            found = search(count)
+            return ranking(self.rows.doc_ids(found.rows), found.scores, count)
+
+        return best_documents(chunks, top_k, self._expected)
 
     def dense(self, vectors: FloatArray, top_k: int, selection: Selection | None = None) -> list[Ranking]:
         """Rank by inner product for each query vector (n, dense_dim); a zero vector has no hits."""
         _check_top_k(top_k)
-        if self._dense is None:
+        searcher = self._dense
+        if searcher is None:
             raise UserError(f"{self.path}: has no vectors; search it with another mode")
         if vectors.ndim != 2 or vectors.shape[1] != self.settings.encoder.dense_dim or not np.isfinite(vectors).all():
             raise ValueError(f"need finite query vectors (n, {self.settings.encoder.dense_dim}), found {vectors.shape}")
         allowed = None if selection is None else selection.rows
-        return self._dense.search(np.ascontiguousarray(vectors, dtype=np.float32), top_k, allowed)
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+
+        def best(query: FloatArray) -> Ranking:
+            return best_documents(lambda count: searcher.search(query, count, allowed)[0], top_k, self._expected)
+
+        return [best(query[None]) for query in queries]
+
+    def bm25_chunks(self, text: str, ids: Sequence[str]) -> list[ScoredChunk]:
+        """Return the BM25 scores of the chunks of documents, of those that hold a term of the query."""
+        return self._lucene.bm25_chunks(text, ids)
+
+    def sparse_chunks(self, terms: csr_matrix, ids: Sequence[str]) -> list[ScoredChunk]:
+        """Return the sparse scores above 0 of the chunks of documents, for query terms (1, vocab_size)."""
+        scale = self.settings.impact_scale
+        chunks = self._lucene.impact_chunks(impact_query(terms), ids)
+        return [chunk._replace(score=chunk.score / scale) for chunk in chunks if chunk.score > 0]
+
+    def dense_chunks(self, vector: FloatArray, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]:
+        """Return the dense scores of the chunks of documents, for a query vector (dense_dim,); a zero one has none."""
+        vectors = self.rows.vectors
+        if vectors is None or not vector.any():
+            return []
+        found = []
+        for doc_id, stored in documents.items():
+            first = self._lucene.first_row(doc_id)
+            scores = vectors.scores(slice(first, first + len(stored.chunks)), vector).tolist()
+            found += [ScoredChunk(doc_id, number, score) for number, score in enumerate(scores)]
+        return found
+
+    def stored(self, ids: Iterable[str]) -> dict[str, StoredDocument]:
+        """Return the documents of these ids with their chunks; unknown ids are left out."""
+        raws = {doc_id: self._lucene.raw(doc_id) for doc_id in ids}
+        return {doc_id: _stored(self.path, raw) for doc_id, raw in raws.items() if raw is not None}
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents of these ids; unknown ids are left out."""
-        raws = {doc_id: self._lucene.raw(doc_id) for doc_id in ids}
-        return {doc_id: _document(self.path, raw) for doc_id, raw in raws.items() if raw is not None}
+        return {doc_id: stored.document for doc_id, stored in self.stored(ids).items()}
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return those of the ids that the index does not have; one deleted since the last merge counts as there."""
@@ -219,20 +275,20 @@ class FolderReader:
         """Return in how many documents each token of the encoder's vocabulary occurs."""
         return TokenStatistics(self._lucene)
 
-    def explain_bm25(self, text: str, doc_id: str) -> list[TermMatch]:
-        """Return the analysed terms that a query shares with a document; the contributions add up to its score."""
+    def explain_bm25(self, text: str, doc_id: str, chunk: int = 0) -> list[TermMatch]:
+        """Return the analysed terms that a query shares with a chunk; the contributions add up to its score."""
         matches = []
         for term, count in Counter(self._lucene.analyse(text)).items():
-            weight = self._lucene.bm25_score(term, doc_id)
+            weight = self._lucene.bm25_score(term, doc_id, chunk)
             if weight > 0:
                 matches.append(TermMatch("bm25", term, float(count), weight, count * weight))
         return sorted(matches, key=lambda match: (-match.contribution, match.term))
 
-    def explain_sparse(self, terms: csr_matrix, doc_id: str) -> list[TermMatch]:
-        """Return the vocabulary ids, as decimal terms, that query terms (1, vocab_size) share with a document."""
+    def explain_sparse(self, terms: csr_matrix, doc_id: str, chunk: int = 0) -> list[TermMatch]:
+        """Return the vocabulary ids, as decimal terms, that query terms (1, vocab_size) share with a chunk."""
         matches = []
         for term, query_weight in zip(terms.indices.tolist(), terms.data.tolist(), strict=True):
-            weight = self._lucene.impact_of(str(term), doc_id) / self.settings.impact_scale
+            weight = self._lucene.impact_of(str(term), doc_id, chunk) / self.settings.impact_scale
             if weight > 0 and query_weight > 0:
                 matches.append(TermMatch("sparse", str(term), query_weight, weight, query_weight * weight))
         return sorted(matches, key=lambda match: (-match.contribution, match.term))
@@ -282,10 +338,11 @@ def _check_top_k(top_k: int) -> None:
         raise UserError(f"top_k {top_k} is out of range; need 1 or more")
 
 
-def _document(folder: Path, raw: str) -> Document:
+def _stored(folder: Path, raw: str) -> StoredDocument:
     try:
         fields = json.loads(raw)
-        return Document(fields["id"], fields["text"], fields["title"], fields["metadata"])
+        document = Document(fields["id"], fields["text"], fields["title"], fields["metadata"])
+        return StoredDocument(document, [Span(*span) for span in fields.get("chunks", ())])
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{folder}: damaged (a stored document cannot be read); `retriever verify` says which file"

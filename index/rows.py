@@ -1,4 +1,7 @@
-"""Vectors, ids and flags of every document version, in files that only grow: row i is the i-th version added."""
+"""Vectors, ids and flags of the chunks of every document version, in files that only grow: rows, in order of adding.
+
+A document that is not parted has one row. Rows with one id that are alive belong to one document, and are neighbours.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIVE",
+    "CONTINUES",
     "EMPTY",
     "SEARCHABLE",
     "TRUNCATED",
@@ -39,6 +43,8 @@ IDS, ENDS = "ids.utf8", "ids.end"
 
 ALIVE, SEARCHABLE, EMPTY, TRUNCATED = 1, 2, 4, 8
 """Flags of a row: it is its document's newest version; its vector may be returned; its text is empty; was cut short."""
+CONTINUES = 16
+"""Flag of a row that belongs to the document of the row before; it is not stored, the ids say it."""
 PLANES = (ALIVE, SEARCHABLE, EMPTY, TRUNCATED)
 
 

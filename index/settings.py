@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from retriever.index.chunks import Chunking
 from retriever.index.files import checksum, write_whole
 from retriever.index.row_formats import ROW_TYPES, RowFormat
 from retriever.types import EncoderIdentity, UserError
@@ -36,6 +37,7 @@ class IndexSettings:
     analyzer, k1, b: how BM25 reads and scores `contents`.
     impact_scale: a stored impact is round(weight * impact_scale).
     row_dtype: number format of the vectors. max_terms: how many terms of a document are kept, None for all.
+    chunking: how documents are parted; None for an index of whole ones.
     """
 
     encoder: EncoderIdentity
@@ -45,6 +47,7 @@ class IndexSettings:
     impact_scale: int = 100
     row_dtype: str = "float32"
     max_terms: int | None = None
+    chunking: Chunking | None = None
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot store."""
@@ -104,7 +107,8 @@ def read_settings(folder: Path) -> IndexSettings:
     if version != VERSION:
         raise UserError(f"{path}: found format version {version!r}, this program reads {VERSION}; {REBUILD}")
     try:
-        return IndexSettings(**values | {"encoder": EncoderIdentity(**values["encoder"])})
+        chunking = Chunking(**values["chunking"]) if values.get("chunking") else None
+        return IndexSettings(**values | {"encoder": EncoderIdentity(**values["encoder"]), "chunking": chunking})
     except (KeyError, TypeError):
         raise UserError(
             f"{path}: damaged (settings missing or unknown); restore it from a copy, or {REBUILD}"

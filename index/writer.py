@@ -7,6 +7,7 @@ import shutil
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from retriever.index.lock import WriteLock
 from retriever.index.lucene_writer import LuceneDocument, LuceneWriter
 from retriever.index.rows import (
     ALIVE,
+    CONTINUES,
     EMPTY,
     SEARCHABLE,
     TRUNCATED,
@@ -33,7 +35,7 @@ from retriever.index.rows import (
     write_flags,
 )
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
-from retriever.types import Document, Encoded, UserError
+from retriever.types import Document, Encoded, Span, UserError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -65,7 +67,7 @@ class FolderWriter:
         self._rows_folder = self.committed.rows_folder
         rows = path / self._rows_folder
         self._flags = bytearray()
-        self._row_of: dict[str, int] = {}
+        self._row_of: dict[str, int] = {}  # the first row of a document
         self._rows = RowWriter(rows, settings.row_format, self.committed.mark)
         try:
             self._load(rows)
@@ -149,7 +151,9 @@ class FolderWriter:
         self._flags.extend(flags.tobytes())
         alive = np.flatnonzero(flags & ALIVE)
         ids = RowReader(rows, form, mark).doc_ids(alive)
-        self._row_of.update(zip(ids, alive.tolist(), strict=True))
+        for doc_id, row in zip(ids, alive.tolist(), strict=True):
+            if self._row_of.setdefault(doc_id, row) != row:
+                self._flags[row] |= CONTINUES
         self._remove_unreferenced()
 
     @property
@@ -168,25 +172,37 @@ class FolderWriter:
         """Return the note of the last commit."""
         return self.committed.note
 
-    def add(self, documents: Sequence[Document], encoded: Encoded | None) -> None:
+    def add(
+        self, documents: Sequence[Document], encoded: Encoded | None, chunks: Sequence[Sequence[Span]] | None = None
+    ) -> None:
         """Add documents with their vectors and terms; an id that is there already is replaced in every leg.
 
-        encoded: both views of `contents`, in the order of `documents`; None only for an index without encoder.
+        encoded: both views of the `contents` of each chunk, in order; None only for an index without encoder.
+        chunks: of each document's text, the spans that are its chunks; None for whole documents.
         """
-        batch = check_batch(documents, encoded, self.settings)
+        batch = check_batch(documents, encoded, self.settings, chunks)
         with self._changes():
-            self._rows.append([document.doc_id for document in documents], batch.records)
-            columns = zip(documents, batch.raws, batch.impacts, batch.tokens, batch.flags, strict=True)
-            for document, raw, impacts, tokens, flags in columns:
+            ids = [doc.doc_id for doc, count in zip(documents, batch.counts, strict=True) for _ in range(count)]
+            self._rows.append(ids, batch.records)
+            start = 0
+            for document, raw, count in zip(documents, batch.raws, batch.counts, strict=True):
+                end = start + count
                 row, old = len(self._flags), self._row_of.get(document.doc_id)
-                fields = LuceneDocument(
-                    document.doc_id, document.contents, impacts, tokens, raw, row, document.metadata
-                )
+                fields = LuceneDocument(document.doc_id, raw, row, document.metadata, batch.chunks[start:end])
                 self._lucene.add(fields, replace=old is not None)
                 if old is not None:
-                    self._flags[old] = 0
-                self._flags.append(flags)
+                    self._bury(old)
+                self._flags.extend(batch.flags[start:end])
                 self._row_of[document.doc_id] = row
+                start = end
+
+    def _bury(self, row: int) -> None:
+        """Mark the rows of the document that starts with this one as dead."""
+        self._flags[row] = 0
+        row += 1
+        while row < len(self._flags) and self._flags[row] & CONTINUES:
+            self._flags[row] = 0
+            row += 1
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents from every leg; return how many there were. Unknown ids are passed over."""
@@ -195,7 +211,7 @@ class FolderWriter:
             with self._changes():
                 self._lucene.delete(known)
                 for doc_id in known:
-                    self._flags[self._row_of.pop(doc_id)] = 0
+                    self._bury(self._row_of.pop(doc_id))
         return len(known)
 
     def commit(self, note: Mapping[str, str] | None = None, dense_type: str | None = None) -> None:
@@ -243,8 +259,10 @@ class FolderWriter:
             part = alive[start : start + BLOCK]
             ids = old.doc_ids(part)
             self._rows.append(ids, None if old.vectors is None else old.vectors.records[part])
-            self._lucene.renumber(ids, start)
-            self._row_of.update(zip(ids, range(start, start + len(ids)), strict=True))
+            first = [not self._flags[row] & CONTINUES for row in part.tolist()]
+            moved = [*compress(zip(ids, range(start, start + len(ids)), strict=True), first)]
+            self._lucene.renumber(moved)
+            self._row_of.update(moved)
 
     def dense_type_due(self) -> str | None:
         """Return the FAISS type to give to `commit`: the chosen one where too many rows are newer than its file.
@@ -283,7 +301,7 @@ class FolderWriter:
             dense_file=file,
             dense_rows=rows,
             dense_crc=crc,
-            documents=int(np.count_nonzero(flags & ALIVE)),
+            documents=len(self._row_of),
             empty=int(np.count_nonzero(flags & EMPTY)),
             truncated=int(np.count_nonzero(flags & TRUNCATED)),
             note=dict(note),

@@ -115,6 +115,9 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
 @click.option(
     "--max-terms", type=click.IntRange(min=1), help="Store only this many terms of a document, the strongest."
 )
+@click.option("--chunk", is_flag=True, default=None, help="Part long documents by sentences; hits say which part.")
+@click.option("--chunk-tokens", type=click.IntRange(min=1), help="Longest part (and --chunk); 200, or what is read.")
+@click.option("--chunk-overlap", type=click.IntRange(min=0), help="Tokens that a part shares (and --chunk); a fifth.")
 @click.option("--commit-every-documents", type=click.IntRange(min=1), help="A crash loses no more than this.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
 @json_option
@@ -144,6 +147,8 @@ def index(
     from retriever.indexing import IndexingConfig, build_index
     from retriever.render import human_bytes
 
+    if settings["chunk_tokens"] is not None or settings["chunk_overlap"] is not None:
+        settings["chunk"] = True
     report = build_index(
         corpus,
         folder,
@@ -162,8 +167,9 @@ def index(
         click.echo(json.dumps(report._asdict()))
         return
     sizes = ", ".join(f"{part} {human_bytes(size)}" for part, size in report.sizes.items() if size)
+    chunks = f" in {report.chunks} chunks" if report.chunks > report.documents else ""
     click.echo(
-        f"{report.documents} documents ({report.empty} without text, {report.duplicates} duplicates left out) "
+        f"{report.documents} documents{chunks} ({report.empty} without text, {report.duplicates} duplicates left out) "
         f"in {folder}: {sizes}; {report.seconds:.1f} s"
     )
 

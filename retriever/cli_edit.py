@@ -179,6 +179,7 @@ def info(folder: Path, as_json: bool) -> None:
         click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
     if as_json:
         values = found._asdict() | {"encoder": found.encoder._asdict(), "fusion": fusion and asdict(fusion)}
+        values["chunking"] = found.chunking and asdict(found.chunking)
         del values["note"]  # the position in the input and the like
         click.echo(json.dumps(values))
     else:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.corpus import Survey, documents, open_corpus, survey
+from retriever.chunking import Chunker, chunking_for
+from retriever.corpus import NumberedDocument, Survey, documents, open_corpus, survey
 from retriever.index.dense import choose_type
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
@@ -17,17 +17,17 @@ from retriever.index.writer import FolderWriter
 from retriever.types import EncoderIdentity, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from retriever.corpus import Corpus, NumberedDocument
+    from retriever.corpus import Corpus
     from retriever.index.commit import CommitRecord
-    from retriever.types import Document, Encoded, Encoder
+    from retriever.types import Encoder, Span
 
 __all__ = [
     "IndexReport",
     "IndexingConfig",
+    "add_batches",
     "build_index",
-    "encode_contents",
     "holds",
     "interrupted",
     "unfinished",
@@ -43,6 +43,8 @@ class IndexingConfig:
     dense_type: flat, hnsw, ivf or auto (by size). batch: documents encoded and added together.
     commit_every_documents, commit_every_seconds: what comes first; a crash loses no more than that.
     rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
+    chunk: part long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which
+    chunk_overlap are those of the part before.
     """
 
     on_duplicate: str = "error"
@@ -56,6 +58,9 @@ class IndexingConfig:
     rows: str = "float32"
     impact_scale: int = 100
     max_terms: int | None = None
+    chunk: bool = False
+    chunk_tokens: int | None = None
+    chunk_overlap: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
@@ -74,9 +79,13 @@ UNFINISHED = "unfinished"
 
 
 class IndexReport(NamedTuple):
-    """What was indexed: live documents, those without text, those cut off by the encoder, what the survey left out."""
+    """What was indexed: live documents, those without text, those cut off by the encoder, what the survey left out.
+
+    chunks: into how many the documents were parted; as many as documents, if they were not.
+    """
 
     documents: int
+    chunks: int
     empty: int
     truncated: int
     bad: int
@@ -116,9 +125,10 @@ def build_index(
         _write(writer, source, found, encoder, config, progress)
         committed = writer.committed
     with FolderReader.open(folder) as reader:
-        sizes = reader.sizes()
+        sizes, chunks = reader.sizes(), reader.num_chunks
     return IndexReport(
         documents=committed.documents,
+        chunks=chunks,
         empty=committed.empty,
         truncated=committed.truncated,
         bad=found.bad,
@@ -144,18 +154,49 @@ def holds(folder: str | Path, found: Survey) -> bool:
     """Return whether the index was built from the surveyed corpus, and nothing was added, replaced or deleted since."""
     with FolderReader.open(folder) as reader:
         commit = reader.commit_data
-        # Each version of a document has a row: more rows than documents are there only after a change.
-        return commit.note.get("corpus") == found.digest and commit.mark.rows == commit.documents == found.documents
+        # Each version of a document has its rows: there are dead ones only after a change.
+        unchanged = commit.mark.rows == reader.num_chunks and commit.documents == found.documents
+        return commit.note.get("corpus") == found.digest and unchanged
 
 
-def encode_contents(encoder: Encoder, batch: Sequence[Document]) -> Encoded | None:
-    """Encode title and text of documents; None for an encoder without views."""
-    encoded = encoder.encode_documents([document.contents for document in batch])
-    return None if encoded.dense is None and encoded.sparse is None else encoded
+class AddedBatch(NamedTuple):
+    """How many documents were added at once, and the ordinal of the last one."""
+
+    documents: int
+    last: int
+
+
+def add_batches(
+    writer: FolderWriter, stream: Iterable[NumberedDocument], encoder: Encoder, size: int
+) -> Iterator[AddedBatch]:
+    """Part, encode and add documents, about `size` chunks at a time, so that memory does not follow their length."""
+    chunker = Chunker(encoder, writer.settings.chunking)
+    for batch in _batches(stream, chunker, size):
+        group = [numbered.document for numbered, _ in batch]
+        texts = [part.contents for numbered, spans in batch for part in numbered.document.parts(spans)]
+        writer.add(group, encoder.encode_documents(texts), [spans for _, spans in batch])
+        yield AddedBatch(len(group), batch[-1][0].ordinal)
+
+
+def _batches(
+    stream: Iterable[NumberedDocument], chunker: Chunker, size: int
+) -> Iterator[list[tuple[NumberedDocument, list[Span]]]]:
+    batch: list[tuple[NumberedDocument, list[Span]]] = []
+    count = 0
+    for numbered in stream:
+        spans = chunker(numbered.document)
+        batch.append((numbered, spans))
+        count += len(spans)
+        if count >= size:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
 
 
 def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: Survey, resume: bool) -> FolderWriter:
-    settings = config.settings(encoder.identity)
+    chunking = chunking_for(encoder, config.chunk_tokens, config.chunk_overlap) if config.chunk else None
+    settings = replace(config.settings(encoder.identity), chunking=chunking)
     if not (resume and (folder / "index.json").exists()):
         return FolderWriter.create(folder, settings)
     writer = FolderWriter.open(folder)
@@ -165,7 +206,7 @@ def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: 
                 f"{folder}: begun with the encoder {writer.settings.encoder.name}, cannot go on with "
                 f"{encoder.identity.name}; give the same one with --encoder"
             )
-        for name in ("k1", "b", "impact_scale", "row_dtype", "max_terms"):
+        for name in ("k1", "b", "impact_scale", "row_dtype", "max_terms", "chunking"):
             begun, given = getattr(writer.settings, name), getattr(settings, name)
             if begun != given:
                 shown = "rows" if name == "row_dtype" else name
@@ -224,13 +265,11 @@ def write_stream(
     Returns how many documents there were.
     """
     count, pending, last_commit = 0, 0, time.monotonic()
-    while batch := list(islice(stream, config.batch)):
-        group = [numbered.document for numbered in batch]
-        writer.add(group, encode_contents(encoder, group))
-        advance(len(group))
-        count, pending = count + len(group), pending + len(group)
+    for added in add_batches(writer, stream, encoder, config.batch):
+        advance(added.documents)
+        count, pending = count + added.documents, pending + added.documents
         late = time.monotonic() - last_commit >= config.commit_every_seconds
         if late or pending >= config.commit_every_documents:
-            writer.commit(note(batch[-1].ordinal + 1))
+            writer.commit(note(added.last + 1))
             pending, last_commit = 0, time.monotonic()
     return count

@@ -8,12 +8,13 @@ from retriever.sparse_backends import Lucene
 from retriever.types import Encoded, Query, Ranking, TermMatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor
 
     from scipy.sparse import csr_matrix
 
-    from retriever.index.reader import FolderReader
+    from retriever.index.chunks import ScoredChunk
+    from retriever.index.reader import FolderReader, StoredDocument
     from retriever.sparse_backends import SparseBackend
 
 __all__ = ["Legs"]
@@ -47,15 +48,37 @@ class Legs:
         texts = [query.text for query in batch]
         return list(pool.map(lambda row: self.run(leg, texts[row], encoded, row, depth), range(len(batch))))
 
+    def chunks(
+        self, legs: Sequence[str], query: str, encoded: Encoded | None, documents: Mapping[str, StoredDocument]
+    ) -> dict[str, list[ScoredChunk]]:
+        """Return for each leg the scores of the chunks of these documents, for the query (row 0 of `encoded`)."""
+        found: dict[str, list[ScoredChunk]] = {}
+        if "bm25" in legs:
+            found["bm25"] = self.reader.bm25_chunks(query, list(documents))
+        if "sparse" in legs and encoded is not None:
+            found["sparse"] = self.reader.sparse_chunks(_row(encoded, 0), list(documents))
+        if "dense" in legs and encoded is not None and encoded.dense is not None:
+            found["dense"] = self.reader.dense_chunks(encoded.dense[0], documents)
+        return found
+
     def explain(
-        self, legs: Sequence[str], query: str, encoded: Encoded | None, doc_id: str, vocabulary: Sequence[str]
+        self,
+        legs: Sequence[str],
+        query: str,
+        encoded: Encoded | None,
+        doc_id: str,
+        vocabulary: Sequence[str],
+        best: Mapping[str, int],
     ) -> tuple[TermMatch, ...]:
-        """Return the terms that the query (row 0 of `encoded`) shares with a document; a vector has none."""
+        """Return the terms that the query (row 0 of `encoded`) shares with a document; a vector has none.
+
+        best: for each leg the number of the chunk that counts, the first one if it is not named.
+        """
         terms: list[TermMatch] = []
         if "bm25" in legs:
-            terms += self.reader.explain_bm25(query, doc_id)
+            terms += self.reader.explain_bm25(query, doc_id, best.get("bm25", 0))
         if "sparse" in legs and encoded is not None:
-            found = self.reader.explain_sparse(_row(encoded, 0), doc_id)
+            found = self.reader.explain_sparse(_row(encoded, 0), doc_id, best.get("sparse", 0))
             terms += [match._replace(term=vocabulary[int(match.term)]) for match in found]
         return tuple(terms)
 

@@ -59,10 +59,13 @@ class Lexicon:
         self.vocabulary: Sequence[str] = [self.tokenizer.id_to_token(i) or "" for i in range(size)]
         self.opening, self.closing = frame_ids(self.tokenizer)
 
+    def token_starts(self, text: str) -> list[int]:
+        """Return at which character of a text each of its tokens starts, ascending."""
+        return [start for start, _ in self.tokenizer.encode(_clean(text), add_special_tokens=False).offsets]
+
     def token_ids(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Return the token ids of each text with `prompt` before it, unframed."""
-        # A lone surrogate, as in an argument that was not UTF-8, is no character: the tokeniser would refuse the text.
-        clean = [(prompt + text).encode(errors="replace").decode() for text in texts]
+        clean = [_clean(prompt + text) for text in texts]
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
 
     def counts(self, token_ids: Sequence[Sequence[int]]) -> csr_matrix:
@@ -89,6 +92,11 @@ class Lexicon:
         found = statistics.document_frequency(terms.indices)
         adapted.data = terms.data * idf(blended_fractions(prior, found, statistics.documents)) / idf(prior)
         return adapted
+
+
+def _clean(text: str) -> str:
+    # A lone surrogate, as in an argument that was not UTF-8, is no character: the tokeniser would refuse the text.
+    return text.encode(errors="replace").decode()
 
 
 def frame_ids(tokenizer: Tokenizer) -> tuple[int, int]:

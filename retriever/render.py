@@ -33,13 +33,16 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def hit_text(hit: Hit) -> str:
-    """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the text."""
+    """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the best passage."""
     lines = [f"{hit.rank:>2}. {hit.score:.4f}  {_safe(hit.doc_id)}  {_safe(' '.join(hit.title.split()))}".rstrip()]
-    legs = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
-    lines.append(f"    {' | '.join(legs)}")
-    lines += [
-        f"    {line}" for line in wrap(_safe(_snippet(hit.text)), max(shutil.get_terminal_size().columns - 4, 20))
-    ]
+    said = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
+    passage = hit.text
+    if hit.chunks:
+        best = hit.chunks[0]
+        said.append(f"characters {best.start}-{best.end} of {len(hit.text)}")
+        passage = best.text
+    lines.append(f"    {' | '.join(said)}")
+    lines += [f"    {line}" for line in wrap(_safe(_snippet(passage)), max(shutil.get_terminal_size().columns - 4, 20))]
     for leg in dict.fromkeys(match.leg for match in hit.terms):
         matches = [match for match in hit.terms if match.leg == leg]
         lines.append(f"    {leg} terms: {_terms_text(matches)}")
@@ -73,6 +76,7 @@ def hit_json(hit: Hit) -> str:
     values["metadata"] = dict(hit.metadata)
     values["parts"] = {leg: part._asdict() for leg, part in hit.parts.items()}
     values["terms"] = [match._asdict() for match in hit.terms]
+    values["chunks"] = [chunk._asdict() for chunk in hit.chunks]
     return json.dumps(values, ensure_ascii=False)
 
 
@@ -143,6 +147,8 @@ def info_text(info: IndexInfo, fusion: FusionConfig | None = None) -> str:
         "fusion": "default" if fusion is None else fusion_text(fusion),
         "commit": str(info.commit),
     }
+    if info.chunking is not None:
+        lines["chunks"] = f"{info.chunks}, {info.chunks / max(info.documents, 1):.1f} a document, {info.chunking}"
     return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
 
 

@@ -18,6 +18,7 @@ from retriever.index_fusion import stored_fusion
 from retriever.legs import Legs
 from retriever.lexical import AdaptiveEncoder
 from retriever.modes import HYBRID, MODES, Plan, legs_named, restricted
+from retriever.passages import Passages, best_passages
 from retriever.sparse_backends import make_sparse_backend
 from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, UserError
 
@@ -181,19 +182,27 @@ class Retriever:
             rankings = {leg: future.result() for leg, future in futures.items()}
             fused = plan.fuse(rankings)
             shown = fused.ranking[:top_k]
-            documents = view.reader.documents(hit.doc_id for hit in shown)
-            terms = {hit.doc_id: view.explain(legs, query, encoded, hit.doc_id, vocabulary) for hit in shown if explain}
+            documents = view.reader.stored(hit.doc_id for hit in shown)
+            passages = dict.fromkeys(documents, Passages((), {}))
+            if view.reader.settings.chunking is not None:
+                passages = best_passages(view.chunks(legs, query, encoded, documents), documents, plan)
+            terms = {
+                hit.doc_id: view.explain(legs, query, encoded, hit.doc_id, vocabulary, passages[hit.doc_id].best)
+                for hit in shown
+                if explain
+            }
         parts = _parts(rankings, fused, {hit.doc_id for hit in shown})
         return [
             Hit(
                 rank=rank,
                 doc_id=hit.doc_id,
                 score=hit.score,
-                title=documents[hit.doc_id].title,
-                text=documents[hit.doc_id].text,
-                metadata=documents[hit.doc_id].metadata,
+                title=documents[hit.doc_id].document.title,
+                text=documents[hit.doc_id].document.text,
+                metadata=documents[hit.doc_id].document.metadata,
                 parts=parts[hit.doc_id],
                 terms=terms.get(hit.doc_id, ()),
+                chunks=passages[hit.doc_id].chunks,
             )
             for rank, hit in enumerate(shown, start=1)
         ]

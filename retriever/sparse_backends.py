@@ -80,10 +80,14 @@ class InMemory:
         scores = self._postings[kept].T @ terms.data[terms.data > 0].astype(np.float64)
         if selection is not None:
             scores[~selection.rows] = 0
-        found = np.flatnonzero(scores > 0)
-        if len(found) > top_k:
-            found = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])  # ties with the last one too
-        return _ranking(self._reader, found, scores[found], top_k)
+
+        def best(count: int) -> Found:
+            found = np.flatnonzero(scores > 0)
+            if len(found) > count:
+                found = np.flatnonzero(scores >= np.partition(scores, -count)[-count])  # ties with the last one too
+            return _found(self._reader, found, scores[found])
+
+        return self._reader.ranking(best, top_k)
 
 
 class Seismic:
@@ -109,9 +113,14 @@ class Seismic:
         query = terms.indices.astype(np.int32), terms.data.astype(np.float32)
         if not len(self._rows) or not terms.nnz:
             return []
-        hits = self._index.search(*query, min(top_k, len(self._rows)), QUERY_TERMS, HEAP_FACTOR, 0, True)
-        scores, places = np.array([hit[0] for hit in hits], np.float64), np.array([hit[1] for hit in hits], np.int64)
-        return _ranking(self._reader, self._rows[places[scores > 0]], scores[scores > 0], top_k)
+
+        def best(count: int) -> Found:
+            hits = self._index.search(*query, min(count, len(self._rows)), QUERY_TERMS, HEAP_FACTOR, 0, True)
+            scores = np.array([hit[0] for hit in hits], np.float64)
+            places = np.array([hit[1] for hit in hits], np.int64)
+            return _found(self._reader, self._rows[places[scores > 0]], scores[scores > 0])
+
+        return self._reader.ranking(best, top_k)
 
     def _load(self) -> None:
         """Read the Seismic index of this commit; build it first if it was not searched before."""
@@ -149,8 +158,8 @@ def _write_seismic(path: Path, impacts: csr_matrix, rows: NDArray[np.int64]) -> 
             file.write(impacts.data[start:end].astype("<f4").tobytes())
 
 
-def _ranking(reader: FolderReader, rows: NDArray[np.int64], scores: NDArray[np.float64], top_k: int) -> Ranking:
-    return reader.ranking(Found(rows, scores / reader.settings.impact_scale), top_k)
+def _found(reader: FolderReader, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> Found:
+    return Found(rows, scores / reader.settings.impact_scale)
 
 
 SPARSE_BACKENDS: dict[str, Callable[[FolderReader], SparseBackend]] = {"lucene": Lucene, "two-step": TwoStep, "memory": InMemory, "seismic": Seismic}

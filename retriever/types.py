@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     BoolArray: TypeAlias = NDArray[np.bool_]
 
 __all__ = [
+    "ChunkHit",
     "Document",
     "Encoded",
     "Encoder",
@@ -30,6 +31,7 @@ __all__ = [
     "Ranking",
     "Run",
     "ScoredDoc",
+    "Span",
     "TermMatch",
     "UserError",
 ]
@@ -43,6 +45,13 @@ class UserError(ValueError):
     The message is one line that says what was found, what is allowed and the remedy;
     the command line prints it without a traceback and exits with 1.
     """
+
+
+class Span(NamedTuple):
+    """A part of a text: characters `start` to `end`, the last one not included."""
+
+    start: int
+    end: int
 
 
 class Document(NamedTuple):
@@ -61,6 +70,14 @@ class Document(NamedTuple):
         'Trees Trees make wood.'
         """
         return f"{self.title} {self.text}".strip()
+
+    def parts(self, spans: Sequence[Span]) -> list[Document]:
+        """Return the document's chunks as documents: spans of its text, each with its title.
+
+        >>> Document("d1", "Rain. Snow.", title="Weather").parts([Span(6, 11)])[0].contents
+        'Weather Snow.'
+        """
+        return [self._replace(text=self.text[start:end]) for start, end in spans]
 
 
 class Query(NamedTuple):
@@ -105,8 +122,20 @@ class LegPart(NamedTuple):
     normalised: float
 
 
+class ChunkHit(NamedTuple):
+    """A chunk of a document: its characters, their text, and its raw score in each leg that finds something in it."""
+
+    start: int
+    end: int
+    text: str
+    scores: Mapping[str, float]
+
+
 class Hit(NamedTuple):
-    """One search result; `parts` maps each leg that found it to its LegPart."""
+    """One search result; `parts` maps each leg that found it to its LegPart.
+
+    chunks: the best chunks of the document, best first; none in an index of whole documents.
+    """
 
     rank: int
     doc_id: str
@@ -116,6 +145,7 @@ class Hit(NamedTuple):
     metadata: Mapping[str, MetadataValue]
     parts: Mapping[str, LegPart]
     terms: tuple[TermMatch, ...] = ()
+    chunks: tuple[ChunkHit, ...] = ()
 
 
 class Encoded(NamedTuple):

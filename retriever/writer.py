@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.corpus import documents, open_corpus, survey
+from retriever.corpus import NumberedDocument, documents, open_corpus, survey
 from retriever.corpus_formats import decode, read_lines
+from retriever.index.batch import check_document
 from retriever.index.writer import FolderWriter
 from retriever.index_encoder import load_index_encoder
-from retriever.indexing import IndexingConfig, encode_contents, write_stream
+from retriever.indexing import IndexingConfig, add_batches, write_stream
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -74,11 +74,8 @@ class IndexWriter:
 
     def add(self, documents: Iterable[Document]) -> int:
         """Encode and add a stream of documents; return how many. A later one replaces an earlier one with its id."""
-        count, stream = 0, iter(documents)
-        while batch := list(islice(stream, IndexingConfig.batch)):
-            self.folder.add(batch, encode_contents(self.encoder, batch))
-            count += len(batch)
-        return count
+        stream = (NumberedDocument(i, document) for i, document in enumerate(map(check_document, documents)))
+        return sum(added.documents for added in add_batches(self.folder, stream, self.encoder, IndexingConfig.batch))
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents; return how many there were. Unknown ids are passed over."""

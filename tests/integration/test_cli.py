@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importi
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 JUDGED = {line.split("\t")[0] for line in (TINY / "qrels" / "test.tsv").read_text().splitlines()[1:]}
 LEXICAL = ("--query-mode", "lexical")
-KEYS = ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms"]
+KEYS = ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms", "chunks"]
 
 
 def call(*args: object) -> Result:
@@ -72,9 +72,9 @@ def test_index_reports(tmp_path: Path) -> None:
     assert "left out 1 bad records" in result.stderr and f"{corpus}:4" in result.stderr
     result = call("index", corpus, "--index", tmp_path / "two", *options, "--json")
     [report] = lines(result)
-    names = ["documents", "empty", "truncated", "bad", "duplicates", "first_bad", "seconds", "sizes"]
+    names = ["documents", "chunks", "empty", "truncated", "bad", "duplicates", "first_bad", "seconds", "sizes"]
     assert list(report) == names
-    assert [report[name] for name in names[:5]] == [2, 1, 0, 1, 1]
+    assert [report[name] for name in names[:6]] == [2, 2, 1, 0, 1, 1]
     assert "index" in result.stderr, "progress is shown, and not on stdout"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from retriever.doctor import Finding
 from retriever.render import SNIPPET, findings_text, hit_json, hit_text, human_bytes, side_by_side, table
-from retriever.types import Hit, LegPart, TermMatch
+from retriever.types import ChunkHit, Hit, LegPart, TermMatch
 
 PARTS = {"bm25": LegPart(2, 7.25, 0.9), "dense": LegPart(1, 0.5, 1.0)}
 HIT = Hit(3, "d7", 0.87654, "A title", "Short text.", {"year": 2020, "tags": ["a", None]}, PARTS)
@@ -87,14 +87,22 @@ def test_control_characters_are_escaped() -> None:
 
 
 def test_hit_json_reads_back() -> None:
-    hit = HIT._replace(terms=TERMS, title='Größe "quoted"', text="line\nbreak 😀")
+    chunks = (ChunkHit(5, 12, "break 😀", {"bm25": 2.0, "dense": 0.5}), ChunkHit(0, 4, "line", {"dense": 0.25}))
+    hit = HIT._replace(terms=TERMS, title='Größe "quoted"', text="line\nbreak 😀", chunks=chunks)
     line = hit_json(hit)
     assert "\n" not in line and "Größe" in line
     values = json.loads(line)
-    assert list(values) == ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms"]
+    assert list(values) == ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms", "chunks"]
     parts = {leg: LegPart(**part) for leg, part in values.pop("parts").items()}
     terms = tuple(TermMatch(**term) for term in values.pop("terms"))
-    assert Hit(**values, parts=parts, terms=terms) == hit
+    read = tuple(ChunkHit(**chunk) for chunk in values.pop("chunks"))
+    assert Hit(**values, parts=parts, terms=terms, chunks=read) == hit
+
+
+def test_the_best_passage_is_shown_in_place_of_the_beginning() -> None:
+    hit = HIT._replace(text="It begins. It goes on.", chunks=(ChunkHit(11, 22, "It goes on.", {"bm25": 2.0}),))
+    shown = hit_text(hit).splitlines()
+    assert shown[1].endswith(" | characters 11-22 of 22") and shown[2:] == ["    It goes on."]
 
 
 def test_side_by_side() -> None:

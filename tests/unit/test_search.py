@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from retriever.encoder import load_encoder
 from retriever.fusion import FusionConfig, fuse
 from retriever.index import FolderWriter, IndexSettings
-from retriever.indexing import build_index, encode_contents
+from retriever.indexing import build_index
 from retriever.search import MODES, Retriever
 from retriever.types import Document, Encoded, Encoder, EncoderIdentity, Hit, Query, Ranking, ScoredDoc, UserError
 
@@ -74,7 +74,7 @@ def build(folder: Path, documents: Sequence[Document], encoder: Encoder) -> Path
     with FolderWriter.create(folder, IndexSettings(encoder.identity)) as writer:
         for start in range(0, len(documents), 300):
             part = documents[start : start + 300]
-            writer.add(part, encode_contents(encoder, part))
+            writer.add(part, encoder.encode_documents([document.contents for document in part]))
         writer.commit(dense_type="flat")
     return folder
 

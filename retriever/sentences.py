@@ -1,0 +1,51 @@
+"""Where sentences end: by punctuation and what follows it, without a model and for any script."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["sentence_ends"]
+
+CLOSING = r"""["'\u2019\u201d\xbb)\]\u300d\u300f\uff09]*"""
+"""Quotation marks and brackets that may stand behind the end of a sentence."""
+END = re.compile(
+    rf"""(?P<stop>[.!?\u2026]+){CLOSING}\s+     # and white space has to follow
+    | [\u3002\uff01\uff1f\uff61]+{CLOSING}\s*   # Chinese and Japanese, which write no spaces
+    | [\u0964\u0965\u06d4\u061f]\s*             # Hindi, Urdu, Arabic
+    | [^\S\n]*\n\s*\n\s*                        # an empty line ends what is before it, whatever that is
+    """,
+    re.VERBOSE,
+)
+ABBREVIATION = re.compile(
+    r"""(?:^|[\s("'\[\u201c\u2018\xab])
+    (?: (?i: al|approx|ca|cf|col|dept|dr|eds?|e\.g|eqs?|est|etc|figs?|gen|gov|i\.e|inc|jr|lt|ltd|mrs?|ms|mt|nos?|op|pp?
+           | prof|refs?|reps?|rev|secs?|sen|sr|st|tab|u\.k|u\.s|viz|vols?|vs )
+    | [A-Z] )\Z""",
+    re.VERBOSE,
+)
+"""A word after which a full stop does not end a sentence, and what is before it."""
+LONGEST_ABBREVIATION = 8
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Return where each sentence ends, white space after it included; the last end is the end of the text.
+
+    A full stop after an abbreviation or a single letter, or before a small letter, ends none.
+
+    >>> text = "Dr. J. Smith saw 3.5 cells, cf. Fig. 2. He left! Why?"
+    >>> [text[start:end] for start, end in zip([0, *sentence_ends(text)], sentence_ends(text))]
+    ['Dr. J. Smith saw 3.5 cells, cf. Fig. 2. ', 'He left! ', 'Why?']
+    """
+    ends = [found.end() for found in END.finditer(text) if not _goes_on(text, found)]
+    if text and (not ends or ends[-1] < len(text)):
+        ends.append(len(text))
+    return ends
+
+
+def _goes_on(text: str, found: re.Match[str]) -> bool:
+    """Return whether the sentence goes on behind this punctuation."""
+    stop, after = found["stop"], text[found.end() : found.end() + 1]
+    if stop is None or found[0].count("\n") > 1:
+        return False
+    before = text[max(0, found.start() - LONGEST_ABBREVIATION) : found.start()]
+    return after.islower() or (stop == "." and ABBREVIATION.search(before) is not None)

@@ -30,6 +30,7 @@ from retriever.cli_options import (
     query_mode_option,
     quiet_option,
     runtime_options,
+    sparse_backend_option,
 )
 from retriever.cli_reproduce import reproduce
 from retriever.cli_train import train
@@ -188,6 +189,7 @@ def index(
 @fusion_options
 @encoder_option
 @query_mode_option
+@sparse_backend_option
 @json_option
 def search(
     folder: Path,
@@ -205,6 +207,7 @@ def search(
     normalisation: str | None,
     encoder: str | None,
     query_mode: str | None,
+    sparse_backend: str,
     as_json: bool,
 ) -> None:
     """Search an index for QUERY, or for every query of a file.
@@ -225,7 +228,9 @@ def search(
     if queries is not None and (explain or as_json):
         raise click.UsageError("--explain and --json are for one QUERY; --queries writes a run (.jsonl for JSON lines)")
     how = fusion_from(fusion, weights, normalisation)
-    with Retriever.open(folder, encoder, how, query_mode=query_mode, verify=verify) as retriever:
+    with Retriever.open(
+        folder, encoder, how, query_mode=query_mode, verify=verify, sparse_backend=sparse_backend
+    ) as retriever:
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
         if queries is not None and output is not None:

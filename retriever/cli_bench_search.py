@@ -1,14 +1,15 @@
-"""The command that measures search at size: bench search."""
+"""The commands that measure search: bench search and bench sparse."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from retriever.cli_options import numbers, quiet_option
+from retriever.cli_options import SPARSE_BACKENDS, numbers, quiet_option
 
-__all__ = ["bench_search_command"]
+__all__ = ["bench_search_command", "bench_sparse_command"]
 
 
 @click.command("search")
@@ -50,3 +51,31 @@ def bench_search_command(
     )
     for report in bench_search(index, queries, output, config, progress=not quiet):
         click.echo(f"{report.documents:,} documents\n\n{text_of(report)}\n")
+
+
+@click.command("sparse")
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--queries", "queries", required=True, type=click.Path(path_type=Path), help="JSONL or TSV of queries.")
+@click.option("--backends", default=",".join(SPARSE_BACKENDS), show_default=True, help="What is measured.")
+@click.option("--top-k", default="10,1000", show_default=True, help="How many hits are asked for.")
+@click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Queries asked.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="A JSON file of the figures.")
+def bench_sparse_command(
+    index: Path, queries: Path, backends: str, top_k: str, count: int, output: Path | None
+) -> None:
+    """Search the sparse terms of INDEX by each back end in turn: speed, and recall of the exact hits.
+
+    \b
+    Example:
+      retriever bench sparse my-index --queries queries.jsonl --backends lucene,two-step,memory
+    """
+    from retriever.bench_sparse import BackendSpeed, bench_sparse
+    from retriever.eval.files import atomic_file
+    from retriever.render import table
+
+    found = bench_sparse(index, queries, [name.strip() for name in backends.split(",")], count, numbers(top_k))
+    if output is not None:
+        with atomic_file(output) as file:
+            file.write((json.dumps([one._asdict() for one in found], indent=1) + "\n").encode())
+    rows = [[one.backend, str(one.top_k), *("" if v is None else f"{v:.3f}" for v in one[2:])] for one in found]
+    click.echo(table(BackendSpeed._fields, rows))

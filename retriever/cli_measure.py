@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from retriever.cli_bench_search import bench_search_command
+from retriever.cli_bench_encode import bench_encode_command
+from retriever.cli_bench_search import bench_search_command, bench_sparse_command
 from retriever.cli_compression import compression
-from retriever.cli_options import encoder_option, numbers
+from retriever.cli_options import numbers
 
 __all__ = ["bench"]
 
@@ -43,27 +44,6 @@ def bench_index_command(corpus: str, sizes: str, dense_type: str) -> None:
     )
 
 
-@bench.command("encode")
-@click.argument("corpus")
-@encoder_option
-@click.option("--parent", help="A sentence-transformers model (folder or hub name) to time beside ours.")
-@click.option("--documents", type=click.IntRange(min=1), default=400, show_default=True)
-@click.option("--precisions", default="float32,bfloat16,int8", show_default=True)
-def bench_encode_command(corpus: str, encoder: str | None, parent: str | None, documents: int, precisions: str) -> None:
-    """Encode the start of CORPUS with each system in turn: documents per second.
-
-    \b
-    Example:
-      retriever bench encode nfcorpus --parent sentence-transformers/all-MiniLM-L6-v2
-    """
-    from retriever.bench import EncodingSpeed, bench_encode
-    from retriever.render import table
-
-    speeds = bench_encode(corpus, encoder or "default", parent, documents, precisions.split(","))
-    rows = [[speed.system, f"{speed.documents_per_second:.1f}", f"{speed.ratio:.2f}"] for speed in speeds]
-    click.echo(table(EncodingSpeed._fields, rows))
-
-
 @bench.command("evaluate")
 @click.option("--queries", type=click.IntRange(min=1), default=7000, show_default=True)
 @click.option("--hits", type=click.IntRange(min=1), default=1000, show_default=True, help="Hits of each query.")
@@ -85,3 +65,4 @@ def bench_evaluate_command(queries: int, hits: int, rounds: int) -> None:
 
 bench.add_command(compression)
 bench.add_command(bench_search_command)
+bench.add_command(bench_sparse_command)

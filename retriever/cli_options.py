@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODES",
+    "SPARSE_BACKENDS",
     "UNFINISHED_INDEX",
     "Cli",
     "encoder_option",
@@ -29,6 +30,7 @@ __all__ = [
     "query_modes_option",
     "quiet_option",
     "runtime_options",
+    "sparse_backend_option",
 ]
 
 INTERRUPTED = 130
@@ -121,6 +123,14 @@ _query_mode_option = partial(
 )
 query_mode_option = _query_mode_option()
 query_modes_option = _query_mode_option("query_modes", multiple=True)
+SPARSE_BACKENDS = ("lucene", "two-step", "memory", "seismic")
+sparse_backend_option = click.option(
+    "--sparse-backend",
+    type=click.Choice(SPARSE_BACKENDS),
+    default="lucene",
+    show_default=True,
+    help="What searches the sparse terms: two-step and seismic are not exact; memory and seismic load all terms first.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, random_array
 
+from retriever.bench_sparse import bench_sparse
+from retriever.cli_options import SPARSE_BACKENDS as OFFERED
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.exact import exact_sparse
 from retriever.index.quantise import quantise
@@ -99,3 +101,29 @@ def test_unknown_and_missing_back_ends(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install 'hybrid-retriever"):
         Retriever.open(folder, sparse_backend="seismic")
+
+
+def test_the_command_line_offers_every_back_end() -> None:
+    assert tuple(SPARSE_BACKENDS) == OFFERED
+
+
+def test_the_bench_asks_every_back_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Known:
+        identity = SETTINGS.encoder
+        vocabulary = tuple(map(str, range(VOCAB)))
+
+        def encode_queries(self, texts: list[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+            return Encoded(None, drawn(len(texts), 0.3, 9), np.zeros(len(texts), np.bool_))
+
+        encode_documents = encode_queries
+
+    # The encoder of a made-up index cannot be loaded; what is tested comes after the queries are encoded.
+    monkeypatch.setattr("retriever.search.load_index_encoder", lambda *_, **__: Known())
+    queries = tmp_path / "queries.tsv"
+    queries.write_text("".join(f"q{number}\tsome words\n" for number in range(4)))
+    found = bench_sparse(folder, queries, ["two-step", "memory"], 3, (10, 200))
+    assert [(one.backend, one.top_k) for one in found] == [
+        (name, top_k) for top_k in (10, 200) for name in ("lucene", "two-step", "memory")
+    ]
+    assert all(one.recall_10 == 1 for one in found if one.backend != "two-step")
+    assert all((one.recall_100 is None) == (one.top_k == 10) and one.recall_1000 is None for one in found)

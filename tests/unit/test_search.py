@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from retriever.encoder import load_encoder
 from retriever.fusion import FusionConfig, fuse
 from retriever.index import FolderWriter, IndexSettings
-from retriever.indexing import build_index
+from retriever.indexing import IndexingConfig, build_index
 from retriever.search import MODES, Retriever
 from retriever.types import Document, Encoded, Encoder, EncoderIdentity, Hit, Query, Ranking, ScoredDoc, UserError
 
@@ -349,7 +349,7 @@ def test_closing(folder: Path) -> None:
 
 def test_the_tiny_encoder(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path: Path) -> None:
     encoder = load_encoder(str(tiny_encoder_folder))
-    build_index(tiny_corpus, tmp_path / "index", encoder)
+    build_index(tiny_corpus, tmp_path / "index", encoder, IndexingConfig(rows="float32"))
     with Retriever.open(tmp_path / "index") as retriever:
         documents = retriever.reader.documents(hit.doc_id for hit in retriever.search("water", 20, "dense"))
         assert len(documents) == 19, "one of the twenty has no text"

@@ -55,8 +55,9 @@ class IndexingConfig:
     commit_every_seconds: float = 120.0
     k1: float = 0.9
     b: float = 0.4
-    rows: str = "float32"
-    impact_scale: int = 100
+    # The smallest that lose less than 0.002 of nDCG@10 in each leg and fused, on NFCorpus dev, Cranfield and CISI.
+    rows: str = "int8"
+    impact_scale: int = 30
     max_terms: int | None = None
     chunk: bool = False
     chunk_tokens: int | None = None

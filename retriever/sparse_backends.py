@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,7 +18,6 @@ from retriever.types import Ranking, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -137,15 +138,18 @@ class Seismic:
 
 def _build_seismic(path: Path, impacts: csr_matrix, rows: NDArray[np.int64]) -> None:
     """Build in another process: what Seismic prints while it builds does not belong among the results of this one."""
-    dump, built = path.with_suffix(".dump"), path.with_suffix(".built")
-    _write_seismic(dump, impacts, rows)
     program = (
         "import sys, seismic; seismic.SeismicIndexRaw.build(sys.argv[1], n_postings=int(sys.argv[3])).save(sys.argv[2])"
     )
-    command = [sys.executable, "-c", program, str(dump), str(built), str(POSTINGS)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    dump.unlink()
-    built.rename(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        dump, built = Path(folder) / "dump", Path(folder) / "built"
+        _write_seismic(dump, impacts, rows)
+        command = [sys.executable, "-c", program, str(dump), str(built), str(POSTINGS)]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        if ended.returncode or not built.exists():
+            reason = (ended.stderr.strip() or "it was ended").splitlines()[-1]
+            raise UserError(f"{path}: Seismic could not build it ({reason}); choose another sparse back end")
+        built.replace(path)
 
 
 def _write_seismic(path: Path, impacts: csr_matrix, rows: NDArray[np.int64]) -> None:
@@ -162,7 +166,12 @@ def _found(reader: FolderReader, rows: NDArray[np.int64], scores: NDArray[np.flo
     return Found(rows, scores / reader.settings.impact_scale)
 
 
-SPARSE_BACKENDS: dict[str, Callable[[FolderReader], SparseBackend]] = {"lucene": Lucene, "two-step": TwoStep, "memory": InMemory, "seismic": Seismic}
+SPARSE_BACKENDS: dict[str, Callable[[FolderReader], SparseBackend]] = {
+    "lucene": Lucene,
+    "two-step": TwoStep,
+    "memory": InMemory,
+    "seismic": Seismic,
+}
 
 
 def make_sparse_backend(name: str, reader: FolderReader) -> SparseBackend:

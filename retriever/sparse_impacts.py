@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["impacts_of", "kept_folder"]
 
 PARTS = ("indptr", "indices", "data")
+PARTIAL = ".partial-"
 
 
 def impacts_of(reader: FolderReader) -> csr_matrix:
@@ -31,14 +33,16 @@ def impacts_of(reader: FolderReader) -> csr_matrix:
     if not (folder / "data.npy").exists():
         impacts = reader.stored_terms("impact").astype(np.float32)
         impacts.sort_indices()
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for part in PARTS:
-            np.save(partial / f"{part}.npy", getattr(impacts, part))
-        for old in set(folder.parent.iterdir()) - {partial}:  # of earlier commits
-            shutil.rmtree(old, ignore_errors=True)
-        partial.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as partial:
+            for part in PARTS:
+                np.save(Path(partial) / f"{part}.npy", getattr(impacts, part))
+            for old in folder.parent.iterdir():  # of earlier commits; who has it open keeps what is mapped
+                if not old.name.startswith(PARTIAL):
+                    shutil.rmtree(old, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+            for part in PARTS:  # "data", which says that all are there, comes last
+                (Path(partial) / f"{part}.npy").replace(folder / f"{part}.npy")
     indptr, indices, data = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS)
     shape = (reader.commit_data.mark.rows, reader.settings.encoder.vocab_size)
     return csr_matrix((data, indices, indptr), shape=shape, copy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from retriever.index.exact import exact_sparse
 from retriever.index.quantise import quantise
 from retriever.search import Retriever
 from retriever.sparse_backends import SPARSE_BACKENDS, make_sparse_backend
-from retriever.types import Document, Encoded, EncoderIdentity, UserError
+from retriever.types import Document, Encoded, EncoderIdentity, Query, UserError
 
 ROWS, VOCAB = 500, 60
 SETTINGS = IndexSettings(EncoderIdentity("stub", "0" * 64, 0, VOCAB))
@@ -107,16 +108,38 @@ def test_the_command_line_offers_every_back_end() -> None:
     assert tuple(SPARSE_BACKENDS) == OFFERED
 
 
+class Known:
+    """Gives any texts the terms that were drawn for so many."""
+
+    identity = SETTINGS.encoder
+    vocabulary = tuple(map(str, range(VOCAB)))
+
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        return Encoded(None, drawn(len(texts), 0.3, 9), np.zeros(len(texts), np.bool_))
+
+    encode_documents = encode_queries
+
+
+def test_a_retriever_searches_by_its_back_end_and_sees_new_documents_after_reopening(folder: Path) -> None:
+    query = Query("q", "any words")
+    with (
+        Retriever(FolderReader.open(folder), Known(), sparse_backend="memory") as ours,
+        Retriever(FolderReader.open(folder), Known()) as plain,
+    ):
+        [(_, found)] = ours.rank([query], 20, "sparse")
+        [(_, exact)] = plain.rank([query], 20, "sparse")
+        assert [hit.doc_id for hit in found] == [hit.doc_id for hit in exact]
+        assert ours.search("any words", 3, "sparse")[0].doc_id == exact[0].doc_id
+        with FolderWriter.open(folder) as writer:
+            best = Known().encode_queries(["any words"])  # a document that is all that is asked for
+            writer.add([Document("new", "text")], best._replace(tokens=None))
+            writer.commit()
+        assert next(ours.rank([query], 1, "sparse")).ranking[0].doc_id == exact[0].doc_id
+        assert ours.reopen()
+        assert next(ours.rank([query], 1, "sparse")).ranking[0].doc_id == "new"
+
+
 def test_the_bench_asks_every_back_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Known:
-        identity = SETTINGS.encoder
-        vocabulary = tuple(map(str, range(VOCAB)))
-
-        def encode_queries(self, texts: list[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-            return Encoded(None, drawn(len(texts), 0.3, 9), np.zeros(len(texts), np.bool_))
-
-        encode_documents = encode_queries
-
     # The encoder of a made-up index cannot be loaded; what is tested comes after the queries are encoded.
     monkeypatch.setattr("retriever.search.load_index_encoder", lambda *_, **__: Known())
     queries = tmp_path / "queries.tsv"

@@ -163,7 +163,7 @@ class LuceneReader:
             query = within(query, self.select(OneOf("id", tuple(map(Value, ids)))))
             count = sum(self.document_frequencies("id", ids))
         with leg.lock:
-            top = leg.searcher.search(query, count, self._by_score)
+            top = leg.searcher.search(query, count)  # unsorted: hits of a sort have no score of their own
         found = read_documents(top)
         places = np.searchsorted([number for number, _ in firsts], found.rows, side="right") - 1
         return [

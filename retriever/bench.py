@@ -1,10 +1,9 @@
-"""Measure what users wait for: indexing beside memory, encoding beside sentence-transformers, in one run."""
+"""Measure indexing: documents per second and memory, with a stub in place of the network."""
 
 from __future__ import annotations
 
 import resource
 import tempfile
-import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,19 +13,15 @@ from scipy.sparse import csr_matrix
 
 from retriever.corpus import Corpus, open_corpus
 from retriever.corpus_formats import Row
-from retriever.encoder import RuntimeConfig, load_encoder
 from retriever.indexing import IndexingConfig, build_index
 from retriever.types import Encoded, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from retriever.types import FloatArray
 
-__all__ = ["EncodingSpeed", "IndexingSpeed", "StubEncoder", "bench_encode", "bench_index"]
-
-TURN = 100
-"""Texts that a system encodes before it is the next one's turn."""
+__all__ = ["IndexingSpeed", "StubEncoder", "bench_index", "corpus_start"]
 
 
 class StubEncoder:
@@ -85,7 +80,7 @@ def bench_index(
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             config = IndexingConfig(dense_type=dense_type)
-            report = build_index(_prefix(corpus, size), Path(folder) / "index", StubEncoder(), config)
+            report = build_index(corpus_start(corpus, size), Path(folder) / "index", StubEncoder(), config)
         if report.documents < size:
             raise UserError(f"{corpus}: holds {report.documents} documents, need {size}; give a larger corpus")
         yield IndexingSpeed(
@@ -98,7 +93,7 @@ def bench_index(
         )
 
 
-def _prefix(spec: str, size: int) -> Corpus:
+def corpus_start(spec: str, size: int) -> Corpus:
     """Return the first `size` records of a corpus, or of the positives of a file of training pairs."""
 
     def rows() -> Iterator[Row]:
@@ -128,45 +123,3 @@ def _pairs(spec: str) -> Corpus | None:
                 yield Row(row.source, {"_id": str(number), "text": row.fields["positive"]}, None)
 
     return Corpus(spec, rows, typed=False)
-
-
-class EncodingSpeed(NamedTuple):
-    """One system of `bench_encode`, and its speed as a multiple of the first system's."""
-
-    system: str
-    documents_per_second: float
-    ratio: float
-
-
-def bench_encode(
-    corpus: str,
-    encoder: str,
-    parent: str | None,
-    documents: int = 400,
-    precisions: Sequence[str] = ("float32", "bfloat16", "int8"),
-) -> list[EncodingSpeed]:
-    """Time systems on the same texts in the same run, in turn on each hundred of them, so that drift hits all alike.
-
-    parent: a sentence-transformers model (the dense parent of `encoder`), timed with its `encode` at its defaults.
-    """
-    texts = [r.document.contents for r in islice(open_corpus(corpus), documents) if r.document is not None]
-    systems: dict[str, Callable[[Sequence[str]], object]] = {}
-    if parent is not None:
-        load_encoder(f"st:{parent}")  # says in one line what is wrong with the folder or name
-        from sentence_transformers import SentenceTransformer
-
-        peer = SentenceTransformer(parent)
-        systems["sentence-transformers, dense"] = lambda batch: peer.encode(list(batch), show_progress_bar=False)
-    for precision in precisions:
-        ours = load_encoder(encoder, RuntimeConfig(precision=precision))
-        systems[f"retriever, dense and sparse, {precision}"] = ours.encode_documents
-    seconds = dict.fromkeys(systems, 0.0)
-    for encode in systems.values():
-        encode(texts[:TURN])  # the first texts pay for what is set up once
-    for start in range(0, len(texts), TURN):
-        for name, encode in systems.items():
-            begun = time.perf_counter()
-            encode(texts[start : start + TURN])
-            seconds[name] += time.perf_counter() - begun
-    first = next(iter(seconds.values()))
-    return [EncodingSpeed(name, len(texts) / value, first / value) for name, value in seconds.items()]

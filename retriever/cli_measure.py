@@ -63,6 +63,7 @@ def bench_evaluate_command(queries: int, hits: int, rounds: int) -> None:
     click.echo(table(EvaluationSpeed._fields, rows))
 
 
+bench.add_command(bench_encode_command)
 bench.add_command(compression)
 bench.add_command(bench_search_command)
 bench.add_command(bench_sparse_command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import time
@@ -13,13 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from retriever.bench_task import SCALE, SHOWN, Built, Task, cores, load_faiss, one_thread, peak_mib
+from retriever.bench_task import SHOWN, Built, Task, cores, load_faiss, one_thread, peak_mib
 from retriever.index.quantise import quantise
+from retriever.indexing import IndexingConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Faiss", "Pyserini"]
+
+SCALE = IndexingConfig.impact_scale
+"""Documents get the impacts that they have in an index of ours."""
+QUERY_SCALE = 100
+"""pyserini takes whole numbers as query weights, too."""
 
 
 class Faiss:
@@ -80,20 +85,14 @@ class Pyserini:
         command = f"{JAVA} -Xmx8g -cp {anserini_jar()} io.anserini.index.IndexCollection"
         options = f"-collection JsonVectorCollection -generator DefaultLuceneDocumentGenerator -threads {cores()}"
         begun = time.perf_counter()
-        subprocess.run(
-            [
-                *command.split(),
-                *options.split(),
-                "-impact",
-                "-pretokenized",
-                "-input",
-                str(source),
-                "-index",
-                str(index),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        inputs = ["-impact", "-pretokenized", "-input", str(source), "-index", str(index)]
+        peak = 0.0
+        with subprocess.Popen([*command.split(), *options.split(), *inputs], stdout=subprocess.DEVNULL) as running:
+            while running.poll() is None:
+                peak = max(peak, peak_mib(str(running.pid)))
+                time.sleep(0.05)
+        if running.returncode:
+            raise RuntimeError(f"Anserini ended with exit code {running.returncode}")
         seconds = time.perf_counter() - begun
         shutil.rmtree(source)
         self._import()
@@ -102,7 +101,7 @@ class Pyserini:
         self.ask("sparse", SHOWN, 0)
         opened = time.perf_counter() - begun
         size = sum(file.stat().st_size for file in index.iterdir())
-        return Built(seconds, size, peak_mib(resource.RUSAGE_CHILDREN), opened)
+        return Built(seconds, size, peak, opened)
 
     def _write_json(self, folder: Path) -> None:
         """Write as many files as there are cores: Anserini reads each with one thread."""
@@ -138,7 +137,7 @@ class Pyserini:
 
         self._searcher = LuceneImpactSearcher(str(self._folder / "index"), Given(), min_idf=-1e9)
         assert self._task.encoded.sparse is not None
-        weights = quantise(self._task.encoded.sparse, SCALE)  # whole numbers are all that it takes
+        weights = quantise(self._task.encoded.sparse, QUERY_SCALE)  # whole numbers are all that it takes
         self._queries = [
             dict(zip(map(str, row.indices.tolist()), row.data.tolist(), strict=True))
             for row in (weights[i] for i in range(weights.shape[0]))

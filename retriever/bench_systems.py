@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
 from retriever.bench_peers import Faiss, Pyserini
-from retriever.bench_task import SCALE, SHOWN, Answers, Asked, Built, System, Task, one_thread, peak_mib
+from retriever.bench_task import SHOWN, Answers, Asked, Built, System, Task, one_thread, peak_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,12 +31,13 @@ class Ours:
         self._task, self._folder = task, task.folder / "ours"
 
     def build(self) -> Built:
-        from retriever.index import FolderWriter, IndexSettings
+        from retriever.index import FolderWriter
         from retriever.indexing import IndexingConfig
 
+        settings = IndexingConfig().settings(self._task.sample.identity)
         seconds, pending = 0.0, 0
         shutil.rmtree(self._folder, ignore_errors=True)
-        with FolderWriter.create(self._folder, IndexSettings(self._task.sample.identity, impact_scale=SCALE)) as writer:
+        with FolderWriter.create(self._folder, settings) as writer:
             for batch in self._task.batches():
                 begun = time.perf_counter()
                 writer.add(batch.documents, batch.encoded)

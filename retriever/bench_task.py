@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from retriever.types import Encoded
 
 __all__ = [
-    "SCALE",
     "SHOWN",
     "Answers",
     "Asked",
@@ -29,8 +28,6 @@ __all__ = [
     "peak_mib",
 ]
 
-SCALE = 100
-"""What term weights are multiplied with before they are made whole numbers, as in an index of ours."""
 SHOWN = 10
 """Hits whose ids come back, so that systems can be seen to find the same."""
 
@@ -100,9 +97,17 @@ class System(Protocol):
         ...
 
 
-def peak_mib(who: int = resource.RUSAGE_SELF) -> float:
-    """Return the most resident memory that this process has had, or its children (RUSAGE_CHILDREN)."""
-    return resource.getrusage(who).ru_maxrss / 1024
+def peak_mib(process: str = "self") -> float:
+    """Return the most resident memory that a process has had; 0 where it is not known, or the process has ended.
+
+    Not from getrusage: there a process starts with the peak of the one that started it.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def one_thread() -> None:

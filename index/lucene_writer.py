@@ -53,6 +53,8 @@ class LuceneWriter:
         policy = lucene("index.TieredMergePolicy")()
         policy.setForceMergeDeletesPctAllowed(0.0)  # else `drop_deleted` leaves segments with few of them
         config.setMergePolicy(policy)
+        self._merges = lucene("index.ConcurrentMergeScheduler")()
+        config.setMergeScheduler(self._merges)
         self._folder, self._directory = folder, open_directory(folder)
         try:
             with damage_named(folder):
@@ -95,6 +97,10 @@ class LuceneWriter:
     def drop_deleted(self) -> None:
         """Write the segments that hold deleted documents again without them."""
         self._writer.forceMergeDeletes()
+        while self._writer.hasDeletions():
+            # A merge that was under way already takes along what has been deleted since it began.
+            self._merges.sync()
+            self._writer.forceMergeDeletes()
 
     @naming_damage
     @one_at_a_time()

@@ -92,6 +92,21 @@ def test_compacting_changes_no_answer(folder: Path, kind: str | None) -> None:
         }
 
 
+def test_compacting_while_lucene_merges(folder: Path) -> None:
+    """What is deleted after a merge has begun is in the merged segment, with the row that it had."""
+    for commits in (9, 12, 10, 12):
+        with FolderWriter.open(folder) as writer:
+            for start in range(0, 40 * commits, 40):
+                add(writer, numbered(start, start + 60))
+                writer.commit()
+            writer.delete(f"é{n}" for n in range(0, 400, 7))
+            writer.compact()
+            live = set(writer.doc_ids)
+        with FolderReader.open(folder) as reader:
+            found = reader.dense(np.ones((1, DIM), np.float32), 1_000, reader.select("n < 200"))[0]
+        assert {hit.doc_id for hit in found} == {doc_id for doc_id in live if int(doc_id[1:]) < 200}
+
+
 def test_compacting_takes_uncommitted_changes_along_and_an_empty_index(folder: Path) -> None:
     with FolderWriter.open(folder) as writer:
         add(writer, numbered(900, 901))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -26,6 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from scipy.sparse import csr_matrix
 
+from retriever.chunking import chunking_for
 from retriever.fusion import fuse
 from retriever.index import FolderWriter, IndexSettings
 from retriever.index.exact import exact_bm25, exact_dense, exact_sparse
@@ -33,8 +37,11 @@ from retriever.index.quantise import quantise
 from retriever.index.verify import verify_folder
 from retriever.indexing import IndexingConfig, build_index
 from retriever.search import MODES, Retriever
-from retriever.types import Document, Encoded, EncoderIdentity, Query, Ranking
+from retriever.types import Document, Encoded, EncoderIdentity, Query, Ranking, ScoredDoc
 from retriever.writer import IndexWriter, add_corpus
+
+if TYPE_CHECKING:
+    from retriever.types import FloatArray
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
@@ -43,7 +50,12 @@ DIM, VOCAB = 8, 50
 WORDS = ["river", "stone", "bread", "winter", "garden", "paper", "silver", "letter"]  # their own stems
 TYPES = [None, "flat", "hnsw", "ivf"]
 IDS = [f"d{number:02}" for number in range(60)]
-SMALL = IndexingConfig(batch=5, commit_every_documents=10)
+SMALL = partial(IndexingConfig, batch=5, commit_every_documents=10, chunk_tokens=9, chunk_overlap=0)
+KINDS = [
+    SMALL(rows=rows, impact_scale=scale, chunk=chunk)
+    for rows, scale, chunk in [("float32", 100, False), ("int8", 30, True), ("float16", 100, True), ("int8", 30, False)]
+]
+"""Small steps; a chunk has room for a sentence of seven words, its full stop and a title of one word."""
 STEPS = 12
 Model = dict[str, Document]
 
@@ -67,19 +79,46 @@ class Stub:
     encode_queries = encode_documents
 
 
-def rankings(model: Model, query: str) -> dict[str, Ranking]:
-    """Return what every leg and their fusion find, from the definitions."""
-    ids = [doc_id for doc_id, document in model.items() if document.contents.strip()]
-    encoded = Stub().encode_documents([model[doc_id].contents for doc_id in ids])
-    asked = Stub().encode_queries([query])
+def chunks_of(document: Document, settings: IndexSettings) -> list[str]:
+    """Return what stands in the chunks of a document: one sentence in each, after the title."""
+    if settings.chunking is None or not document.text:
+        return [document.contents]
+    return [f"{document.title} {sentence}" for sentence in re.findall(r"[^. ][^.]*\.", document.text)]
+
+
+def stored(vectors: FloatArray, settings: IndexSettings) -> FloatArray:
+    """Return what is left of vectors in an index."""
+    if settings.row_dtype == "float16":
+        return vectors.astype(np.float16).astype(np.float32)
+    if settings.row_dtype == "float32":
+        return vectors
+    scales = np.abs(vectors).max(axis=1, keepdims=True, initial=0) / np.float32(127)
+    decoded: FloatArray = np.rint(vectors / scales) * scales
+    return decoded
+
+
+def words(text: str) -> list[str]:
+    return re.findall("[a-z0-9]+", text.lower())
+
+
+def rankings(model: Model, query: str, settings: IndexSettings) -> dict[str, Ranking]:
+    """Return what every leg and their fusion find, from the definitions; a document counts by its best chunk."""
+    chunks = [(doc_id, text) for doc_id, document in model.items() for text in chunks_of(document, settings)]
+    ids, texts = [doc_id for doc_id, text in chunks if text.strip()], [text for _, text in chunks if text.strip()]
+    encoded, asked = Stub().encode_documents(texts), Stub().encode_queries([query])
     assert encoded.dense is not None and encoded.sparse is not None
     assert asked.dense is not None and asked.sparse is not None
-    impacts = csr_matrix(quantise(encoded.sparse, 100) / 100)
+    impacts = csr_matrix(quantise(encoded.sparse, settings.impact_scale) / settings.impact_scale)
     legs = {
-        "bm25": exact_bm25(ids, [model[doc_id].contents.split() for doc_id in ids], query.split(), 0.9, 0.4, 1_000),
+        "bm25": exact_bm25(ids, [*map(words, texts)], words(query), settings.k1, settings.b, 1_000),
         "sparse": exact_sparse(ids, impacts, asked.sparse, 1_000),
-        "dense": exact_dense(ids, encoded.dense, asked.dense[0], 1_000),
+        "dense": exact_dense(ids, stored(encoded.dense, settings), asked.dense[0], 1_000),
     }
+    for leg, ranking in legs.items():
+        best: dict[str, float] = {}
+        for doc_id, score in ranking:
+            best.setdefault(doc_id, score)
+        legs[leg] = [*map(ScoredDoc, best, best.values())]
     return legs | {"hybrid": fuse(legs).ranking}
 
 
@@ -89,7 +128,7 @@ def compare(retriever: Retriever, model: Model, query: str, filter: str | None =
     Documents that are deleted but not merged away yet change Lucene's term statistics: where that may be so, the query
     has one term. All texts are equally long, so the statistics only scale its BM25 scores.
     """
-    wanted = rankings(model, query)
+    wanted = rankings(model, query, retriever.reader.settings)
     [(_, found)] = retriever.rank_modes([Query("q", query)], 1_000, MODES, filter)
     for mode in MODES:
         got, expected = found[mode], dict(wanted[mode])
@@ -111,9 +150,14 @@ def check(retriever: Retriever, model: Model, merged: bool = False) -> None:
         compare(retriever, part, "stone", "n < 30")
 
 
-def document(number: int, random: np.random.Generator) -> Document:
-    words = random.choice(WORDS, 8).tolist() if random.random() < 0.9 else []
-    return Document(IDS[number], " ".join(words[1:]), "".join(words[:1]), {"n": number})
+def document(number: int, random: np.random.Generator, config: IndexingConfig) -> Document:
+    """Return a document of one sentence, or some if it will be parted; one in ten has no text."""
+    sentences = [
+        " ".join(random.choice(WORDS, 7)).capitalize() + "."
+        for _ in range(random.integers(1, 4 if config.chunk else 2))
+    ]
+    title = str(random.choice(WORDS))
+    return Document(IDS[number], *((" ".join(sentences), title) if random.random() < 0.9 else ("", "")), {"n": number})
 
 
 # Random changes
@@ -125,10 +169,11 @@ class Changes(RuleBasedStateMachine):
     folder: Path
     writer: IndexWriter
 
-    @initialize(folder=st.none())
-    def create(self, folder: None) -> None:
-        self.folder = Path(os.environ["RETRIEVER_TEST_FOLDER"]) / f"{time.time_ns()}"
-        FolderWriter.create(self.folder, IndexSettings(Stub.identity)).close()
+    @initialize(config=st.sampled_from(KINDS))
+    def create(self, config: IndexingConfig) -> None:
+        self.folder, self.config = Path(os.environ["RETRIEVER_TEST_FOLDER"]) / f"{time.time_ns()}", config
+        chunking = chunking_for(Stub(), config.chunk_tokens, config.chunk_overlap) if config.chunk else None
+        FolderWriter.create(self.folder, replace(config.settings(Stub.identity), chunking=chunking)).close()
         self.writer = IndexWriter.open(self.folder, Stub())
         self.current: Model = {}
         self.committed: Model = {}
@@ -138,7 +183,7 @@ class Changes(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(0, 59), max_size=25), seed=st.integers(0, 9))
     def add(self, numbers: list[int], seed: int) -> None:
         random = np.random.default_rng(seed)
-        documents = [document(number, random) for number in numbers]
+        documents = [document(number, random, self.config) for number in numbers]
         assert self.writer.add(documents) == len(documents)
         self.current |= {document.doc_id: document for document in documents}
 
@@ -204,7 +249,7 @@ def step_of(model: Model) -> int:
 
 
 def marker(step: int) -> Document:
-    return Document("marker", " ".join(["paper"] * 7), str(step), {"n": 0})
+    return Document("marker", "Paper" + " paper" * 6 + ".", str(step), {"n": 0})
 
 
 class Ended(NamedTuple):
@@ -219,13 +264,13 @@ class Plan:
     """Builds an index and changes it in steps, the same for the same seed; commits are what a kill may leave."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
+        self.folder, self.seed, self.config = folder, seed, KINDS[seed % len(KINDS)]
 
     def documents(self, step: int) -> list[Document]:
         """Return what a step adds; step 0 is the corpus."""
         random = np.random.default_rng([self.seed, step])
         numbers = random.permutation(len(IDS))[: 40 if step == 0 else 15].tolist()
-        return [document(number, random) for number in numbers] + ([marker(step)] if step else [])
+        return [document(number, random, self.config) for number in numbers] + ([marker(step)] if step else [])
 
     def kind(self, step: int) -> str:
         return str(np.random.default_rng([self.seed, step, 1]).choice(["add", "corpus", "delete", "compact"]))
@@ -238,7 +283,7 @@ class Plan:
 
     def work(self) -> Iterator[int]:
         """Go on from the last commit to the end; yield the number of steps that are behind."""
-        build_index(self._corpus(0), self.folder, Stub(), SMALL, resume=True)
+        build_index(self._corpus(0), self.folder, Stub(), self.config, resume=True)
         with Retriever.open(self.folder, Stub()) as retriever:
             done = step_of(retriever.reader.documents(["marker"]))
         yield done
@@ -250,7 +295,7 @@ class Plan:
     def _change(self, step: int) -> None:
         kind = self.kind(step)
         if kind == "corpus":
-            add_corpus(self.folder, self._corpus(step), Stub(), config=SMALL)
+            add_corpus(self.folder, self._corpus(step), Stub(), config=self.config)
             return
         with IndexWriter.open(self.folder, Stub()) as writer:
             if kind == "delete":
@@ -267,7 +312,7 @@ class Plan:
     def models(self, step: int) -> list[Model]:
         """Return what the index may hold after this step and before the next: what follows is committed in parts."""
         added = self.documents(0)
-        parts = [added[:end] for end in range(0, len(added) + 1, 10)]
+        parts = [added[:end] for end in range(len(added) + 1)]
         if step == 0:
             return [{document.doc_id: document for document in part} for part in parts]
         model = self.models(0)[-1]
@@ -291,8 +336,8 @@ class Plan:
             assert step >= least
             allowed = self.models(step)
             if step < STEPS and self.kind(step + 1) == "corpus" and (step or found == allowed[-1]):
-                new = self.documents(step + 1)
-                allowed = [*allowed, allowed[-1] | {d.doc_id: d for d in new[:10]}]
+                new, whole = self.documents(step + 1), allowed[-1]
+                allowed += [whole | {d.doc_id: d for d in new[:end]} for end in range(len(new))]
             assert found in allowed
             check(retriever, found)
         return step

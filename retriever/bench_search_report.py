@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from retriever.bench_task import Answers, Built
 from retriever.environment import environment
 from retriever.eval.files import atomic_file
+from retriever.fusion import LEGS
 from retriever.modes import HYBRID
 from retriever.render import human_bytes, table
 from retriever.search import CANDIDATES
@@ -64,9 +65,7 @@ def speeds_of(answers: Mapping[Key, Sequence[Answers]]) -> list[SearchSpeed]:
     for key, parts in answers.items():
         _, leg, top_k, threads = key
         if leg == HYBRID:
-            peers = [
-                p50[one] for one in p50 if one[0] == OURS and one[1] != HYBRID and one[2:] == (CANDIDATES, threads)
-            ]
+            peers = [p50[one] for one in p50 if one[0] == OURS and one[1] in LEGS and one[2:] == (CANDIDATES, threads)]
         else:
             peers = [p50[one] for one in p50 if one == (OURS, SAME_LEG.get(leg, leg), top_k, threads)]
         truth = EXACT.get(SAME_LEG.get(leg, leg), ("", ""))

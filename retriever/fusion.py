@@ -74,9 +74,9 @@ def _scores(ranking: Ranking) -> Scores:
     scores: Scores = dict(ranking)
     if len(scores) < len(ranking):
         raise ValueError("a document stands twice in one ranking, need each once")
-    for doc_id, score in scores.items():
-        if not math.isfinite(score):
-            raise ValueError(f"the score of {doc_id!r} is {score}, need a finite number")
+    if not all(map(math.isfinite, scores.values())):
+        doc_id, score = next(pair for pair in scores.items() if not math.isfinite(pair[1]))
+        raise ValueError(f"the score of {doc_id!r} is {score}, need a finite number")
     return scores
 
 

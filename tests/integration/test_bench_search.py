@@ -70,6 +70,7 @@ def test_ratios_and_overlap() -> None:
             {
                 ("retriever", "dense", 1000, 1): answers(2.0, "abcd"),
                 ("retriever", "sparse", 1000, 1): answers(4.0, "abcd"),
+                ("retriever", "two-step", 1000, 1): answers(9.0, "abcd"),
                 ("retriever", "hybrid", 10, 1): answers(5.0, "abcd"),
                 ("faiss", "flat", 1000, 1): answers(1.0, "abce"),
                 ("faiss", "hnsw", 1000, 1): answers(3.0, "efgh"),

@@ -137,6 +137,20 @@ def test_one_writer(tmp_path: Path) -> None:
     FolderWriter.open(tmp_path / "i").close()
 
 
+def test_the_lock_of_a_dead_writer(tmp_path: Path) -> None:
+    FolderWriter.create(tmp_path / "i", SETTINGS).close()
+    with start(tmp_path / "i") as process:
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+        with pytest.raises(UserError, match=rf"another writer has it open \(process {process.pid}\); wait"):
+            FolderWriter.open(tmp_path / "i")
+        process.kill()
+    assert (tmp_path / "i" / "write.lock").read_text() == f"{process.pid}\n", "it left its lock behind"
+    with FolderWriter.open(tmp_path / "i"):
+        assert (tmp_path / "i" / "write.lock").read_text() == f"{os.getpid()}\n"
+        with pytest.raises(UserError, match=f"process {os.getpid()}"):
+            FolderWriter.open(tmp_path / "i")
+
+
 def test_foreign_folders(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Chunker", "chunking_for", "split"]
 
 TOKENS = 200
-"""The default size of a chunk. Over documents of a thousand words, joined from passages, BM25 by chunks of 60 to 200
-words finds the right one better than BM25 by whole documents (SQuAD: 0.87 instead of 0.81 nDCG@10), whatever the size.
+"""The default size of a chunk, with room for a title in the 256 tokens of many encoders. Over documents of a thousand
+words, joined from passages of SQuAD, BM25 by such chunks has an nDCG@10 of 0.86, by whole documents 0.81.
 """
 OVERLAP = 1 / 5
 

@@ -120,6 +120,15 @@ def test_a_hit_is_a_document_with_its_best_chunks(folder: Path, mode: str) -> No
         assert {hit.doc_id for hit in everything} == {f"d{n}" for n in range(30)}, "each once"
 
 
+@pytest.mark.parametrize("backend", ["two-step", "memory"])
+def test_every_sparse_back_end_ranks_documents(folder: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
+    with Retriever.open(folder, Stub()) as lucene, Retriever.open(folder, Stub(), sparse_backend=backend) as other:
+        for top_k in (1, 5, 30):
+            wanted, found = (r.search("otter turtle", top_k, "sparse") for r in (lucene, other))
+            assert [(hit.doc_id, hit.chunks) for hit in found] == [(hit.doc_id, hit.chunks) for hit in wanted]
+
+
 def test_whole_documents_have_no_chunks(corpus: Path, tmp_path: Path) -> None:
     report = build_index(corpus, tmp_path / "whole", Stub(), IndexingConfig())
     assert (report.documents, report.chunks) == (30, 30)

@@ -246,3 +246,13 @@ def test_memory_holds_ids_and_no_texts(tmp_path: Path) -> None:
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert (peaks[12_000] - peaks[2_000]) / 10_000 < 400
+
+
+def test_commits_every_so_many_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write(tmp_path / "c.jsonl", [{"_id": f"d{n}", "text": f"river {n}"} for n in range(100)])
+    clock = iter(range(0, 10_000, 10))  # ten seconds pass at each look at the clock
+    monkeypatch.setattr("retriever.indexing.time.monotonic", lambda: next(clock))
+    with pytest.raises(RuntimeError, match="stopped"):
+        build_index(corpus, tmp_path / "i", Stub(limit=70), IndexingConfig(batch=10, commit_every_seconds=25.0))
+    with FolderReader.open(tmp_path / "i") as reader:
+        assert (reader.num_documents, reader.commit_data.number) == (60, 2)

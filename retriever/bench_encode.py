@@ -41,7 +41,8 @@ class EncodeBench:
     encoder: ours, in each of `precisions` and `views` (dense, sparse, both). parent: a SentenceTransformer, timed with
     its `encode` at its defaults and as plain transformers. splade: a SparseEncoder, control: an encoder of ours without
     experts, or "stand-in" to make one of the same size from the parent, from the encoder. documents: texts to encode;
-    block: texts of one turn. peak_memory: measure it, each system in a process of its own, on one block.
+    block: texts of one turn. workers: ours with both views in so many worker processes, too, if above 0.
+    peak_memory: measure it, each system in a process of its own, on one block.
     """
 
     encoder: str = "default"
@@ -52,6 +53,7 @@ class EncodeBench:
     views: tuple[str, ...] = ("dense", "sparse", "both")
     documents: int = 400
     block: int = 50
+    workers: int = 0
     peak_memory: bool = False
 
     def __post_init__(self) -> None:
@@ -68,7 +70,8 @@ class EncodeBench:
 class EncodingSpeed(NamedTuple):
     """One system: its speed, and that as a multiple of the first system's, median and quartiles over the blocks.
 
-    tokens_per_second: of the tokens that ours reads of the same texts. peak_mib: memory of its process, 0 if not asked.
+    tokens_per_second: of the tokens that ours reads of the same texts. peak_mib: memory of its process, 0 if it was not
+    asked for, or of several processes.
     """
 
     system: str
@@ -85,7 +88,8 @@ def bench_encode(config: EncodeBench, texts: Sequence[str], tokens: int) -> list
     with tempfile.TemporaryDirectory() as folder:
         systems = _plan(config, Path(folder), texts[:WARM_UP])
         seconds = _interleaved(systems, texts, config.block)
-        peaks = {one.name: _peak_memory(one, texts[: config.block]) if config.peak_memory else 0.0 for one in systems}
+        measured = [one for one in systems if config.peak_memory and not one.workers]
+        peaks = {one.name: _peak_memory(one, texts[: config.block]) for one in measured}
     dense, sparse = ([name for name in seconds if name.startswith(peer)] for peer in PEERS)
     if dense and sparse:
         seconds["both peers, one after the other"] = seconds[dense[0]] + seconds[sparse[0]]
@@ -117,6 +121,9 @@ def _plan(config: EncodeBench, folder: Path, sample: Sequence[str]) -> list[Enco
             EncoderSystem(f"retriever, {view}, {precision}", "ours", config.encoder, precision, view)
             for view in config.views
         ]
+        if config.workers:
+            name = f"retriever, both, {precision}, {config.workers} workers"
+            systems.append(EncoderSystem(name, "ours", config.encoder, precision, "both", config.workers))
     if config.control is not None:
         stand_in = config.control == STAND_IN
         made = save_control(config.encoder, folder / "control") if stand_in else config.control

@@ -30,13 +30,14 @@ BATCH = 32
 
 
 class EncoderSystem(NamedTuple):
-    """One system: its name in the table, what runs it, its folder; precision and view are for encoders of ours."""
+    """One system: its name in the table, what runs it, its folder; the rest is for encoders of ours."""
 
     name: str
     kind: str
     folder: str
     precision: str = "auto"
     view: str = "both"
+    workers: int = 0
 
 
 def build_encoder(system: EncoderSystem) -> Callable[[Sequence[str]], object]:
@@ -45,7 +46,7 @@ def build_encoder(system: EncoderSystem) -> Callable[[Sequence[str]], object]:
 
 
 def _ours(system: EncoderSystem) -> Callable[[Sequence[str]], object]:
-    encoder = load_encoder(system.folder, RuntimeConfig(precision=system.precision))
+    encoder = load_encoder(system.folder, RuntimeConfig(precision=system.precision, workers=system.workers))
     views = VIEWS[system.view]
     return lambda texts: encoder.encode_documents(texts, **views)
 

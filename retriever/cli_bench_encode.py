@@ -29,6 +29,7 @@ __all__ = ["bench_encode_command"]
 @click.option("--precisions", default="float32,bfloat16,int8", show_default=True)
 @click.option("--views", default="dense,sparse,both", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Processor cores to use.  [default: all]")
+@click.option("--workers", type=click.IntRange(min=0), default=0, help="Time ours in so many worker processes, too.")
 @click.option("--speed/--no-speed", default=True, help="The table of systems; without, what follows alone.")
 @click.option("--peak-memory", is_flag=True, help="Measure it too: each system again, in a process of its own.")
 @click.option("--queries", type=click.Path(path_type=Path), help="A file of queries: the latency of one at a time.")

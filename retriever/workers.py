@@ -2,6 +2,9 @@
 
 A worker is a fresh Python that never imports the caller's script, so no `if __name__ == "__main__"` is needed. It waits
 at one end of a socket and ends when the other end closes, however its parent ended.
+
+Workers are for many cores and many texts: what threads do one after the other (Python, products too small to share) is
+done side by side. Each takes seconds to start and the memory of a whole encoder; `bench encode --workers` compares.
 """
 
 from __future__ import annotations

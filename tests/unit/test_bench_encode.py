@@ -104,10 +104,11 @@ def test_all_systems_side_by_side(parent: Path, head_encoder: Path, tiny_corpus:
 def test_peak_memory_and_json_lines(head_encoder: Path, tiny_corpus: Path) -> None:
     result = bench(
         *(tiny_corpus, "-e", head_encoder, "--documents", "4", "--precisions", "float32", "--views", "both"),
-        *("--peak-memory", "--json"),
+        *("--workers", "1", "--peak-memory", "--json"),
     )
     assert result.exit_code == 0, result.output
-    [row] = map(json.loads, result.stdout.splitlines())
+    row, workers = map(json.loads, result.stdout.splitlines())
+    assert workers["system"] == "retriever, both, float32, 1 workers" and workers["peak_mib"] == 0
     assert row["part"] == "speed" and row["system"] == "retriever, both, float32"
     assert 100 < row["peak_mib"] < 4000
 

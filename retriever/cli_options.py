@@ -81,7 +81,10 @@ def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
 
     options = (
         click.option(
-            "--precision", type=click.Choice(["auto", "float32", "bfloat16", "int8"]), default="auto", show_default=True
+            "--precision",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+            default="auto",
+            show_default=True,
         ),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, or several: cuda:0,cuda:1."),
         click.option(

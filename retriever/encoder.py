@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +21,8 @@ from retriever.lexicon import Lexicon
 from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import ThreadPoolExecutor
 
     import torch
     from numpy.typing import NDArray
@@ -40,7 +41,7 @@ __all__ = [
     "load_encoder",
 ]
 
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 QUERY_MODES = ("encoder", "lexical")
 NORM = "embeddings.norm.weight"
 """A vector of the network's width."""
@@ -51,7 +52,7 @@ MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes 
 class RuntimeConfig:
     """How to run the network.
 
-    precision: "float32", "bfloat16", "int8" (bfloat16 with the sparse head in int8), or "auto": the fastest that the
+    precision: "float32", "bfloat16", "float16" (not on a CPU), "int8" (on a CPU alone), or "auto": the fastest that the
     processor has instructions for. tokens_per_batch: the budget of one batch, which bounds the memory of the network.
     window: texts sorted by length together; it bounds the memory held by token ids. workers: processes that encode
     documents, each on cores of its own, in place of this one; 0 for none. device: "cpu", "cuda:0" or, one for each
@@ -68,8 +69,11 @@ class RuntimeConfig:
         """Refuse settings that cannot run."""
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-        if self.precision == "int8" and set(self.device.split(",")) != {"cpu"}:
+        on_cpu = {device == "cpu" for device in self.device.split(",")}
+        if self.precision == "int8" and on_cpu != {True}:
             raise UserError(f"precision 'int8' runs on the device 'cpu' alone, not on {self.device!r}; choose another")
+        if self.precision == "float16" and True in on_cpu:
+            raise UserError("precision 'float16' is for devices other than 'cpu', which has none; choose another")
         if self.workers < 0:
             raise UserError(f"workers is {self.workers}, allowed are whole numbers from 0, for none")
         if self.tokens_per_batch < 1 or self.window < 1:
@@ -218,6 +222,12 @@ class MoEEncoder:
         return model
 
     @cached_property
+    def _threads(self) -> ThreadPoolExecutor | None:
+        from retriever.threads import encoding_threads
+
+        return encoding_threads() if self.runtime.device == "cpu" else None
+
+    @cached_property
     def precision(self) -> str:
         """Return the precision that the network runs in."""
         asked = self.runtime.precision
@@ -264,18 +274,31 @@ class MoEEncoder:
         truncated = np.zeros(len(texts), dtype=np.bool_)
         rows: list[Terms] = [_NO_TERMS] * len(texts)
         counts = [self.lexicon.counts([])]
+
+        def collect(started: list[tuple[list[int], Callable[[], Views]]]) -> None:
+            for batch, result in started:
+                views = result()
+                if views.dense is not None:
+                    vectors[batch] = views.dense
+                if views.terms is not None:
+                    for i, terms in zip(batch, views.terms, strict=True):
+                        rows[i] = terms
+
+        running: list[tuple[list[int], Callable[[], Views]]] = []
         for start in range(0, len(texts), self.runtime.window):
+            # While one window is in the network, the next is tokenised.
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
             if count:
                 counts.append(self.lexicon.counts([text.own for text in tokens]))
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
-            for batch in batches([len(text.read) for text in tokens], self.runtime.tokens_per_batch):
-                views = self._run([tokens[i].read for i in batch], dense, expand)
-                for place, i in enumerate(batch):
-                    if views.dense is not None:
-                        vectors[start + i] = views.dense[place]
-                    if views.terms is not None:
-                        rows[start + i] = views.terms[place]
+            found = list(batches([len(text.read) for text in tokens], self.runtime.tokens_per_batch))
+            started = [
+                ([start + i for i in batch], self._start([tokens[i].read for i in batch], dense, expand, len(found)))
+                for batch in found
+            ]
+            collect(running)
+            running = started
+        collect(running)
         return Encoded(
             vectors if dense else None,
             _to_csr(rows, self.identity.vocab_size) if expand else None,
@@ -292,6 +315,12 @@ class MoEEncoder:
             Tokens(ids, [self.lexicon.opening, *read[:room], self.lexicon.closing] if ids else [], len(read) > room)
             for ids, read in zip(own, full, strict=True)
         ]
+
+    def _start(self, token_ids: list[list[int]], dense: bool, expand: bool, batches: int) -> Callable[[], Views]:
+        """Begin one of several batches, if there are threads for it; return what gives its views."""
+        if batches > 1 and self._threads is not None:
+            return self._threads.submit(self._run, token_ids, dense, expand).result
+        return partial(self._run, token_ids, dense, expand)
 
     def _run(self, token_ids: list[list[int]], dense: bool, expand: bool) -> Views:
         """Run one batch, sorted by length."""
@@ -361,6 +390,8 @@ def _fastest_precision(device: str) -> str:
     """
     import torch
 
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float16"
     found = torch.cpu.get_capabilities()
     native_bfloat16 = found.get("avx512_bf16") or found.get("amx_bf16")
     if device != "cpu" or not native_bfloat16:

@@ -19,22 +19,22 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from retriever.checkpoint import MODEL_TYPE, quantise_rows, read_weights
-from retriever.moe import ExpertShape, MoELayer, Routing, linear
+from retriever.attention import Attention, spans_of
+from retriever.checkpoint import MODEL_TYPE, read_weights
+from retriever.moe import ExpertShape, MoELayer, Routing, feed_forward
 from retriever.packing import Packed, pack
+from retriever.products import Linear, int8_matrix
 from retriever.sparse_head import LexicalHead, SparseHead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from retriever.attention import Span
     from retriever.packing import Group
 
 __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pack"]
 
-# From this length on, plain products of one text, whose scores stay in the cache, take 0.6 of the time of torch's fused
-# attention, which has no bfloat16 products on the CPU.
-LONG_TEXT = 64
 TERM_VALUES = ("sparse_head.scale", "sparse_head.bias")
 
 
@@ -139,41 +139,9 @@ class Embeddings(nn.Module):
 
     def forward(self, packed: Packed) -> Tensor:
         """Return (n_tokens, hidden)."""
-        out: Tensor = self.norm(self.word(packed.input_ids) + self.position(packed.positions))
+        words = self.word(packed.input_ids).to(self.norm.weight.dtype)
+        out: Tensor = self.norm(words + self.position(packed.positions))
         return out
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention inside each text."""
-
-    def __init__(self, config: RetrieverConfig) -> None:
-        super().__init__()
-        self.heads = config.num_attention_heads
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.out = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        """Return (n_tokens, hidden): each text attends to itself alone."""
-        qkv = linear(x, self.qkv.weight, self.qkv.bias)  # (n_tokens, 3 * hidden)
-        parts = []
-        for group, tokens in zip(groups, torch.split(qkv, [g.count * g.length for g in groups]), strict=True):
-            part = tokens.view(group.count, group.length, 3, self.heads, -1)
-            query, key, value = part.permute(2, 0, 3, 1, 4)  # each (count, heads, length, head_size)
-            mixed = _attend(query, key, value)
-            parts.append(mixed.transpose(1, 2).reshape(group.count * group.length, -1))
-        return linear(torch.cat(parts), self.out.weight, self.out.bias)
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return softmax(query key^T / sqrt(head_size)) value; all are (count, heads, length, head_size)."""
-    slow = query.dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[2] >= LONG_TEXT
-    if not slow or torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(query, key, value)
-    query = query * query.shape[-1] ** -0.5
-    mixed = torch.empty_like(query)
-    for text in range(query.shape[0]):
-        mixed[text] = (query[text] @ key[text].transpose(-1, -2)).softmax(-1) @ value[text]
-    return mixed
 
 
 class FeedForward(nn.Module):
@@ -181,13 +149,18 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: RetrieverConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.up = Linear(config.hidden_size, config.intermediate_size)
+        self.down = Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
+
+    def quantise(self) -> None:
+        """Keep the matrices in int8 only, for inference alone."""
+        self.up.quantise()
+        self.down.quantise()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n_tokens, hidden)."""
-        return linear(self.activation(linear(x, self.up.weight, self.up.bias)), self.down.weight, self.down.bias)
+        return feed_forward(x, self.up.matrix, self.up.bias, self.down.matrix, self.down.bias, self.activation)
 
 
 class Layer(nn.Module):
@@ -202,9 +175,11 @@ class Layer(nn.Module):
             self.feed_forward = MoELayer(config.expert_shape, ACT2FN[config.hidden_act], config.routed_scale)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, x: Tensor, groups: Sequence[Group]) -> tuple[Tensor, Routing | None]:
+    def forward(
+        self, x: Tensor, groups: Sequence[Group], spans: Sequence[Span] | None
+    ) -> tuple[Tensor, Routing | None]:
         """Return (n_tokens, hidden) and, from a MoE layer, the routing."""
-        x = self.attention_norm(x + self.attention(x, groups))
+        x = self.attention_norm(x + self.attention(x, groups, spans))
         out = self.feed_forward(x)
         y, routing = out if isinstance(out, tuple) else (out, None)
         return self.feed_forward_norm(x + y), routing
@@ -220,6 +195,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def __init__(self, config: RetrieverConfig) -> None:
         super().__init__(config)
+        self.low_precision = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.sparse_head = SparseHead(config)
@@ -262,10 +238,12 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def trunk(self, packed: Packed) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
         """Return the last hidden states and those that feed the sparse head, both (n_tokens, hidden), and routings."""
         x = self.embeddings(packed)
+        native = self.low_precision and x.device.type == "cpu" and not torch.is_grad_enabled()
+        spans = spans_of(packed.groups) if native else None
         hidden = [x]
         routings = []
         for layer in self.layers:
-            x, routing = layer(x, packed.groups)
+            x, routing = layer(x, packed.groups, spans)
             hidden.append(x)
             if routing is not None:
                 routings.append(routing)
@@ -281,15 +259,21 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def set_precision(self, precision: str) -> RetrieverModel:
         """Cast the weights for inference, except the routers, which decide in float32, and the values per term.
 
-        "float32"; "bfloat16"; "int8": as "bfloat16", with the products of the sparse head, half of all, in int8.
+        "float32", "bfloat16", "float16"; "int8": in int8 but for attention, in bfloat16, and what lies between.
         """
-        dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        if precision == "int8":
-            self.sparse_head.decoder = quantise_rows(self.embeddings.word.weight.detach().float())
+        self.low_precision = precision != "float32"
+        dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
         for name, value in (*self.named_parameters(), *self.named_buffers()):
             kept = name.endswith(".router") or name.startswith("lexical.") or name in TERM_VALUES
             if value.is_floating_point():
                 value.data = value.data.float() if kept else value.data.to(dtype)
+        if precision == "int8":
+            self.sparse_head.decoder = int8_matrix(self.embeddings.word.weight)
+            self.embeddings.word.to(torch.bfloat16)  # only looked up
+            self.sparse_head.quantise()
+            for layer in self.layers:
+                layer.attention.quantise()
+                layer.feed_forward.quantise()
         return self
 
     @classmethod

@@ -7,18 +7,18 @@ depends on that token alone, never on its neighbours in the batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 
-__all__ = ["ExpertShape", "MoELayer", "Routing", "linear", "load_balancing_loss", "router_z_loss"]
+from retriever.products import ROWS, Int8Matrix, int8_matrix, linear
 
-MIN_ROWS = 16  # float32 products of fewer rows take another kernel, whose sums differ in the last bit
-# oneDNN compiles and keeps a kernel (about 0.6 MB) for each shape of a bfloat16 product: left alone, gigabytes of them.
-BLOCK_ROWS = 512
-BLOCK_STEP = 32
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ExpertShape", "MoELayer", "Routing", "feed_forward", "load_balancing_loss", "router_z_loss"]
 
 
 class Routing(NamedTuple):
@@ -47,34 +47,18 @@ class ExpertShape(NamedTuple):
     intermediate: int
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply rows (n, in) by weight (out, in), each row's result independent of how many rows there are.
-
-    Matrix libraries switch to another kernel for a handful of rows and sum in another order there; padding small
-    inputs to MIN_ROWS rows keeps a text's embedding equal to the last bit whether it is encoded alone or in a batch.
-    """
-    n = x.shape[0]
-    if x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
-        return _linear_in_blocks(x, weight, bias)
-    if n >= MIN_ROWS:
-        return F.linear(x, weight, bias)
-    return F.linear(F.pad(x, (0, 0, 0, MIN_ROWS - n)), weight, bias)[:n]
-
-
-def _linear_in_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply blocks of BLOCK_ROWS rows, the last padded to a multiple of BLOCK_STEP: few shapes, bounded memory."""
-    n = x.shape[0]
-    padded = n + -n % BLOCK_STEP
-    if padded > n:
-        x = F.pad(x, (0, 0, 0, padded - n))
-    out = x.new_empty(padded, weight.shape[0])
-    for start in range(0, padded, BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        if bias is None:
-            torch.mm(x[rows], weight.t(), out=out[rows])
-        else:
-            torch.addmm(bias, x[rows], weight.t(), out=out[rows])
-    return out[:n]
+def feed_forward(
+    x: Tensor,
+    up: Tensor | Int8Matrix,
+    up_bias: Tensor,
+    down: Tensor | Int8Matrix,
+    down_bias: Tensor,
+    activation: nn.Module,
+) -> Tensor:
+    """Return the outputs (n, hidden) of one expert for tokens (n, hidden)."""
+    if torch.is_grad_enabled() or x.shape[0] <= ROWS:
+        return linear(activation(linear(x, up, up_bias)), down, down_bias)
+    return torch.cat([linear(activation(linear(part, up, up_bias)), down, down_bias) for part in torch.split(x, ROWS)])
 
 
 class MoELayer(nn.Module):
@@ -105,6 +89,20 @@ class MoELayer(nn.Module):
         self.shared_up_bias = nn.Parameter(torch.zeros(shared * inner))
         self.shared_down_proj = nn.Parameter(torch.zeros(hidden, shared * inner))
         self.shared_down_bias = nn.Parameter(torch.zeros(hidden))
+        self.int8: dict[str, list[Int8Matrix]] = {}
+
+    def quantise(self) -> None:
+        """Keep the experts' matrices in int8 only, for inference alone."""
+        for name in ("up_proj", "down_proj", "shared_up_proj", "shared_down_proj"):
+            weight = getattr(self, name)
+            if not weight.numel():  # no shared experts
+                continue
+            self.int8[name] = [int8_matrix(matrix) for matrix in (weight if weight.ndim == 3 else [weight])]
+            weight.data = weight.data.new_empty(0)
+
+    def _matrices(self, name: str) -> Sequence[Tensor | Int8Matrix]:
+        # Taken apart at once: a gradient through an index of one expert would fill zeros for all the others, each time.
+        return self.int8[name] if self.int8 else getattr(self, name).unbind()
 
     def route(self, x: Tensor, mask: Tensor | None = None) -> Routing:
         """Choose experts for tokens (n, hidden); mask (n,) marks the real ones."""
@@ -123,8 +121,10 @@ class MoELayer(nn.Module):
         routing = self.route(x, mask)
         y = self._routed(x, routing)
         if self.shape.shared:
-            inner = self.activation(linear(x, self.shared_up_proj, self.shared_up_bias))
-            y = y + linear(inner, self.shared_down_proj, self.shared_down_bias)
+            up, down = self.shared_up_proj, self.shared_down_proj
+            if self.int8:
+                up, down = self.int8["shared_up_proj"][0], self.int8["shared_down_proj"][0]
+            y = y + feed_forward(x, up, self.shared_up_bias, down, self.shared_down_bias, self.activation)
         return y, routing
 
     def _routed(self, x: Tensor, routing: Routing) -> Tensor:
@@ -133,19 +133,37 @@ class MoELayer(nn.Module):
         order = flat_ids.argsort(stable=True)
         # Not x[...]: several threads would add up the gradient of a token's choices in any order.
         rows = F.embedding(order // self.shape.active, x)  # (n * active, hidden), grouped by expert
-        counts = torch.bincount(flat_ids, minlength=self.shape.routed).tolist()
-        parts = [rows[:0]]  # something to join where there are no tokens
-        # Taken apart at once: a gradient through an index of one expert would fill zeros for all the others, each time.
-        experts = zip(
-            *(value.unbind() for value in (self.up_proj, self.up_bias, self.down_proj, self.down_bias)), strict=True
-        )
-        for part, (up, up_bias, down, down_bias) in zip(torch.split(rows, counts), experts, strict=True):
-            if part.shape[0]:
-                parts.append(linear(self.activation(linear(part, up, up_bias)), down, down_bias))
-        out = torch.cat(parts)[order.argsort()]  # back to (token, choice) order
+        counts = torch.bincount(flat_ids, minlength=self.shape.routed)
+        if x.device.type == "cuda" and not torch.is_grad_enabled() and x.dtype in (torch.bfloat16, torch.float16):
+            out = self.grouped(rows, counts)
+        else:
+            out = self._one_by_one(rows, counts)
+        out = out[order.argsort()]  # back to (token, choice) order
         out = out.view(*routing.expert_ids.shape, x.shape[-1])  # (n, active, hidden)
         weights = (self.routed_scale * routing.weights).to(x.dtype)
         return (weights.unsqueeze(-1) * out).sum(1)
+
+    def _one_by_one(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """Return the experts' outputs for rows (n, hidden) sorted by expert, `counts` (routed,) of them for each."""
+        parts = [rows[:0]]  # something to join where there are no tokens
+        experts = zip(
+            self._matrices("up_proj"),
+            self.up_bias.unbind(),
+            self._matrices("down_proj"),
+            self.down_bias.unbind(),
+            strict=True,
+        )
+        for part, expert in zip(torch.split(rows, counts.tolist()), experts, strict=True):
+            if part.shape[0]:
+                parts.append(feed_forward(part, *expert, self.activation))
+        return torch.cat(parts)
+
+    def grouped(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """Return what `_one_by_one` does with one grouped product for all experts: fewer, larger steps for a GPU."""
+        ends = counts.cumsum(0, dtype=torch.int32)
+        expert = torch.repeat_interleave(counts)  # (n,)
+        up = F.grouped_mm(rows, self.up_proj.transpose(1, 2), offs=ends) + self.up_bias[expert]
+        return F.grouped_mm(self.activation(up), self.down_proj.transpose(1, 2), offs=ends) + self.down_bias[expert]
 
 
 def load_balancing_loss(routing: Routing) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from retriever.moe import ExpertShape, MoELayer, Routing, linear, load_balancing_loss, router_z_loss
+from retriever.moe import ExpertShape, MoELayer, Routing, load_balancing_loss, router_z_loss
 
 HIDDEN, INNER = 16, 24
 
@@ -125,13 +125,30 @@ def test_a_token_does_not_depend_on_its_neighbours(dtype: torch.dtype) -> None:
     assert torch.equal(together, shuffled)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 7, 15, 16, 17, 100])
-def test_linear_rows_do_not_depend_on_their_number(rows: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(100, 384, generator=generator), torch.randn(96, 384, generator=generator)
-    bias = torch.randn(96, generator=generator)
-    assert torch.equal(linear(x[:rows], weight, bias), linear(x, weight, bias)[:rows])
-    torch.testing.assert_close(linear(x, weight, bias), x @ weight.T + bias, rtol=1e-4, atol=1e-4)
+def test_grouped_products_are_the_experts_one_by_one() -> None:
+    layer = make_layer(4, 0, 2).bfloat16()
+    counts = torch.tensor([5, 0, 11, 2])
+    rows = torch.randn(18, HIDDEN, generator=torch.Generator().manual_seed(5)).bfloat16()
+    with torch.inference_mode():
+        grouped = layer.grouped(rows, counts)
+        alone = []
+        for row, expert in zip(rows, [0] * 5 + [2] * 11 + [3] * 2, strict=True):
+            hidden = layer.activation(layer.up_proj[expert] @ row + layer.up_bias[expert])
+            alone.append(layer.down_proj[expert] @ hidden + layer.down_bias[expert])
+    torch.testing.assert_close(grouped, torch.stack(alone), rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_int8_experts_are_near_the_float_ones_and_independent_of_neighbours(shared: int) -> None:
+    layer = make_layer(4, shared, 2)
+    x = torch.randn(300, HIDDEN, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        exact = layer(x)[0]
+        layer.quantise()
+        together = layer(x)[0]
+        alone = torch.cat([layer(row[None])[0] for row in x[:40]])
+    assert torch.nn.functional.cosine_similarity(together, exact).min() > 0.995
+    assert torch.equal(together[:40], alone)
 
 
 @pytest.mark.parametrize(("routed", "active"), [(4, 0), (4, 5)])

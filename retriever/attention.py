@@ -1,0 +1,121 @@
+"""Self-attention inside each text of a packed batch."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from torch import Tensor, nn
+
+from retriever.products import Linear
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retriever.model import RetrieverConfig
+    from retriever.packing import Group
+
+__all__ = ["Attention", "Span", "spans_of"]
+
+LENGTH_STEP = 16
+"""Texts are padded to multiples of it, for attention alone: texts of about one length share a product, and few shapes
+of products have to be compiled."""
+SCORES = 2**19
+"""Attention scores held at once: 1 MiB of them in bfloat16, as much as a core's cache."""
+LARGEST_SCORE = 60.0
+"""exp of it, and of its negative, leaves room in bfloat16 for sums over a text."""
+
+
+class Span(NamedTuple):
+    """Texts that stand together in a packed batch and are padded to one length for attention.
+
+    start, stop: their tokens; texts: how many; length: padded; slots: int64, where each token stands after padding.
+    """
+
+    start: int
+    stop: int
+    texts: int
+    length: int
+    slots: Tensor
+
+
+def spans_of(groups: Sequence[Group]) -> list[Span]:
+    """Join groups of equal length, sorted by it, whose lengths are padded to the same multiple of LENGTH_STEP."""
+    spans = []
+    for length, found in groupby(groups, lambda group: group.length + -group.length % LENGTH_STEP):
+        together = list(found)
+        lengths = [group.length for group in together for _ in range(group.count)]
+        slots = torch.cat([torch.arange(own) + text * length for text, own in enumerate(lengths)])
+        spans.append(Span(together[0].start, together[-1].stop, len(lengths), length, slots))
+    return spans
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, config: RetrieverConfig) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out = Linear(config.hidden_size, config.hidden_size)
+
+    def quantise(self) -> None:
+        """Take the output's products in int8; those of queries and keys in bfloat16: scores magnify their errors."""
+        self.qkv.to(torch.bfloat16)
+        self.out.quantise()
+
+    def forward(self, x: Tensor, groups: Sequence[Group], spans: Sequence[Span] | None = None) -> Tensor:
+        """Return (n_tokens, hidden): each text attends to itself alone.
+
+        spans: of these groups; with them bfloat16 products on the CPU are used, for inference alone.
+        """
+        qkv = self.qkv(x.to(self.qkv.weight.dtype))  # (n_tokens, 3 * hidden)
+        if spans is None:
+            parts = torch.split(qkv, [group.count * group.length for group in groups])
+            mixed = [_attend(part, group, self.heads) for part, group in zip(parts, groups, strict=True)]
+        else:
+            mixed = [_attend_padded(qkv[span.start : span.stop], span, self.heads) for span in spans]
+        joined: Tensor = self.out(torch.cat(mixed).to(x.dtype))
+        return joined
+
+
+def _attend(qkv: Tensor, group: Group, heads: int) -> Tensor:
+    """Return softmax(q k^T / sqrt(head_size)) v of a group's tokens, (count * length, hidden)."""
+    query, key, value = qkv.view(group.count, group.length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(query, key, value)  # (count, heads, length, head_size)
+    return mixed.transpose(1, 2).reshape(group.count * group.length, -1)
+
+
+def _attend_padded(qkv: Tensor, span: Span, heads: int) -> Tensor:
+    """Return what `_attend` does, in bfloat16; two thirds of the time of torch's softmax and its fused attention.
+
+    The exponentials are taken without subtracting the row's maximum first; scores beyond LARGEST_SCORE, which no
+    trained network comes near, are cut. Each value has a 1 beside it, so that the product with the values gives the
+    sum to divide by as well. Padding has zeros there: it counts for nothing, without a mask.
+    """
+    size = qkv.shape[1] // (3 * heads)
+    batch = (span.texts * heads, span.length, -1)
+    rows = span.texts * span.length
+    qkv = qkv.to(torch.bfloat16)
+    real = qkv.new_ones(rows, 1)
+    if rows > len(qkv):
+        real = qkv.new_zeros(rows, 1).index_fill_(0, span.slots, 1)
+        qkv = qkv.new_zeros(rows, qkv.shape[1]).index_copy_(0, span.slots, qkv)
+    query, key, value = qkv.view(span.texts, span.length, 3, heads, size).permute(2, 0, 3, 1, 4).contiguous()
+    query, key = (query * size**-0.5).view(batch), key.view(batch).transpose(1, 2)
+    ones = real.view(span.texts, 1, span.length, 1).expand(-1, heads, -1, -1)
+    value = torch.cat([value, ones], -1).view(batch)  # (texts * heads, length, size + 1)
+    sums = torch.empty_like(value)
+    step = max(1, SCORES // span.length**2)
+    scores = value.new_empty(min(step, len(value)), span.length, span.length)
+    for start in range(0, len(value), step):
+        part = slice(start, min(start + step, len(value)))
+        weights = scores[: part.stop - start]
+        torch.bmm(query[part], key[part], out=weights)
+        weights.clamp_(-LARGEST_SCORE, LARGEST_SCORE).exp_()
+        torch.bmm(weights, value[part], out=sums[part])
+    mixed = (sums[..., :size] / sums[..., size:]).view(span.texts, heads, span.length, size)
+    mixed = mixed.transpose(1, 2).reshape(rows, -1)
+    return mixed if rows == len(span.slots) else mixed.index_select(0, span.slots)

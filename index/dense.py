@@ -150,6 +150,10 @@ class DenseSearcher:
         fresh = self._scan(query, top_k, covered + np.flatnonzero(eligible[covered:]))
         old = self._propose(query, top_k, eligible[:covered]) if covered else _nothing()
         rows, scores = _best(np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores]), top_k)
+        if not np.isfinite(scores).all():
+            raise UserError(
+                f"{self._rows.folder}: damaged (a vector is not finite); `retriever verify` says which file"
+            )
         hits = [ScoredDoc(*pair) for pair in zip(self._rows.doc_ids(rows), scores.tolist(), strict=True)]
         return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id))[:top_k]
 

@@ -20,7 +20,7 @@ from retriever.index.filters import parse_filter
 from retriever.index.lucene_hits import Found, ranking
 from retriever.index.lucene_reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
-from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, read_flags
+from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, check_ids, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings
 from retriever.index.verify import damage_text, verify_folder
 from retriever.types import Document, Ranking, Span, TermMatch, UserError
@@ -96,6 +96,8 @@ class FolderReader:
         commit, dim = self.commit_data, settings.encoder.dense_dim
         # Read without vectors, too: an index that has lost its rows must not open.
         self.rows = RowReader(path / commit.rows_folder, settings.row_format, commit.mark)
+        # Every leg names its hits by these: 30 bytes a row, read in a hundredth of a second for a million.
+        check_ids(path / commit.rows_folder, commit.mark, settings.row_format)
         flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
         self.num_chunks = int(np.count_nonzero(flags & ALIVE))
         self._expected = max(1, -(-self.num_chunks // max(1, commit.documents)))

@@ -34,6 +34,7 @@ __all__ = [
     "RowReader",
     "RowWriter",
     "check_content",
+    "check_ids",
     "committed_files",
     "read_flags",
     "write_flags",
@@ -90,6 +91,11 @@ def check_content(folder: Path, files: Iterable[RowFile]) -> None:
             raise UserError(
                 f"{folder / name}: damaged (wrong checksum); restore it from a copy, or build the index again"
             )
+
+
+def check_ids(folder: Path, mark: RowMark, form: RowFormat) -> None:
+    """Raise UserError if the ids of the rows are not those that were committed."""
+    check_content(folder, [file for file in committed_files(mark, form) if file.name != form.file])
 
 
 class RowWriter:
@@ -152,7 +158,7 @@ class RowReader:
 
     def __init__(self, folder: Path, form: RowFormat, mark: RowMark) -> None:
         _check(folder, mark, form)
-        self._folder = folder
+        self.folder = folder
         self.vectors: StoredVectors | None = None
         if form.dim:
             empty, file = np.empty(0, form.record), folder / form.file
@@ -171,7 +177,7 @@ class RowReader:
             return [str(ids[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
         except (UnicodeDecodeError, IndexError) as error:
             raise UserError(
-                f"{self._folder / IDS}: damaged ({error}); restore it from a copy, or build the index again"
+                f"{self.folder / IDS}: damaged ({error}); restore it from a copy, or build the index again"
             ) from None
 
 

@@ -30,6 +30,7 @@ from retriever.index.rows import (
     RowReader,
     RowWriter,
     check_content,
+    check_ids,
     committed_files,
     read_flags,
     write_flags,
@@ -146,7 +147,7 @@ class FolderWriter:
         mark = self.committed.mark
         form = self.settings.row_format
         # A changed id would be added a second time, and never be deleted.
-        check_content(rows, [file for file in committed_files(mark, form) if file.name != form.file])
+        check_ids(rows, mark, form)
         flags = read_flags(self.path / self.committed.live_file, mark.rows, self.committed.live_crc)
         self._flags.extend(flags.tobytes())
         alive = np.flatnonzero(flags & ALIVE)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from retriever.encoder import RuntimeConfig
+    from retriever.runtime import RuntimeConfig
 
 __all__ = ["CANDIDATES", "MODES", "QueryRanking", "QueryRankings", "Retriever"]
 
@@ -183,6 +183,10 @@ class Retriever:
             fused = plan.fuse(rankings)
             shown = fused.ranking[:top_k]
             documents = view.reader.stored(hit.doc_id for hit in shown)
+            if len(documents) < len(shown):
+                raise UserError(
+                    f"{view.reader.path}: damaged (what was found is not stored); `retriever verify` says which file"
+                )
             passages = dict.fromkeys(documents, Passages((), {}))
             if view.reader.settings.chunking is not None:
                 passages = best_passages(view.chunks(legs, query, encoded, documents), documents, plan)

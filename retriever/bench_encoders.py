@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retriever.encoder import RuntimeConfig, load_encoder
+from retriever.encoder import load_encoder
+from retriever.runtime import RuntimeConfig
 from retriever.types import UserError
 
 if TYPE_CHECKING:

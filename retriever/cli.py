@@ -38,7 +38,7 @@ from retriever.cli_train import train
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from retriever.encoder import RuntimeConfig
+    from retriever.runtime import RuntimeConfig
     from retriever.search import Retriever
 
 __all__ = ["cli"]

@@ -112,8 +112,9 @@ def _parts(
     from retriever.bench_encode_cost import cost_by_length, memory_over_texts, query_latency
     from retriever.bench_encode_profile import profile_encoding
     from retriever.corpus import load_queries
-    from retriever.encoder import MoEEncoder, RuntimeConfig, load_encoder
+    from retriever.encoder import MoEEncoder, load_encoder
     from retriever.environment import environment
+    from retriever.runtime import RuntimeConfig
     from retriever.types import UserError
 
     ours = load_encoder(config.encoder, RuntimeConfig(precision=config.precisions[-1]))

@@ -11,7 +11,7 @@ import click
 from retriever.cli_options import encoder_option, json_option, numbers, quiet_option, runtime_options
 
 if TYPE_CHECKING:
-    from retriever.encoder import RuntimeConfig
+    from retriever.runtime import RuntimeConfig
 
 __all__ = ["diagnose", "scale"]
 

@@ -14,7 +14,7 @@ from retriever.cli_options import UNFINISHED_INDEX, encoder_option, json_option,
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from retriever.encoder import RuntimeConfig
+    from retriever.runtime import RuntimeConfig
 
 __all__ = ["add", "compact", "delete", "info", "verify"]
 

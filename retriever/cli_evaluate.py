@@ -19,10 +19,10 @@ from retriever.cli_options import (
 )
 
 if TYPE_CHECKING:
-    from retriever.encoder import RuntimeConfig
     from retriever.eval.evaluator import Evaluation
     from retriever.eval.results import Results
     from retriever.experiment import Experiment
+    from retriever.runtime import RuntimeConfig
 
 __all__ = ["evaluate", "report"]
 

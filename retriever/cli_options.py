@@ -75,7 +75,7 @@ def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*args: Any, precision: str, device: str, workers: int, **others: Any) -> None:
-        from retriever.encoder import RuntimeConfig
+        from retriever.runtime import RuntimeConfig
 
         command(*args, runtime=RuntimeConfig(precision=precision, device=device, workers=workers), **others)
 

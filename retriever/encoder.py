@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +17,7 @@ from scipy import sparse
 
 from retriever.checkpoint import load_model, local_folder, read_settings, read_values
 from retriever.lexicon import Lexicon
+from retriever.runtime import RuntimeConfig, fastest_precision
 from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
@@ -35,49 +35,15 @@ __all__ = [
     "QUERY_MODES",
     "MoEEncoder",
     "NoEncoder",
-    "RuntimeConfig",
     "default_encoder_path",
     "folder_digest",
     "load_encoder",
 ]
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 QUERY_MODES = ("encoder", "lexical")
 NORM = "embeddings.norm.weight"
 """A vector of the network's width."""
 MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
-
-
-@dataclass(frozen=True)
-class RuntimeConfig:
-    """How to run the network.
-
-    precision: "float32", "bfloat16", "float16" (not on a CPU), "int8" (on a CPU alone), or "auto": the fastest that the
-    processor has instructions for. tokens_per_batch: the budget of one batch, which bounds the memory of the network.
-    window: texts sorted by length together; it bounds the memory held by token ids. workers: processes that encode
-    documents, each on cores of its own, in place of this one; 0 for none. device: "cpu", "cuda:0" or, one for each
-    worker, "cuda:0,cuda:1".
-    """
-
-    precision: str = "auto"
-    tokens_per_batch: int = 2048
-    window: int = 4096
-    device: str = "cpu"
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot run."""
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-        on_cpu = {device == "cpu" for device in self.device.split(",")}
-        if self.precision == "int8" and on_cpu != {True}:
-            raise UserError(f"precision 'int8' runs on the device 'cpu' alone, not on {self.device!r}; choose another")
-        if self.precision == "float16" and True in on_cpu:
-            raise UserError("precision 'float16' is for devices other than 'cpu', which has none; choose another")
-        if self.workers < 0:
-            raise UserError(f"workers is {self.workers}, allowed are whole numbers from 0, for none")
-        if self.tokens_per_batch < 1 or self.window < 1:
-            raise UserError("tokens_per_batch and window must be at least 1")
 
 
 def default_encoder_path() -> Path:
@@ -231,7 +197,7 @@ class MoEEncoder:
     def precision(self) -> str:
         """Return the precision that the network runs in."""
         asked = self.runtime.precision
-        return _fastest_precision(self.runtime.device) if asked == "auto" else asked
+        return fastest_precision(self.runtime.device) if asked == "auto" else asked
 
     @property
     def config(self) -> RetrieverConfig:
@@ -380,20 +346,3 @@ def _to_csr(rows: list[Terms], vocab_size: int) -> sparse.csr_matrix:
     ids = np.concatenate([ids for ids, _ in rows]) if rows else _NO_TERMS[0]
     weights = np.concatenate([weights for _, weights in rows]) if rows else _NO_TERMS[1]
     return sparse.csr_matrix((weights, ids, indptr), shape=(len(rows), vocab_size), dtype=np.float32)
-
-
-def _fastest_precision(device: str) -> str:
-    """Return the fastest precision that the processor has instructions for.
-
-    What it has is asked, not timed: on a busy machine a timing would answer differently from one run to the next, and
-    an index and its queries would then be encoded in different precisions.
-    """
-    import torch
-
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float16"
-    found = torch.cpu.get_capabilities()
-    native_bfloat16 = found.get("avx512_bf16") or found.get("amx_bf16")
-    if device != "cpu" or not native_bfloat16:
-        return "float32"
-    return "int8" if found.get("avx512_vnni") or found.get("amx_int8") else "bfloat16"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retriever.encoder import RuntimeConfig, load_encoder
+from retriever.encoder import load_encoder
+from retriever.runtime import RuntimeConfig
 from retriever.types import Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:

@@ -170,10 +170,15 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.feed_forward: nn.Module = FeedForward(config)
+        self.feed_forward: FeedForward | MoELayer = FeedForward(config)
         if index in config.moe_layers:
             self.feed_forward = MoELayer(config.expert_shape, ACT2FN[config.hidden_act], config.routed_scale)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def quantise(self) -> None:
+        """Take products in int8, for inference alone."""
+        self.attention.quantise()
+        self.feed_forward.quantise()
 
     def forward(
         self, x: Tensor, groups: Sequence[Group], spans: Sequence[Span] | None
@@ -272,8 +277,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             self.embeddings.word.to(torch.bfloat16)  # only looked up
             self.sparse_head.quantise()
             for layer in self.layers:
-                layer.attention.quantise()
-                layer.feed_forward.quantise()
+                layer.quantise()  # type: ignore[operator]  # a ModuleList does not know its kind
         return self
 
     @classmethod

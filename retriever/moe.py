@@ -101,8 +101,12 @@ class MoELayer(nn.Module):
             weight.data = weight.data.new_empty(0)
 
     def _matrices(self, name: str) -> Sequence[Tensor | Int8Matrix]:
+        """Return the matrices of each expert, or the one of all shared experts."""
+        if self.int8:
+            return self.int8[name]
+        weight: Tensor = getattr(self, name)
         # Taken apart at once: a gradient through an index of one expert would fill zeros for all the others, each time.
-        return self.int8[name] if self.int8 else getattr(self, name).unbind()
+        return weight.unbind() if weight.ndim == 3 else (weight,)
 
     def route(self, x: Tensor, mask: Tensor | None = None) -> Routing:
         """Choose experts for tokens (n, hidden); mask (n,) marks the real ones."""
@@ -121,9 +125,7 @@ class MoELayer(nn.Module):
         routing = self.route(x, mask)
         y = self._routed(x, routing)
         if self.shape.shared:
-            up, down = self.shared_up_proj, self.shared_down_proj
-            if self.int8:
-                up, down = self.int8["shared_up_proj"][0], self.int8["shared_down_proj"][0]
+            (up,), (down,) = self._matrices("shared_up_proj"), self._matrices("shared_down_proj")
             y = y + feed_forward(x, up, self.shared_up_bias, down, self.shared_down_bias, self.activation)
         return y, routing
 

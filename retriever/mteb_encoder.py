@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoder import RuntimeConfig, load_encoder
+from retriever.encoder import load_encoder
+from retriever.runtime import RuntimeConfig
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retriever.encoder import RuntimeConfig, load_encoder
+from retriever.encoder import load_encoder
 from retriever.eval.reproduce import check
 from retriever.experiment import ExperimentConfig, run_experiment
 from retriever.fusion import FusionConfig
+from retriever.runtime import RuntimeConfig
 from retriever.types import UserError
 
 if TYPE_CHECKING:

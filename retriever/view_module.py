@@ -10,7 +10,8 @@ import torch
 from sentence_transformers.base.modules import InputModule
 from transformers import AutoTokenizer
 
-from retriever.encoder import MoEEncoder, RuntimeConfig
+from retriever.encoder import MoEEncoder
+from retriever.runtime import RuntimeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from retriever.encoder import MoEEncoder, RuntimeConfig
+from retriever.encoder import MoEEncoder
+from retriever.runtime import RuntimeConfig
 from retriever.types import Encoded, UserError
 
 if TYPE_CHECKING:

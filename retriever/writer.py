@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from retriever.corpus import Corpus
-    from retriever.encoder import RuntimeConfig
+    from retriever.runtime import RuntimeConfig
     from retriever.types import Document, Encoder
 
 __all__ = ["AddReport", "IndexWriter", "add_corpus", "read_ids"]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pytest
 
-from retriever.encoder import MoEEncoder, RuntimeConfig
+from retriever.encoder import MoEEncoder
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.model import RetrieverModel
+from retriever.runtime import RuntimeConfig
 from retriever.search import Retriever
 from retriever.types import Document
 

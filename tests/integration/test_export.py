@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from retriever.cli import cli
-from retriever.encoder import MoEEncoder, RuntimeConfig
+from retriever.encoder import MoEEncoder
 from retriever.export import export_view
+from retriever.runtime import RuntimeConfig
 from retriever.types import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch

@@ -30,7 +30,7 @@ def naive(attention: Attention, x: torch.Tensor, lengths: list[int]) -> torch.Te
         heads = []
         for head in range(HEADS):
             query, key, value = (
-                part[:, head * HIDDEN // HEADS : (head + 1) * HIDDEN // HEADS] for part in text.split(HIDDEN, 1)
+                part[:, head * HIDDEN // HEADS : (head + 1) * HIDDEN // HEADS] for part in torch.split(text, HIDDEN, 1)
             )
             heads.append((query @ key.T / math.sqrt(HIDDEN // HEADS)).softmax(-1) @ value)
         texts.append(torch.cat(heads, 1))

@@ -24,7 +24,8 @@ from retriever.bench_encode_profile import flops, profile_encoding
 from retriever.bench_encoders import KINDS, EncoderSystem, save_control, save_splade
 from retriever.checkpoint import save_encoder
 from retriever.cli import cli
-from retriever.encoder import MoEEncoder, RuntimeConfig
+from retriever.encoder import MoEEncoder
+from retriever.runtime import RuntimeConfig
 from retriever.types import UserError
 from retriever.upcycle import UpcycleConfig, upcycle
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 import retriever.encoder
-from retriever.encoder import MoEEncoder, NoEncoder, RuntimeConfig, batches, load_encoder
+from retriever.encoder import MoEEncoder, NoEncoder, batches, load_encoder
 from retriever.model import RetrieverModel, pack
+from retriever.runtime import RuntimeConfig
 from retriever.types import Encoded, UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PRECISIONS = [precision for precision in retriever.encoder.PRECISIONS if precision not in ("auto", "float16")]
+PRECISIONS = [precision for precision in retriever.runtime.PRECISIONS if precision not in ("auto", "float16")]
 
 
 @pytest.fixture

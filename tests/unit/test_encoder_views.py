@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from retriever.checkpoint import MODEL_TYPE, read_settings, read_values
-from retriever.encoder import MoEEncoder, RuntimeConfig, load_encoder
+from retriever.encoder import MoEEncoder, load_encoder
+from retriever.runtime import RuntimeConfig
 from retriever.types import UserError
 
 if TYPE_CHECKING:

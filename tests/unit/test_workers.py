@@ -17,14 +17,16 @@ import torch
 from click.testing import CliRunner
 
 from retriever.cli import cli
-from retriever.encoder import MoEEncoder, RuntimeConfig, load_encoder
+from retriever.encoder import MoEEncoder, load_encoder
+from retriever.runtime import RuntimeConfig
 from retriever.types import Encoded, UserError
 from retriever.workers import WorkerEncoder, core_shares
 
 TEXTS = ["yeast and flour", "", *("the sea has water " * n for n in range(30)), "  ", "trees and bread " * 99]
 SCRIPT = """
 import sys
-from retriever.encoder import RuntimeConfig, load_encoder
+from retriever.encoder import load_encoder
+from retriever.runtime import RuntimeConfig
 encoder = load_encoder(sys.argv[1], RuntimeConfig(workers=1))
 encoder.encode_documents(["the sea", "the moon"])
 print(*(worker.process.pid for worker in encoder._pool._workers), flush=True)

@@ -1,0 +1,60 @@
+"""How an encoder runs: precision, device, batches, processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retriever.types import UserError
+
+__all__ = ["PRECISIONS", "RuntimeConfig", "fastest_precision"]
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How to run the network.
+
+    precision: "float32", "bfloat16", "float16" (not on a CPU), "int8" (on a CPU alone), or "auto": the fastest that the
+    processor has instructions for. tokens_per_batch: the budget of one batch, which bounds the memory of the network.
+    window: texts sorted by length together; it bounds the memory held by token ids. workers: processes that encode
+    documents, each on cores of its own, in place of this one; 0 for none. device: "cpu", "cuda:0" or, one for each
+    worker, "cuda:0,cuda:1".
+    """
+
+    precision: str = "auto"
+    tokens_per_batch: int = 2048
+    window: int = 4096
+    device: str = "cpu"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot run."""
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        on_cpu = {device == "cpu" for device in self.device.split(",")}
+        if self.precision == "int8" and on_cpu != {True}:
+            raise UserError(f"precision 'int8' runs on the device 'cpu' alone, not on {self.device!r}; choose another")
+        if self.precision == "float16" and True in on_cpu:
+            raise UserError("precision 'float16' is for devices other than 'cpu', which has none; choose another")
+        if self.workers < 0:
+            raise UserError(f"workers is {self.workers}, allowed are whole numbers from 0, for none")
+        if self.tokens_per_batch < 1 or self.window < 1:
+            raise UserError("tokens_per_batch and window must be at least 1")
+
+
+def fastest_precision(device: str) -> str:
+    """Return the fastest precision that the processor has instructions for.
+
+    What it has is asked, not timed: on a busy machine a timing would answer differently from one run to the next, and
+    an index and its queries would then be encoded in different precisions.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float16"
+    found = torch.cpu.get_capabilities()
+    native_bfloat16 = found.get("avx512_bf16") or found.get("amx_bf16")
+    if device != "cpu" or not native_bfloat16:
+        return "float32"
+    return "int8" if found.get("avx512_vnni") or found.get("amx_int8") else "bfloat16"

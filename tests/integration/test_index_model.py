@@ -1,6 +1,6 @@
 """An index against plain Python: random changes, and writers killed in the middle of them.
 
-RETRIEVER_KILLS=200 kills as many writers as the folder's guarantees were proven with; about 2.5 seconds each.
+RETRIEVER_KILLS=200 kills as many writers as the folder's guarantees were proven with; about 3 seconds each.
 This file is also the program that is killed.
 """
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-KILLS = int(os.environ.get("RETRIEVER_KILLS", "24"))
+KILLS = int(os.environ.get("RETRIEVER_KILLS", "16"))
 DIM, VOCAB = 8, 50
 WORDS = ["river", "stone", "bread", "winter", "garden", "paper", "silver", "letter"]  # their own stems
 TYPES = [None, "flat", "hnsw", "ivf"]

@@ -22,8 +22,7 @@ from retriever.index.reader import FolderReader
 from retriever.indexing import IndexingConfig, build_index
 from retriever.kept_encoding import keep_encoding
 from retriever.lexical import AdaptiveEncoder
-from retriever.modes import Plan
-from retriever.search import CANDIDATES
+from retriever.modes import CANDIDATES, Plan
 from retriever.types import UserError
 
 if TYPE_CHECKING:

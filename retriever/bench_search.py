@@ -15,7 +15,7 @@ from retriever.bench_search_report import Key, SizeReport, read_reports, speeds_
 from retriever.bench_systems import SYSTEMS, serve
 from retriever.bench_task import Answers, Asked, Built, Task
 from retriever.corpus import load_queries
-from retriever.modes import HYBRID
+from retriever.modes import CANDIDATES, HYBRID
 from retriever.search import Retriever
 from retriever.types import UserError
 
@@ -39,7 +39,7 @@ class BenchSearchConfig:
 
     sizes: tuple[int, ...] = (100_000, 1_000_000)
     systems: tuple[str, ...] = tuple(SYSTEMS)
-    top_k: tuple[int, ...] = (10, 1000)
+    top_k: tuple[int, ...] = (10, CANDIDATES)
     threads: tuple[int, ...] = (1, 2)
     queries: int = 100
 

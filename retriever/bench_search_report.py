@@ -10,9 +10,8 @@ from retriever.bench_task import Answers, Built
 from retriever.environment import environment
 from retriever.eval.files import atomic_file
 from retriever.fusion import LEGS
-from retriever.modes import HYBRID
+from retriever.modes import CANDIDATES, HYBRID
 from retriever.render import human_bytes, table
-from retriever.search import CANDIDATES
 from retriever.types import UserError
 
 if TYPE_CHECKING:

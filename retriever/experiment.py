@@ -15,8 +15,7 @@ from retriever.eval.evaluator import DEFAULT_MEASURES
 from retriever.eval.measures import parse_measures
 from retriever.eval.results import DatasetResult, EncoderResult, Results, write_per_query, write_results
 from retriever.measured import MeasuredDataset, cache_folder
-from retriever.modes import legs_named
-from retriever.search import CANDIDATES
+from retriever.modes import CANDIDATES, legs_named
 from retriever.systems import QUERY_MODES
 from retriever.types import UserError
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.fusion import LEGS, Fused, FusionConfig, fuse
-from retriever.types import UserError
+from retriever.types import ScoredDoc, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.types import Ranking
 
-__all__ = ["HYBRID", "MODES", "Plan", "legs_named", "restricted"]
+__all__ = ["CANDIDATES", "HYBRID", "MODES", "Plan", "legs_named", "restricted"]
 
 HYBRID = "hybrid"
 MODES = (HYBRID, *LEGS)
 """The modes that have a name of their own."""
+CANDIDATES = 300
+"""Hits of each leg that are fused: normalised scores depend on it, so it does not follow the number of hits wanted.
+On NFCorpus dev, Cranfield and CISI 200 to 1,000 are within 0.003 nDCG@10 of each other, and each costs time."""
 
 
 class Plan(NamedTuple):
@@ -27,11 +31,25 @@ class Plan(NamedTuple):
     fusion: FusionConfig
 
     def fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
-        """Fuse the rankings of the plan's legs, among others; a leg alone keeps its ranking and its raw scores."""
-        if len(self.legs) > 1:
-            return fuse({leg: rankings[leg] for leg in self.legs}, self.fusion)
-        [leg] = self.legs
-        return Fused(rankings[leg], {leg: dict(rankings[leg])})
+        """Fuse the rankings of the plan's legs, among others; a leg alone keeps its ranking and its raw scores.
+
+        The first CANDIDATES of each leg decide; documents that stand deeper in all legs follow behind, so that the
+        first ten of a thousand hits are the ten that are found alone.
+        """
+        if len(self.legs) == 1:
+            [leg] = self.legs
+            return Fused(rankings[leg], {leg: dict(rankings[leg])})
+        head = fuse({leg: rankings[leg][:CANDIDATES] for leg in self.legs}, self.fusion)
+        if all(len(rankings[leg]) <= CANDIDATES for leg in self.legs):
+            return head
+        whole = fuse({leg: rankings[leg] for leg in self.legs}, self.fusion)
+        placed = {hit.doc_id for hit in head.ranking}
+        behind = [hit for hit in whole.ranking if hit.doc_id not in placed]
+        if behind:
+            lower = math.nextafter(head.ranking[-1].score, -math.inf) - behind[0].score
+            behind = [ScoredDoc(hit.doc_id, hit.score + lower) for hit in behind]
+        normalised = {leg: {**whole.normalised[leg], **head.normalised[leg]} for leg in self.legs}
+        return Fused(head.ranking + behind, normalised)
 
 
 def legs_named(mode: str) -> tuple[str, ...]:

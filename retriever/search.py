@@ -17,7 +17,7 @@ from retriever.index_encoder import in_query_mode, load_index_encoder
 from retriever.index_fusion import stored_fusion
 from retriever.legs import Legs
 from retriever.lexical import AdaptiveEncoder
-from retriever.modes import HYBRID, MODES, Plan, legs_named, restricted
+from retriever.modes import CANDIDATES, HYBRID, MODES, Plan, legs_named, restricted
 from retriever.passages import Passages, best_passages
 from retriever.sparse_backends import make_sparse_backend
 from retriever.types import Encoded, Encoder, Hit, LegPart, Query, Ranking, UserError
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 
     from retriever.runtime import RuntimeConfig
 
-__all__ = ["CANDIDATES", "MODES", "QueryRanking", "QueryRankings", "Retriever"]
+__all__ = ["MODES", "QueryRanking", "QueryRankings", "Retriever"]
 
-CANDIDATES = 1000
-"""Hits that each leg hands to the fusion. Min-max normalisation depends on it, so it does not follow top_k:
-the first ten of a hundred hits are the same ten that are found alone."""
 QUERIES_PER_BATCH = 256
 
 
@@ -178,8 +175,10 @@ class Retriever:
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
         vocabulary = self.encoder.vocabulary if encoded is not None else ()
         with self._view(filter) as view:
-            futures = {leg: self._pool.submit(view.run, leg, query, encoded, 0, depth) for leg in legs}
-            rankings = {leg: future.result() for leg, future in futures.items()}
+            # The sparse leg, the slowest, first: with fewer cores than legs it is what the others run beside.
+            first = sorted(legs, key=lambda leg: leg != "sparse")
+            futures = {leg: self._pool.submit(view.run, leg, query, encoded, 0, depth) for leg in first}
+            rankings = {leg: futures[leg].result() for leg in legs}
             fused = plan.fuse(rankings)
             shown = fused.ranking[:top_k]
             documents = view.reader.stored(hit.doc_id for hit in shown)

@@ -9,8 +9,8 @@ import numpy as np
 
 from retriever.eval.results import Percentiles, SparseCosts
 from retriever.leg_runs import BOTH_VIEWS, LegRun, find_legs, timed_places
-from retriever.modes import HYBRID, Plan, legs_named
-from retriever.search import CANDIDATES, Retriever
+from retriever.modes import CANDIDATES, HYBRID, Plan, legs_named
+from retriever.search import Retriever
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from retriever.eval.evaluator import evaluate_run
 from retriever.eval.runs import separate_ties
 from retriever.eval.significance import Interval, bootstrap_interval, paired_differences
 from retriever.fusion import NORMALISATIONS, FusionConfig, fuse, normalise
-from retriever.search import CANDIDATES
+from retriever.modes import CANDIDATES
 from retriever.types import UserError
 
 if TYPE_CHECKING:

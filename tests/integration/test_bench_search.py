@@ -16,6 +16,7 @@ from retriever.bench_search_report import speeds_of
 from retriever.bench_task import Answers
 from retriever.cli import cli
 from retriever.index import FolderWriter, IndexSettings
+from retriever.modes import CANDIDATES
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
 
 ROWS, DIM, VOCAB = 40, 8, 50
@@ -68,12 +69,12 @@ def test_ratios_and_overlap() -> None:
         (speed.system, speed.leg): speed
         for speed in speeds_of(
             {
-                ("retriever", "dense", 1000, 1): answers(2.0, "abcd"),
-                ("retriever", "sparse", 1000, 1): answers(4.0, "abcd"),
-                ("retriever", "two-step", 1000, 1): answers(9.0, "abcd"),
+                ("retriever", "dense", CANDIDATES, 1): answers(2.0, "abcd"),
+                ("retriever", "sparse", CANDIDATES, 1): answers(4.0, "abcd"),
+                ("retriever", "two-step", CANDIDATES, 1): answers(9.0, "abcd"),
                 ("retriever", "hybrid", 10, 1): answers(5.0, "abcd"),
-                ("faiss", "flat", 1000, 1): answers(1.0, "abce"),
-                ("faiss", "hnsw", 1000, 1): answers(3.0, "efgh"),
+                ("faiss", "flat", CANDIDATES, 1): answers(1.0, "abce"),
+                ("faiss", "hnsw", CANDIDATES, 1): answers(3.0, "efgh"),
             }
         )
     }

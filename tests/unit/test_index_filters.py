@@ -15,7 +15,8 @@ from scipy.sparse import csr_matrix
 from retriever.fusion import fuse
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.filters import AllOf, AnyOf, Condition, Not, OneOf, Ordered, Value, parse_filter
-from retriever.search import CANDIDATES, MODES, Retriever
+from retriever.modes import CANDIDATES
+from retriever.search import MODES, Retriever
 from retriever.types import Document, Encoded, EncoderIdentity, MetadataValue, Query, Ranking, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

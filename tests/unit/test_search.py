@@ -17,6 +17,7 @@ from retriever.encoder import load_encoder
 from retriever.fusion import FusionConfig, fuse
 from retriever.index import FolderWriter, IndexSettings
 from retriever.indexing import IndexingConfig, build_index
+from retriever.modes import CANDIDATES
 from retriever.search import MODES, Retriever
 from retriever.types import Document, Encoded, Encoder, EncoderIdentity, Hit, Query, Ranking, ScoredDoc, UserError
 
@@ -170,7 +171,7 @@ def test_hybrid_by_hand(folder: Path, documents: dict[str, Document], query: str
     """0.3 bm25 + 0.3 sparse + 0.4 dense, each leg's best thousand scaled to 0..1, what a leg did not find counts 0."""
     wanted: dict[str, float] = {}
     for leg, weight in {"bm25": 0.3, "sparse": 0.3, "dense": 0.4}.items():
-        ranking = ranked(by_definition(documents, query, leg), 1_000)
+        ranking = ranked(by_definition(documents, query, leg), CANDIDATES)
         high, low = ranking[0].score, ranking[-1].score
         for doc_id, score in ranking:
             wanted[doc_id] = wanted.get(doc_id, 0.0) + weight * (score - low) / (high - low)
@@ -192,7 +193,7 @@ def test_hybrid_by_hand(folder: Path, documents: dict[str, Document], query: str
 def test_hybrid_is_the_fusion_of_its_legs(folder: Path, fusion: FusionConfig) -> None:
     with Retriever.open(folder, Stub(), fusion) as retriever:
         for query in QUERIES:
-            legs = {leg: hits for leg, hits in legs_of(retriever, query, 1_000).items() if fusion.weights.get(leg)}
+            legs = {leg: hits for leg, hits in legs_of(retriever, query, CANDIDATES).items() if fusion.weights.get(leg)}
             fused = fuse(legs, fusion)
             hits = retriever.search(query, 20)
             assert ranking_of(hits) == fused.ranking[:20]
@@ -233,8 +234,9 @@ def test_terms_add_up_to_the_score_of_their_leg(retriever: Retriever, query: str
     for hit in retriever.search(query, 20, explain=True):
         for leg in ("bm25", "sparse"):
             terms = [match for match in hit.terms if match.leg == leg]
-            score = hit.parts[leg].score if leg in hit.parts else 0.0
-            assert sum(match.contribution for match in terms) == pytest.approx(score, abs=1e-4)
+            if leg in hit.parts:  # else it is none of the candidates of this leg
+                total = sum(match.contribution for match in terms)
+                assert total == pytest.approx(hit.parts[leg].score, abs=1e-4)
             assert all(m.contribution == pytest.approx(m.query_weight * m.doc_weight) for m in terms)
             assert {match.term for match in terms} <= set(WORDS if leg == "bm25" else Stub().vocabulary)
     [hit] = retriever.search(query, 1, "dense", explain=True)
@@ -372,7 +374,8 @@ def test_joined_legs_are_fused_with_their_share_of_the_weights(retriever: Retrie
         for query in QUERIES:
             alone = {leg: ranking_of(retriever.search(query, COUNT, leg)) for leg in legs}
             hits = retriever.search(query, 20, "+".join(legs))
-            assert ranking_of(hits) == fuse({leg: hits[:1000] for leg, hits in alone.items()}, shares).ranking[:20]
+            cut = {leg: ranking[:CANDIDATES] for leg, ranking in alone.items()}
+            assert ranking_of(hits) == fuse(cut, shares).ranking[:20]
             assert hits == retriever.search(query, 20, " + ".join(reversed(legs)))
             assert all(hit.parts.keys() <= set(legs) and hit.score <= 1 for hit in hits)
 

@@ -18,7 +18,7 @@ __all__ = ["bench_search_command", "bench_sparse_command"]
 @click.option("--sizes", default="100000,1000000", show_default=True, help="How many documents, one run each.")
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
 @click.option("--systems", default="retriever,faiss,pyserini", show_default=True, help="What is measured.")
-@click.option("--top-k", default="10,300", show_default=True, help="How many hits are asked for.")
+@click.option("--top-k", default="10,200", show_default=True, help="How many hits are asked for.")
 @click.option("--threads", default="1,2", show_default=True, help="How many queries at a time.")
 @click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Queries asked.")
 @quiet_option

@@ -19,7 +19,7 @@ __all__ = ["CANDIDATES", "HYBRID", "MODES", "Plan", "legs_named", "restricted"]
 HYBRID = "hybrid"
 MODES = (HYBRID, *LEGS)
 """The modes that have a name of their own."""
-CANDIDATES = 300
+CANDIDATES = 200
 """Hits of each leg that are fused: normalised scores depend on it, so it does not follow the number of hits wanted.
 On NFCorpus dev, Cranfield and CISI 200 to 1,000 are within 0.003 nDCG@10 of each other, and each costs time."""
 

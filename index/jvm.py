@@ -31,6 +31,7 @@ __all__ = [
     "java_error",
     "java_version",
     "lucene",
+    "lucene_object",
     "naming_damage",
     "one_at_a_time",
     "open_directory",
@@ -137,6 +138,13 @@ def java(name: str, twin: bool = False) -> Any:
 def lucene(name: str) -> Any:
     """Return a class of Lucene, named from below org.apache.lucene."""
     return java(LUCENE + name)
+
+
+def lucene_object(name: str) -> Any:
+    """Return the java.lang.Class of a class of Lucene, for methods that take one."""
+    from jnius import find_javaclass
+
+    return find_javaclass(LUCENE + name)
 
 
 def as_type(name: str, value: Any) -> Any:

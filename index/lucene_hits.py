@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.index.jvm import as_type, java, lucene, one_at_a_time
+from retriever.index.jvm import as_type, java, lucene, lucene_object, one_at_a_time
 from retriever.types import Ranking, ScoredDoc
 
 if TYPE_CHECKING:
@@ -69,15 +69,9 @@ def _mapper() -> Any:
     mapper = java("com.fasterxml.jackson.databind.ObjectMapper")()
     shapes, styles = (java(f"com.fasterxml.jackson.annotation.JsonFormat${name}") for name in ("Shape", "Value"))
     for name in ("ScoreDoc", "FieldDoc"):
-        mapper.configOverride(_class(f"search.{name}")).setFormat(styles.forShape(shapes.ARRAY))
+        mapper.configOverride(lucene_object(f"search.{name}")).setFormat(styles.forShape(shapes.ARRAY))
     module = java("com.fasterxml.jackson.databind.module.SimpleModule")()
     nothing = java("com.fasterxml.jackson.databind.ser.std.NullSerializer").instance
-    module.addSerializer(_class("util.BytesRef"), nothing)
+    module.addSerializer(lucene_object("util.BytesRef"), nothing)
     mapper.registerModule(module)
     return mapper
-
-
-def _class(name: str) -> Any:
-    from jnius import find_javaclass
-
-    return find_javaclass(f"org.apache.lucene.{name}")

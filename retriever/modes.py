@@ -46,9 +46,13 @@ class Plan(NamedTuple):
         placed = {hit.doc_id for hit in head.ranking}
         behind = [hit for hit in whole.ranking if hit.doc_id not in placed]
         if behind:
-            lower = math.nextafter(head.ranking[-1].score, -math.inf) - behind[0].score
-            behind = [ScoredDoc(hit.doc_id, hit.score + lower) for hit in behind]
-        normalised = {leg: {**whole.normalised[leg], **head.normalised[leg]} for leg in self.legs}
+            top, floor = behind[0].score, math.nextafter(head.ranking[-1].score, -math.inf)
+            behind = [ScoredDoc(hit.doc_id, floor + (hit.score - top)) for hit in behind]
+        deeper = {hit.doc_id for hit in behind}
+        normalised = {
+            leg: head.normalised[leg] | {doc_id: scores[doc_id] for doc_id in scores.keys() & deeper}
+            for leg, scores in whole.normalised.items()
+        }
         return Fused(head.ranking + behind, normalised)
 
 

@@ -347,7 +347,7 @@ def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> di
     parts: dict[str, dict[str, LegPart]] = {doc_id: {} for doc_id in shown}
     for leg, ranking in rankings.items():
         for rank, (doc_id, score) in enumerate(ranking, start=1):
-            if doc_id in shown:
+            if doc_id in shown and doc_id in fused.normalised[leg]:  # what stands deep in a leg did not count
                 parts[doc_id][leg] = LegPart(rank, score, fused.normalised[leg][doc_id])
     return parts
 

@@ -91,7 +91,7 @@ def look(retriever: Retriever, random: np.random.Generator, commit: int | None) 
 def read(retriever: Retriever, seed: int, done: Callable[[], bool], alone: bool) -> int:
     """Search until `done`, and reopen in between; return how often. `alone`: nobody else reopens this retriever."""
     random, count = np.random.default_rng(seed), 0
-    while not done():
+    while count == 0 or not done():  # once at least: on a busy machine the writer may be the first to end
         if random.random() < 0.5:
             retriever.reopen()
         look(retriever, random, retriever.reader.commit_data.number if alone else None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli_options import encoder_option, json_option
+from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,6 +79,8 @@ def bench_encode_command(
     report: dict[str, Any] = {"corpus": corpus}
     with on_cores(threads) as cores:
         report["threads"] = cores
+        if profile and cores > 1:
+            raise UserError(f"--profile follows one thread, found {cores}; add --threads 1")
         parts = _parts(
             config, corpus, report, speed=speed, queries=queries, profile=profile, memory=memory, every=every
         )
@@ -115,7 +118,6 @@ def _parts(
     from retriever.encoder import MoEEncoder, load_encoder
     from retriever.environment import environment
     from retriever.runtime import RuntimeConfig
-    from retriever.types import UserError
 
     ours = load_encoder(config.encoder, RuntimeConfig(precision=config.precisions[-1]))
     if not isinstance(ours, MoEEncoder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,15 @@ def test_the_control_is_as_large_as_the_active_experts(head_encoder: Path, tmp_p
         torch.testing.assert_close(dense.float()(x)[0], experts(x)[0], atol=0.05, rtol=0.05)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")  # the counter does not see what other threads do
 def test_operations_are_those_that_torch_counts(head_encoder: Path, tiny_texts: list[str]) -> None:
     encoder = MoEEncoder(head_encoder, runtime=RuntimeConfig(precision="float32"))
     encoder._model.requires_grad_(False)  # the counter's hooks cannot take gradients in inference mode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from retriever.corpus import Corpus, open_corpus
 from retriever.corpus_formats import Row
+from retriever.environment import peak_mib
 from retriever.indexing import IndexingConfig, build_index
 from retriever.types import Encoded, EncoderIdentity, UserError
 
@@ -58,7 +58,7 @@ class StubEncoder:
 
 
 class IndexingSpeed(NamedTuple):
-    """One size of `bench_index`: peak_mib is the whole process's resident memory, commit_s the FAISS build included."""
+    """One size of `bench_index`: peak_mib is the whole process's resident memory."""
 
     documents: int
     dense_type: str
@@ -88,7 +88,7 @@ def bench_index(
             dense_type,
             report.seconds,
             size / report.seconds,
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_mib(),
             sum(report.sizes.values()) / size,
         )
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from retriever.bench import corpus_start
 from retriever.bench_encoders import VIEWS, EncoderSystem, build_encoder, save_control, save_splade
+from retriever.environment import peak_mib
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -163,9 +164,7 @@ def report_peak() -> None:
     """Encode what comes through the standard input; write how much memory that took, the life of a process."""
     system, texts = pickle.load(sys.stdin.buffer)
     build_encoder(system)(texts)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    # Not getrusage: there, a new process begins with what its parent had.
-    sys.stdout.write(str(int(status["VmHWM"].split()[0]) / 1024))
+    sys.stdout.write(str(peak_mib()))
 
 
 def read_texts(corpus: str, documents: int) -> Iterator[str]:

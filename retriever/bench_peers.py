@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from retriever.bench_task import SHOWN, Built, Task, cores, load_faiss, one_thread, peak_mib
+from retriever.bench_task import SHOWN, Built, Task, cores, load_faiss, one_thread
+from retriever.environment import peak_mib
 from retriever.index.quantise import quantise
 from retriever.indexing import IndexingConfig
 

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
 from retriever.bench_peers import Faiss, Pyserini
-from retriever.bench_task import SHOWN, Answers, Asked, Built, System, Task, one_thread, peak_mib
+from retriever.bench_task import SHOWN, Answers, Asked, Built, System, Task, one_thread
+from retriever.environment import peak_mib
+from retriever.sparse_backends import FIRST_TERMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from retriever.types import Encoded, EncoderIdentity
 
 __all__ = ["SYSTEMS", "serve"]
-
-TWO_STEP_TERMS = 12
 
 
 class Ours:
@@ -71,7 +71,7 @@ class Ours:
         if leg == "bm25":
             return [hit.doc_id for hit in reader.bm25(self._task.texts[query], top_k)]
         if leg in ("sparse", "two-step"):
-            first_terms = TWO_STEP_TERMS if leg == "two-step" else None
+            first_terms = FIRST_TERMS if leg == "two-step" else None
             return [hit.doc_id for hit in reader.sparse(encoded.sparse[query], top_k, first_terms=first_terms)]
         return [hit.doc_id for hit in reader.dense(encoded.dense[query : query + 1], top_k)[0]]
 

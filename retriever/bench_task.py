@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -25,7 +24,6 @@ __all__ = [
     "cores",
     "load_faiss",
     "one_thread",
-    "peak_mib",
 ]
 
 SHOWN = 10
@@ -95,19 +93,6 @@ class System(Protocol):
     def ask(self, leg: str, top_k: int, query: int) -> list[str]:
         """Return the ids of the best documents for a query."""
         ...
-
-
-def peak_mib(process: str = "self") -> float:
-    """Return the most resident memory that a process has had; 0 where it is not known, or the process has ended.
-
-    Not from getrusage: there a process starts with the peak of the one that started it.
-    """
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0.0
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found[1]) / 1024 if found else 0.0
 
 
 def one_thread() -> None:

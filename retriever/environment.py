@@ -1,17 +1,19 @@
-"""What an evaluation ran on: versions, machine, and the size of the encoders."""
+"""What an evaluation ran on: versions, machine, memory, and the size of the encoders."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from retriever.encoder import MoEEncoder
     from retriever.types import Encoder
 
-__all__ = ["Parameters", "environment", "parameters"]
+__all__ = ["Parameters", "environment", "parameters", "peak_mib"]
 
 PACKAGES = (
     "hybrid-retriever",
@@ -80,3 +82,16 @@ def _of_moe(encoder: MoEEncoder) -> Parameters:
         for value in (layer.up_proj, layer.up_bias, layer.down_proj, layer.down_bias)
     )
     return Parameters(total - idle, total)
+
+
+def peak_mib(process: str = "self") -> float:
+    """Return the most resident memory that a process has had; 0 where it is not known, or the process has ended.
+
+    Not from getrusage: there a process starts with the peak of the one that started it.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return int(found[1]) / 1024 if found else 0.0

@@ -8,10 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from retriever.corpus import documents, open_corpus, survey
+from retriever.encodings import joined, picked
 from retriever.eval.files import atomic_file
 from retriever.leg_runs import cache_root
 from retriever.types import Encoded
@@ -34,30 +35,24 @@ MATRICES = ("sparse", "tokens")
 
 
 class KeptEncoder:
-    """Gives the documents of one corpus the views that were kept; it encodes nothing else, and no queries.
+    """Gives the documents of one corpus the views that were kept; queries are encoded as ever.
 
     doc_ids, encoded: the documents in the order of the corpus, and their views.
     """
 
     def __init__(self, encoder: Encoder, doc_ids: list[str], texts: Sequence[str], encoded: Encoded) -> None:
         self.identity, self.vocabulary = encoder.identity, encoder.vocabulary
+        self.encode_queries = encoder.encode_queries
         self.doc_ids, self.encoded = doc_ids, encoded
         self._row_of = {text: row for row, text in enumerate(texts)}
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Return the views of texts of the corpus; raise KeyError for another text."""
         rows = np.array([self._row_of[text] for text in texts], np.int64)
-        kept = self.encoded
-        return Encoded(
-            None if kept.dense is None or not dense else kept.dense[rows],
-            None if kept.sparse is None or not sparse else kept.sparse[rows],
-            kept.truncated[rows],
-            None if kept.tokens is None or not sparse else kept.tokens[rows],
-        )
-
-    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        """Refuse: queries are the encoder's own."""
-        raise NotImplementedError("queries are not kept; give them to the encoder itself")
+        found = picked(self.encoded, rows)
+        if not dense:
+            found = found._replace(dense=None)
+        return found if sparse else found._replace(sparse=None, tokens=None)
 
 
 def keep_encoding(data: Dataset, encoder: Encoder, *, progress: bool = False) -> KeptEncoder:
@@ -83,14 +78,7 @@ def _encode(encoder: Encoder, texts: Sequence[str], progress: bool) -> Encoded:
         while batch := list(islice(stream, BATCH)):
             parts.append(encoder.encode_documents(batch))
             bar.update(len(batch))
-    dense = [part.dense for part in parts if part.dense is not None]
-    matrices = {name: [getattr(part, name) for part in parts if getattr(part, name) is not None] for name in MATRICES}
-    return Encoded(
-        np.concatenate(dense) if dense else None,
-        vstack(matrices["sparse"], "csr") if matrices["sparse"] else None,
-        np.concatenate([part.truncated for part in parts]),
-        vstack(matrices["tokens"], "csr") if matrices["tokens"] else None,
-    )
+    return joined(parts)
 
 
 def _write(path: Path, encoded: Encoded) -> None:

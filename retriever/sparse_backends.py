@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from retriever.index.reader import FolderReader, Selection
 
-__all__ = ["SPARSE_BACKENDS", "SparseBackend", "make_sparse_backend"]
+__all__ = ["FIRST_TERMS", "SPARSE_BACKENDS", "SparseBackend", "make_sparse_backend"]
 
 FIRST_TERMS = 12
 """Query terms of the first of two steps: with so many, 99.7 percent of the exact first ten are found."""

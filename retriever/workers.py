@@ -24,9 +24,9 @@ from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from retriever.encoder import MoEEncoder
+from retriever.encodings import joined, picked
 from retriever.runtime import RuntimeConfig
 from retriever.types import Encoded, UserError
 
@@ -227,16 +227,7 @@ def _dealt(lengths: Sequence[int], workers: int, window: int) -> list[NDArray[np
 def _in_order(done: Sequence[tuple[NDArray[np.intp], Encoded]]) -> Encoded:
     """Join the parts and put each row where its text stands."""
     back = np.argsort(np.concatenate([rows for rows, _ in done]))
-    found = [encoded for _, encoded in done]
-    dense = [one.dense for one in found if one.dense is not None]
-    weights = [one.sparse for one in found if one.sparse is not None]
-    tokens = [one.tokens for one in found if one.tokens is not None]
-    return Encoded(
-        np.concatenate(dense)[back] if dense else None,
-        sparse.vstack(weights, format="csr")[back] if weights else None,
-        np.concatenate([one.truncated for one in found])[back],
-        sparse.vstack(tokens, format="csr")[back] if tokens else None,
-    )
+    return picked(joined([encoded for _, encoded in done]), back)
 
 
 def serve(handle: int) -> None:

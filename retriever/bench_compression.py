@@ -15,6 +15,7 @@ from tqdm import tqdm
 from retriever.compression_plan import plan_storages
 from retriever.encoder import load_encoder
 from retriever.eval.evaluator import evaluate_run
+from retriever.eval.exact_recall import exact_recall
 from retriever.eval.runs import separate_ties
 from retriever.fusion import FusionConfig
 from retriever.index.exact import ranked
@@ -115,7 +116,11 @@ class _Bench:
             sizes = {part: size / max(reader.num_documents, 1) for part, size in reader.sizes().items()}
         shutil.rmtree(path)
         runs = {leg: result.run for leg, result in legs.items()}
-        recalls = [_recall(runs[leg], self._exact[leg], k) for leg in ("dense", "sparse") for k in RECALL_DEPTHS]
+        recalls = [
+            exact_recall(_ids(runs[leg]), _ids(self._exact[leg]), depth)
+            for leg in ("dense", "sparse")
+            for depth in RECALL_DEPTHS
+        ]
         plan = Plan(LEGS, FusionConfig())
         fused = {query: plan.fuse({leg: runs[leg][query] for leg in LEGS}).ranking for query in runs["dense"]}
         return CompressionPoint(
@@ -194,11 +199,5 @@ class _Bench:
         return evaluate_run(clear, self._data.qrels, [MEASURE]).mean[MEASURE]
 
 
-def _recall(run: Run, exact: Run, depth: int) -> float:
-    """Return the mean share of the first `depth` of the exact rankings that the first `depth` of the run hold."""
-    shares = []
-    for query_id, ranking in exact.items():
-        wanted = {hit.doc_id for hit in ranking[:depth]}
-        if wanted:
-            shares.append(len(wanted & {hit.doc_id for hit in run[query_id][:depth]}) / len(wanted))
-    return float(np.mean(shares)) if shares else 1.0
+def _ids(run: Run) -> list[list[str]]:
+    return [[hit.doc_id for hit in ranking] for ranking in run.values()]

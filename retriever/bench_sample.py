@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from retriever.types import FloatArray
 
-__all__ = ["PerturbedBatch", "Sample", "perturbed", "read_sample"]
+__all__ = ["PerturbedBatch", "Sample", "perturbed", "read_sample", "with_noise"]
 
 DROPPED = 0.2
 """Share of the words, terms and tokens that a copy of a document lacks."""
 NOISE = 0.5
-"""Length of the noise that is added to a unit vector: a copy has a cosine of 0.9 with the document."""
+"""Length of the noise that is added to a unit vector: a copy has a cosine of 0.9 with it."""
 JITTER = 0.2
 """Standard deviation of the logarithm of what a term weight is multiplied with."""
 
@@ -77,14 +77,19 @@ def perturbed(sample: Sample, size: int, batch: int = 256, seed: int = 0) -> Ite
         documents = [
             Document(f"{number:08d}", _shortened(sample.texts[row], random)) for number, row in enumerate(rows, start)
         ]
-        shape = count, sample.vectors.shape[1]
-        noise = random.standard_normal(shape, dtype=np.float32) * np.float32(NOISE / np.sqrt(shape[1]))
-        vectors: FloatArray = sample.vectors[rows] + noise
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = with_noise(sample.vectors[rows], random)
         weights = _thinned(sample.weights[rows], random)
         weights.data *= np.exp(np.float32(JITTER) * random.standard_normal(weights.nnz, dtype=np.float32))
         tokens = _thinned(sample.tokens[rows], random)
         yield PerturbedBatch(documents, Encoded(vectors, weights, np.zeros(count, np.bool_), tokens))
+
+
+def with_noise(vectors: FloatArray, random: np.random.Generator) -> FloatArray:
+    """Return a near copy of each unit vector (n, dim), of unit length, too."""
+    noise = random.standard_normal(vectors.shape, dtype=np.float32) * np.float32(NOISE / np.sqrt(vectors.shape[1]))
+    copies: FloatArray = vectors + noise
+    copies /= np.linalg.norm(copies, axis=1, keepdims=True)
+    return copies
 
 
 def _shortened(text: str, random: np.random.Generator) -> str:

@@ -6,8 +6,9 @@ import json
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retriever.bench_task import Answers, Built
+from retriever.bench_task import SHOWN, Answers, Built
 from retriever.environment import environment
+from retriever.eval.exact_recall import exact_recall
 from retriever.eval.files import atomic_file
 from retriever.fusion import LEGS
 from retriever.modes import CANDIDATES, HYBRID
@@ -76,7 +77,7 @@ def speeds_of(answers: Mapping[Key, Sequence[Answers]]) -> list[SearchSpeed]:
                 _percentile(times[key], 95),
                 len(times[key]) / sum(part.seconds for part in parts),
                 p50[key] / max(peers) if peers else None,
-                None if exact is None else _overlap(parts, exact),
+                None if exact is None else exact_recall(_ids(parts), _ids(exact), SHOWN),
             )
         )
     return speeds
@@ -86,13 +87,8 @@ def _percentile(values: Sequence[float], percent: int) -> float:
     return quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
-def _overlap(found: Sequence[Answers], exact: Sequence[Answers]) -> float:
-    pairs = [
-        (set(ids), set(wanted))
-        for part, truth in zip(found, exact, strict=True)
-        for ids, wanted in zip(part.ids, truth.ids, strict=True)
-    ]
-    return sum(len(ids & wanted) for ids, wanted in pairs) / max(1, sum(len(wanted) for _, wanted in pairs))
+def _ids(answers: Sequence[Answers]) -> list[list[str]]:
+    return [ids for part in answers for ids in part.ids]
 
 
 def read_reports(folder: Path, settings: Mapping[str, Any]) -> dict[int, SizeReport]:

@@ -8,13 +8,12 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.corpus import load_queries
+from retriever.eval.exact_recall import exact_recall
 from retriever.search import Retriever
 from retriever.sparse_backends import make_sparse_backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from retriever.types import Ranking
 
 __all__ = ["BackendSpeed", "bench_sparse"]
 
@@ -58,29 +57,22 @@ def bench_sparse(
             backend.search(terms[0], 1)
             ready[name] = time.perf_counter() - begun
         times: dict[tuple[str, int], list[float]] = {}
-        found: dict[tuple[str, int], list[Ranking]] = {}
+        found: dict[tuple[str, int], list[list[str]]] = {}
         for row in range(len(texts)):
             for k in top_k:
                 for name, backend in asked.items():
                     begun = time.perf_counter()
                     ranking = backend.search(terms[row], k)
                     times.setdefault((name, k), []).append((time.perf_counter() - begun) * 1000)
-                    found.setdefault((name, k), []).append(ranking)
+                    found.setdefault((name, k), []).append([hit.doc_id for hit in ranking])
     return [
         BackendSpeed(
             name,
             k,
             ready[name],
             median(times[name, k]),
-            *(_recall(found[name, k], found[EXACT, k], depth) if depth <= k else None for depth in DEPTHS),
+            *(exact_recall(found[name, k], found[EXACT, k], depth) if depth <= k else None for depth in DEPTHS),
         )
         for k in top_k
         for name in asked
     ]
-
-
-def _recall(found: Sequence[Ranking], exact: Sequence[Ranking], depth: int) -> float:
-    """Return the share of the exact hits up to `depth` that are found up to there."""
-    wanted = [{hit.doc_id for hit in ranking[:depth]} for ranking in exact]
-    pairs = zip(({hit.doc_id for hit in ranking[:depth]} for ranking in found), wanted, strict=True)
-    return sum(len(ids & truth) for ids, truth in pairs) / max(1, sum(map(len, wanted)))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from retriever.bench_sample import with_noise
+from retriever.eval.exact_recall import exact_recall
 from retriever.index.dense import DenseSearcher, build
 from retriever.index.row_formats import RowFormat
 from retriever.index.rows import RowMark, RowReader, RowWriter
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VectorPoint", "bench_vectors", "near_copies"]
 
-NOISE = 0.5
-"""Length of the noise that is added to a unit vector: a copy has a cosine of 0.9 with it."""
 BLOCK = 16_384
 
 
@@ -42,13 +42,10 @@ class VectorPoint(NamedTuple):
 
 
 def near_copies(vectors: FloatArray, count: int, seed: int = 0) -> FloatArray:
-    """Return float32 (count, dim): the unit vectors (n, dim), then copies of unit length, each with other noise."""
+    """Return float32 (count, dim): the unit vectors (n, dim) and copies of them `with_noise`, shuffled."""
     random = np.random.default_rng(seed)
     copies = np.resize(vectors, (count, vectors.shape[1]))
-    noise = random.standard_normal(copies[len(vectors) :].shape, dtype=np.float32)
-    copies[len(vectors) :] += noise * np.float32(NOISE / np.sqrt(vectors.shape[1]))
-    lengths = np.linalg.norm(copies, axis=1, keepdims=True)
-    copies /= np.where(lengths > 0, lengths, np.float32(1))
+    copies[len(vectors) :] = with_noise(copies[len(vectors) :], random)
     return random.permutation(copies)
 
 
@@ -57,7 +54,7 @@ def bench_vectors(
 ) -> Iterator[VectorPoint]:
     """Measure each row type with each FAISS type over the same vectors (n, dim), for queries (m, dim)."""
     queries = queries[queries.any(axis=1)]
-    exact = {k: [_best(vectors, query, k) for query in queries] for k in (10, 100)}
+    exact = [np.argsort(-(vectors @ query), kind="stable")[:100].astype(str).tolist() for query in queries]
     live: BoolArray = vectors.any(axis=1)  # type: ignore[assignment]  # NumPy's stubs allow for a scalar
     with tempfile.TemporaryDirectory() as temporary:
         for row_type in rows:
@@ -79,6 +76,7 @@ def bench_vectors(
                 started = perf_counter()
                 tens = [searcher.search(query[None], 10)[0] for query in queries]
                 per_second = len(queries) / (perf_counter() - started)
+                hundreds = searcher.search(queries, 100)
                 yield VectorPoint(
                     row_type,
                     kind,
@@ -86,15 +84,9 @@ def bench_vectors(
                     0.0 if kind == "flat" else path.stat().st_size / len(vectors),
                     seconds,
                     per_second,
-                    _recall(tens, exact[10]),
-                    _recall(searcher.search(queries, 100), exact[100]),
+                    *(exact_recall(_ids(found), exact, depth) for found, depth in ((tens, 10), (hundreds, 100))),
                 )
 
 
-def _best(vectors: FloatArray, query: FloatArray, top_k: int) -> set[str]:
-    return {str(row) for row in np.argsort(-(vectors @ query), kind="stable")[:top_k]}
-
-
-def _recall(found: Sequence[Ranking], exact: Sequence[set[str]]) -> float:
-    pairs = zip(found, exact, strict=True)
-    return float(np.mean([len({hit.doc_id for hit in hits} & wanted) / len(wanted) for hits, wanted in pairs]))
+def _ids(found: Sequence[Ranking]) -> list[list[str]]:
+    return [[hit.doc_id for hit in ranking] for ranking in found]

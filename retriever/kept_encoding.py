@@ -15,6 +15,7 @@ from retriever.corpus import documents, open_corpus, survey
 from retriever.encodings import joined, picked
 from retriever.eval.files import atomic_file
 from retriever.leg_runs import cache_root
+from retriever.runtime import numerics
 from retriever.types import Encoded
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def keep_encoding(data: Dataset, encoder: Encoder, *, progress: bool = False) ->
     source = open_corpus(data.corpus)
     found = survey(source)
     corpus = [one.document for one in documents(source, found)]
-    identity, precision = encoder.identity, getattr(encoder, "precision", "any")
-    name = f"{data.name.replace('/', '-')}-{found.digest[:12]}-{identity.sha256[:12]}-{precision}-{FORMAT}.npz"
+    parts = (data.name.replace("/", "-"), found.digest[:12], encoder.identity.sha256[:12], numerics(encoder), FORMAT)
+    name = f"{'-'.join(map(str, parts))}.npz"
     path = cache_root() / "encodings" / name
     texts = [document.contents for document in corpus]
     encoded = _read(path) if path.exists() else None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.eval.files import atomic_file
+from retriever.runtime import numerics
 from retriever.types import ScoredDoc
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _path(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int, 
         "depth": depth,
     }
     if leg != "bm25":
-        key["precision"] = getattr(retriever.encoder, "precision", "")
+        key["numerics"] = numerics(retriever.encoder)
     if leg == "sparse":
         key["query_mode"] = query_mode
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()

@@ -16,6 +16,7 @@ from retriever.eval.runs import separate_ties, write_run
 from retriever.examples import FirstHits, choose_examples, first_hits
 from retriever.indexing import IndexingConfig, build_index, holds, interrupted
 from retriever.leg_runs import cache_root
+from retriever.runtime import numerics
 from retriever.search import Retriever
 from retriever.systems import bytes_per_document, plan_systems, search_legs
 from retriever.types import UserError
@@ -147,9 +148,9 @@ def _index(
     if folder is None:
         name = encoder.identity.sha256[:12] or encoder.identity.name
         # Vectors of one precision are not those of another, nor are terms of one scale: each has its own index.
-        precision, storage = getattr(encoder, "precision", "any"), IndexingConfig()
-        stored = f"{storage.rows}-x{storage.impact_scale}"
-        folder = cache_folder() / _file_name(f"{data.name}-{found.digest[:12]}-{name}-{precision}-{stored}")
+        storage = IndexingConfig()
+        stored = f"{numerics(encoder)}-{storage.rows}-x{storage.impact_scale}"
+        folder = cache_folder() / _file_name(f"{data.name}-{found.digest[:12]}-{name}-{stored}")
     begun = (folder / "index.json").exists()
     if not begun or interrupted(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)

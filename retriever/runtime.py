@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from retriever.types import UserError
 
-__all__ = ["PRECISIONS", "RuntimeConfig", "fastest_precision"]
+if TYPE_CHECKING:
+    from retriever.types import Encoder
+
+__all__ = ["NUMERICS_VERSION", "PRECISIONS", "RuntimeConfig", "fastest_precision", "numerics"]
+
+NUMERICS_VERSION = 1
+"""Raised when the same weights and texts give other numbers than before: what was kept of them is then made again."""
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -58,3 +65,8 @@ def fastest_precision(device: str) -> str:
     if device != "cpu" or not native_bfloat16:
         return "float32"
     return "int8" if found.get("avx512_vnni") or found.get("amx_int8") else "bfloat16"
+
+
+def numerics(encoder: Encoder) -> str:
+    """Return what decides, beside the weights, which numbers an encoder gives: a part of the names of what is kept."""
+    return f"{getattr(encoder, 'precision', 'any')}-{NUMERICS_VERSION}"

@@ -84,7 +84,9 @@ def test_names_that_an_index_does_not_know(wrong: dict[str, str], words: str) ->
         storage_names(**(right | wrong))
 
 
-def test_documents_are_encoded_once(tiny_corpus: Path, tiny_texts: list[str], tmp_path: Path) -> None:
+def test_documents_are_encoded_once(
+    tiny_corpus: Path, tiny_texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, encoder = load_dataset(tiny_corpus.parent), Stub()
     first = keep_encoding(data, encoder)
     again = keep_encoding(data, encoder)
@@ -101,6 +103,9 @@ def test_documents_are_encoded_once(tiny_corpus: Path, tiny_texts: list[str], tm
     file.write_bytes(file.read_bytes()[:100])
     keep_encoding(data, encoder)
     assert encoder.encoded == 2 * len(tiny_texts)
+    monkeypatch.setattr("retriever.runtime.NUMERICS_VERSION", 0)
+    keep_encoding(data, encoder)
+    assert encoder.encoded == 3 * len(tiny_texts), "another version gives other numbers"
     with pytest.raises(KeyError):
         again.encode_documents(["another text"])
 

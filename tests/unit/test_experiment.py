@@ -261,6 +261,21 @@ def test_another_fusion_encodes_and_searches_nothing() -> None:
     assert encoder.queries > searched, "asked to search again"
 
 
+def test_other_numbers_are_not_taken_from_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Half(Letters):
+        precision = "float16"
+
+    config = ExperimentConfig(modes=("bm25", "dense"))
+    rankings = cache.parent / "rankings"
+    for number, encoder in enumerate((Letters(), Half(), Letters(), Half())):
+        if number == 2:
+            assert run_experiment([TINY], [again := Letters()], config) and again.texts == again.queries == 0
+            monkeypatch.setattr("retriever.runtime.NUMERICS_VERSION", 0)
+        run_experiment([TINY], [encoder], config)
+        assert encoder.texts == 20 and encoder.queries > 0
+        assert len([*cache.iterdir()]) == len([*rankings.glob("dense-*")]) == number + 1
+
+
 def test_a_kept_ranking_that_is_damaged_is_searched_again() -> None:
     config = ExperimentConfig(modes=("bm25", "dense"))
     before = run_experiment([TINY], [Letters()], config).evaluations

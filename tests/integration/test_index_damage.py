@@ -12,43 +12,27 @@ import subprocess
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
 
 from retriever.index import IndexSettings, dense
 from retriever.index.verify import verify_folder
 from retriever.index.writer import FolderWriter
 from retriever.search import MODES, Retriever
-from retriever.types import Document, Encoded, EncoderIdentity, Query, UserError
+from retriever.testing import SeededEncoder
+from retriever.types import Document, Query, UserError
 from retriever.writer import IndexWriter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 FLIPS = int(os.environ.get("RETRIEVER_FLIPS", "150"))
-DIM, VOCAB = 8, 50
 GONE = -1
 OUTCOMES = ("found", "refused", "found, not changed", "refused, not changed")
-
-
-class Stub:
-    """Gives each text a vector and terms that depend on it alone."""
-
-    identity = EncoderIdentity("stub", "0" * 64, DIM, VOCAB)
-    vocabulary: Sequence[str] = [str(term) for term in range(VOCAB)]
-
-    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        random = [np.random.default_rng(list(text.encode())) for text in texts]
-        vectors = np.array([r.standard_normal(DIM) for r in random], np.float32).reshape(len(texts), DIM)
-        terms = np.array([r.random(VOCAB) * (r.random(VOCAB) < 0.3) for r in random]).reshape(len(texts), VOCAB)
-        return Encoded(vectors if dense else None, csr_matrix(terms) if sparse else None, np.zeros(len(texts), bool))
-
-    encode_queries = encode_documents
 
 
 class Damage(NamedTuple):
@@ -84,8 +68,8 @@ def numbered(start: int, stop: int, word: str = "river") -> list[Document]:
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an index of several segments, with dead rows and rows newer than its FAISS file."""
     folder: Path = tmp_path_factory.mktemp("damage") / "index"
-    FolderWriter.create(folder, IndexSettings(Stub.identity)).close()
-    with IndexWriter.open(folder, Stub()) as writer:
+    FolderWriter.create(folder, IndexSettings(SeededEncoder().identity)).close()
+    with IndexWriter.open(folder, SeededEncoder()) as writer:
         writer.add(numbered(0, 250))
         writer.compact(request.param)
         writer.add(numbered(240, 260, "stone"))
@@ -108,13 +92,13 @@ def test_every_damage_is_named(folder: Path) -> None:
     for damage in damages(folder, FLIPS // 2):
         with damage.done_to(folder):
             with pytest.raises(UserError) as caught:
-                Retriever.open(folder, Stub(), verify=True)
+                Retriever.open(folder, SeededEncoder(), verify=True)
             assert "\n" not in str(caught.value)
             # Without its newest segments file Lucene has no commit, and with another older one would be the last.
             named = damage.file in str(caught.value) or damage.file.startswith("lucene/segments_")
             assert named, (damage, str(caught.value))
     assert verify_folder(folder).damages == ()
-    with Retriever.open(folder, Stub(), verify=True) as retriever:
+    with Retriever.open(folder, SeededEncoder(), verify=True) as retriever:
         assert retriever.search("river number7", 1, "bm25")[0].doc_id == "é7"
 
 
@@ -135,7 +119,7 @@ def test_no_damage_crashes_the_process(folder: Path, tmp_path: Path) -> None:
 def use(folder: Path) -> list[object]:
     """Do what can be done with an index; return what is found."""
     found: list[object] = []
-    with Retriever.open(folder, Stub()) as retriever:
+    with Retriever.open(folder, SeededEncoder()) as retriever:
         for where in (None, "n >= 30 and n < 250 and word = river"):
             found += retriever.rank_modes([Query("q", "stone river number7")], 1_000, MODES, where)
             for mode in MODES:
@@ -146,7 +130,7 @@ def use(folder: Path) -> list[object]:
 
 
 def change(folder: Path) -> None:
-    with IndexWriter.open(folder, Stub()) as writer:
+    with IndexWriter.open(folder, SeededEncoder()) as writer:
         writer.delete(["é3"])
         writer.add(numbered(9, 11, "bread"))
         writer.compact()

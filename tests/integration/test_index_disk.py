@@ -7,43 +7,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.info import describe
 from retriever.index.verify import verify_folder
 from retriever.indexing import IndexingConfig, build_index
 from retriever.search import MODES, Retriever
-from retriever.types import Document, Encoded, EncoderIdentity, UserError
+from retriever.testing import SeededEncoder
+from retriever.types import Document, UserError
 from retriever.writer import IndexWriter, add_corpus
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-DIM, VOCAB = 32, 100
+ENCODER = SeededEncoder(32, 100, 100)
 DISK = 8 << 20
 MORTAL = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
 """Runs a program as the superuser without the right to write what is read-only."""
-
-
-class Stub:
-    """Gives each text a vector and terms that depend on it alone."""
-
-    identity = EncoderIdentity("stub", "2" * 64, DIM, VOCAB)
-    vocabulary: Sequence[str] = [str(term) for term in range(VOCAB)]
-
-    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        random = [np.random.default_rng(list(text.encode())) for text in texts]
-        vectors = np.array([r.standard_normal(DIM) for r in random], np.float32)
-        terms = csr_matrix(np.array([r.random(VOCAB) + 0.1 for r in random], np.float32))
-        return Encoded(vectors if dense else None, terms if sparse else None, np.zeros(len(texts), bool))
-
-    encode_queries = encode_documents
 
 
 def numbered(start: int, stop: int, word: str = "river") -> list[Document]:
@@ -51,8 +35,8 @@ def numbered(start: int, stop: int, word: str = "river") -> list[Document]:
 
 
 def create(folder: Path) -> None:
-    FolderWriter.create(folder, IndexSettings(Stub.identity)).close()
-    with IndexWriter.open(folder, Stub()) as writer:
+    FolderWriter.create(folder, IndexSettings(ENCODER.identity)).close()
+    with IndexWriter.open(folder, ENCODER) as writer:
         writer.add(numbered(0, 300))
         writer.compact("hnsw")
         writer.add(numbered(0, 50, "stone"))
@@ -67,30 +51,30 @@ def corpus(path: Path) -> Path:
 def answers(folder: Path) -> list[object]:
     """Return what the index holds and finds, whole."""
     assert verify_folder(folder).damages == ()
-    with Retriever.open(folder, Stub()) as retriever:
+    with Retriever.open(folder, ENCODER) as retriever:
         found = [retriever.search("river stone number7", 1_000, mode, filter="n < 290") for mode in MODES]
         return [retriever.reader.num_documents, {hit.doc_id: hit.text for hit in found[0]}, found[2:]]
 
 
 def add(folder: Path) -> None:
-    with IndexWriter.open(folder, Stub()) as writer:
+    with IndexWriter.open(folder, ENCODER) as writer:
         writer.add(numbered(250, 600, "bread"))
         writer.commit()
 
 
 def delete(folder: Path) -> None:
-    with IndexWriter.open(folder, Stub()) as writer:
+    with IndexWriter.open(folder, ENCODER) as writer:
         writer.delete(f"d{n}" for n in range(100))
         writer.commit()
 
 
 def compact(folder: Path) -> None:
-    with IndexWriter.open(folder, Stub()) as writer:
+    with IndexWriter.open(folder, ENCODER) as writer:
         writer.compact("ivf")
 
 
 def grow(folder: Path) -> None:
-    add_corpus(folder, corpus(Path(tempfile.mkdtemp()) / "c.jsonl"), Stub(), config=IndexingConfig(batch=50))
+    add_corpus(folder, corpus(Path(tempfile.mkdtemp()) / "c.jsonl"), ENCODER, config=IndexingConfig(batch=50))
 
 
 CHANGES = [add, delete, compact, grow]
@@ -148,7 +132,7 @@ def test_disk_full_while_indexing(small_disk: Path, tmp_path: Path) -> None:
     for free in (0, 12, 32, 64, 120, 250, 2_000):
         leave(small_disk, free << 10)
         try:
-            build_index(source, folder, Stub(), every)
+            build_index(source, folder, ENCODER, every)
             outcomes.append("done")
         except UserError as error:
             assert "no space left on device" in str(error) and "\n" not in str(error)
@@ -158,7 +142,7 @@ def test_disk_full_while_indexing(small_disk: Path, tmp_path: Path) -> None:
             assert verify_folder(folder).damages == ()
             with FolderReader.open(folder) as reader:
                 assert reader.num_documents % 20 == 0
-        assert build_index(source, folder, Stub(), small, resume=True).documents == 300
+        assert build_index(source, folder, ENCODER, small, resume=True).documents == 300
         shutil.rmtree(folder)
     assert outcomes[0] == "full" and outcomes[-1] == "done"
 
@@ -200,14 +184,14 @@ def test_read_only(tmp_path: Path, read_only: Callable[[Path], AbstractContextMa
 
 def main(folder: Path) -> None:
     assert verify_folder(folder).damages == ()
-    with Retriever.open(folder, Stub(), verify=True) as retriever:
+    with Retriever.open(folder, ENCODER, verify=True) as retriever:
         hits = {len(retriever.search("river stone", 1_000, mode)) for mode in MODES}
         assert not retriever.reopen()
     sys.stdout.write(f"{describe(folder).documents} documents, {', '.join(map(str, hits))} hits, whole\n")
     source = corpus(Path(tempfile.mkdtemp()) / "c.jsonl")
 
     def index(folder: Path) -> None:
-        build_index(source, folder.with_name("empty"), Stub())
+        build_index(source, folder.with_name("empty"), ENCODER)
 
     for change in (*CHANGES, index):
         said = "done"

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -37,7 +37,8 @@ from retriever.index.quantise import quantise
 from retriever.index.verify import verify_folder
 from retriever.indexing import IndexingConfig, build_index
 from retriever.search import MODES, Retriever
-from retriever.types import Document, Encoded, EncoderIdentity, Query, Ranking, ScoredDoc
+from retriever.testing import SeededEncoder
+from retriever.types import Document, Query, Ranking, ScoredDoc
 from retriever.writer import IndexWriter, add_corpus
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 KILLS = int(os.environ.get("RETRIEVER_KILLS", "16"))
-DIM, VOCAB = 8, 50
 WORDS = ["river", "stone", "bread", "winter", "garden", "paper", "silver", "letter"]  # their own stems
 TYPES = [None, "flat", "hnsw", "ivf"]
 IDS = [f"d{number:02}" for number in range(60)]
@@ -58,25 +58,6 @@ KINDS = [
 """Small steps; a chunk has room for a sentence of seven words, its full stop and a title of one word."""
 STEPS = 12
 Model = dict[str, Document]
-
-
-class Stub:
-    """Gives each text a vector and terms that depend on it alone; nothing for an empty text."""
-
-    identity = EncoderIdentity("stub", "7" * 64, DIM, VOCAB)
-    vocabulary: Sequence[str] = [str(term) for term in range(VOCAB)]
-
-    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        vectors, terms = np.zeros((len(texts), DIM), np.float32), np.zeros((len(texts), VOCAB), np.float32)
-        for row, text in enumerate(texts):
-            if text.strip():
-                random = np.random.default_rng(list(text.encode()))
-                vectors[row] = random.standard_normal(DIM)
-                vectors[row] /= np.linalg.norm(vectors[row])
-                terms[row, random.choice(VOCAB, 9, replace=False)] = random.random(9) * 3 + 0.01
-        return Encoded(vectors if dense else None, csr_matrix(terms) if sparse else None, np.zeros(len(texts), bool))
-
-    encode_queries = encode_documents
 
 
 def chunks_of(document: Document, settings: IndexSettings) -> list[str]:
@@ -105,7 +86,7 @@ def rankings(model: Model, query: str, settings: IndexSettings) -> dict[str, Ran
     """Return what every leg and their fusion find, from the definitions; a document counts by its best chunk."""
     chunks = [(doc_id, text) for doc_id, document in model.items() for text in chunks_of(document, settings)]
     ids, texts = [doc_id for doc_id, text in chunks if text.strip()], [text for _, text in chunks if text.strip()]
-    encoded, asked = Stub().encode_documents(texts), Stub().encode_queries([query])
+    encoded, asked = SeededEncoder().encode_documents(texts), SeededEncoder().encode_queries([query])
     assert encoded.dense is not None and encoded.sparse is not None
     assert asked.dense is not None and asked.sparse is not None
     impacts = csr_matrix(quantise(encoded.sparse, settings.impact_scale) / settings.impact_scale)
@@ -172,13 +153,13 @@ class Changes(RuleBasedStateMachine):
     @initialize(config=st.sampled_from(KINDS))
     def create(self, config: IndexingConfig) -> None:
         self.folder, self.config = Path(os.environ["RETRIEVER_TEST_FOLDER"]) / f"{time.time_ns()}", config
-        chunking = chunking_for(Stub(), config.chunk_tokens, config.chunk_overlap) if config.chunk else None
-        FolderWriter.create(self.folder, replace(config.settings(Stub.identity), chunking=chunking)).close()
-        self.writer = IndexWriter.open(self.folder, Stub())
+        chunking = chunking_for(SeededEncoder(), config.chunk_tokens, config.chunk_overlap) if config.chunk else None
+        FolderWriter.create(self.folder, replace(config.settings(SeededEncoder().identity), chunking=chunking)).close()
+        self.writer = IndexWriter.open(self.folder, SeededEncoder())
         self.current: Model = {}
         self.committed: Model = {}
         self.readers: list[tuple[Retriever, Model]] = []
-        self.follower = Retriever.open(self.folder, Stub())
+        self.follower = Retriever.open(self.folder, SeededEncoder())
 
     @rule(numbers=st.lists(st.integers(0, 59), max_size=25), seed=st.integers(0, 9))
     def add(self, numbers: list[int], seed: int) -> None:
@@ -206,12 +187,12 @@ class Changes(RuleBasedStateMachine):
     @rule()
     def die(self) -> None:
         self.writer.close()
-        self.writer, self.current = IndexWriter.open(self.folder, Stub()), dict(self.committed)
+        self.writer, self.current = IndexWriter.open(self.folder, SeededEncoder()), dict(self.committed)
 
     @precondition(lambda self: len(self.readers) < 3)
     @rule()
     def read(self) -> None:
-        self.readers.append((Retriever.open(self.folder, Stub()), self.committed))
+        self.readers.append((Retriever.open(self.folder, SeededEncoder()), self.committed))
 
     def _committed(self, merged: bool = False) -> None:
         self.committed = dict(self.current)
@@ -220,7 +201,7 @@ class Changes(RuleBasedStateMachine):
         check(self.follower, self.committed, merged)
         for retriever, model in self.readers:
             check(retriever, model)
-        with Retriever.open(self.folder, Stub(), verify=True) as retriever:
+        with Retriever.open(self.folder, SeededEncoder(), verify=True) as retriever:
             check(retriever, self.committed, merged)
 
     def teardown(self) -> None:
@@ -283,8 +264,8 @@ class Plan:
 
     def work(self) -> Iterator[int]:
         """Go on from the last commit to the end; yield the number of steps that are behind."""
-        build_index(self._corpus(0), self.folder, Stub(), self.config, resume=True)
-        with Retriever.open(self.folder, Stub()) as retriever:
+        build_index(self._corpus(0), self.folder, SeededEncoder(), self.config, resume=True)
+        with Retriever.open(self.folder, SeededEncoder()) as retriever:
             done = step_of(retriever.reader.documents(["marker"]))
         yield done
         for step in range(done + 1, STEPS + 1):
@@ -295,9 +276,9 @@ class Plan:
     def _change(self, step: int) -> None:
         kind = self.kind(step)
         if kind == "corpus":
-            add_corpus(self.folder, self._corpus(step), Stub(), config=self.config)
+            add_corpus(self.folder, self._corpus(step), SeededEncoder(), config=self.config)
             return
-        with IndexWriter.open(self.folder, Stub()) as writer:
+        with IndexWriter.open(self.folder, SeededEncoder()) as writer:
             if kind == "delete":
                 writer.delete(self.gone(step))
             writer.add(self.documents(step) if kind == "add" else [marker(step)])
@@ -330,7 +311,7 @@ class Plan:
             assert least == 0, "an index that was there is gone"
             return 0
         assert verify_folder(self.folder).damages == ()
-        with Retriever.open(self.folder, Stub(), verify=True) as retriever:
+        with Retriever.open(self.folder, SeededEncoder(), verify=True) as retriever:
             found = retriever.reader.documents([*IDS, "marker"])
             step = step_of(found)
             assert step >= least
@@ -414,7 +395,7 @@ def same_answers(killed: Path, whole: Path, model: Model) -> None:
         with IndexWriter.open(folder) as writer:
             writer.compact("hnsw")
         assert [len(list(folder.glob(left))) for left in ("rows*", "rows*/live*", "dense/*")] == [1, 1, 1]
-        with Retriever.open(folder, Stub(), verify=True) as retriever:
+        with Retriever.open(folder, SeededEncoder(), verify=True) as retriever:
             check(retriever, model, merged=True)
             queries = [Query(" ".join(pair), " ".join(pair)) for pair in pairwise(WORDS)]
             found.append([list(retriever.rank_modes(queries, 100, MODES, where)) for where in (None, "n >= 20")])

@@ -17,33 +17,20 @@ from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.filters import AllOf, AnyOf, Condition, Not, OneOf, Ordered, Value, parse_filter
 from retriever.modes import CANDIDATES
 from retriever.search import MODES, Retriever
-from retriever.types import Document, Encoded, EncoderIdentity, MetadataValue, Query, Ranking, UserError
+from retriever.testing import SeededEncoder
+from retriever.types import Document, Encoded, MetadataValue, Query, Ranking, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 DIM, VOCAB, COUNT = 16, 30, 300
+ENCODER = SeededEncoder(DIM, VOCAB, VOCAB)
 ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 NUMBERS = [0, -0.0, 1, 1.5, -2, 7, 2020, 1e300, 2**60]
 WORDS = ["en", "fr", "true", "7", "a b", "é", "😀", "", "In", "\uffff"]
 
 
-class Stub:
-    """Gives each text a vector and terms that depend on it alone."""
-
-    identity = EncoderIdentity("stub", "5" * 64, DIM, VOCAB)
-    vocabulary: Sequence[str] = [str(i) for i in range(VOCAB)]
-
-    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        random = [np.random.default_rng(list(text.encode())) for text in texts]
-        vectors = np.array([r.standard_normal(DIM) for r in random], np.float32).reshape(len(texts), DIM)
-        terms = np.array([r.random(VOCAB) + 0.1 for r in random], np.float32).reshape(len(texts), VOCAB)
-        return Encoded(vectors if dense else None, csr_matrix(terms) if sparse else None, np.zeros(len(texts), bool))
-
-    encode_queries = encode_documents
-
-
 def add(writer: FolderWriter, documents: Sequence[Document]) -> None:
-    writer.add(documents, Stub().encode_documents([document.text for document in documents]))
+    writer.add(documents, ENCODER.encode_documents([document.text for document in documents]))
 
 
 def metadata(random: np.random.Generator) -> dict[str, MetadataValue]:
@@ -105,7 +92,7 @@ def retriever(model: dict[str, Document], tmp_path_factory: pytest.TempPathFacto
     """Open an index of several segments, with deleted documents and replaced ones that had other metadata."""
     folder = tmp_path_factory.mktemp("filters") / "index"
     documents = list(model.values())
-    with FolderWriter.create(folder, IndexSettings(Stub.identity)) as writer:
+    with FolderWriter.create(folder, IndexSettings(ENCODER.identity)) as writer:
         add(writer, [document._replace(metadata={"number": 7, "word": "old"}) for document in documents[::3]])
         add(writer, [Document(f"x{n}", "river", metadata={"number": 7, "flag": True}) for n in range(20)])
         writer.commit()
@@ -114,7 +101,7 @@ def retriever(model: dict[str, Document], tmp_path_factory: pytest.TempPathFacto
             writer.commit()
         writer.delete(f"x{n}" for n in range(20))
         writer.commit()
-    with Retriever.open(folder, Stub()) as opened:
+    with Retriever.open(folder, ENCODER) as opened:
         yield opened
 
 
@@ -191,7 +178,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, FolderReader
     sparse = csr_matrix(np.where(random.random((12_000, VOCAB)) < 0.2, random.random((12_000, VOCAB)), 0))
     folder = tmp_path_factory.mktemp("large") / "index"
     readers = {}
-    with FolderWriter.create(folder, IndexSettings(Stub.identity)) as writer:
+    with FolderWriter.create(folder, IndexSettings(ENCODER.identity)) as writer:
         for start in range(0, 12_000, 3_000):
             part = slice(start, start + 3_000)
             writer.add(documents[part], Encoded(vectors[part], sparse[part], np.zeros(3_000, bool)))
@@ -216,7 +203,7 @@ def test_against_brute_force(large: Mapping[str, FolderReader], kind: str, share
     exact: list[Ranking] = large["flat"].dense(queries, 12_000)
     for hits, ranking in zip(reader.dense(queries, 10, selection), exact, strict=True):
         assert hits == [hit for hit in ranking if hit.doc_id in kept][:10]
-    asked = Stub().encode_queries(["w3"])
+    asked = ENCODER.encode_queries(["w3"])
     assert asked.dense is not None and asked.sparse is not None
     legs = {
         "bm25": reader.bm25("w3", 12_000),
@@ -226,7 +213,7 @@ def test_against_brute_force(large: Mapping[str, FolderReader], kind: str, share
     within = {leg: [hit for hit in ranking if hit.doc_id in kept][:CANDIDATES] for leg, ranking in legs.items()}
     assert reader.bm25("w3", 10, selection) == within["bm25"][:10]
     assert reader.sparse(asked.sparse, 10, selection) == within["sparse"][:10]
-    with Retriever(reader.share(), Stub()) as retriever:
+    with Retriever(reader.share(), ENCODER) as retriever:
         [(_, fused)] = retriever.rank([Query("q", "w3")], 10, "hybrid", f"share < {share}")
     # With many rows to choose from, hnsw and ivf may miss some of the thousand candidates of a query far from all.
     missed = set(fuse(within).ranking[:10]) - set(fused)

@@ -8,44 +8,25 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
 
 from retriever import IndexWriter
 from retriever.index import FolderReader, FolderWriter, IndexSettings, dense
 from retriever.index import writer as folder_writer
 from retriever.indexing import IndexingConfig, build_index
 from retriever.search import MODES, Retriever
-from retriever.types import Document, Encoded, EncoderIdentity, UserError
+from retriever.testing import SeededEncoder
+from retriever.types import Document, UserError
 from retriever.writer import add_corpus, read_ids
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 DIM, VOCAB = 4, 20
-
-
-class Stub:
-    """Encodes a text by its own bytes, notes it, and fails instead of the batch after `limit` texts."""
-
-    def __init__(self, limit: int | None = None, sha: str = "a") -> None:
-        self.identity = EncoderIdentity(f"stub-{sha}", sha * 64, DIM, VOCAB)
-        self.vocabulary: Sequence[str] = [str(i) for i in range(VOCAB)]
-        self.seen: list[str] = []
-        self._limit = limit
-
-    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        if self._limit is not None and len(self.seen) + len(texts) > self._limit:
-            raise RuntimeError("stopped")
-        self.seen += texts
-        random = [np.random.default_rng(list(text.encode())) for text in texts]
-        vectors = np.array([r.standard_normal(DIM) for r in random], np.float32).reshape(len(texts), DIM)
-        terms = np.array([r.random(VOCAB) + 0.1 for r in random], np.float32).reshape(len(texts), VOCAB)
-        return Encoded(vectors if dense else None, csr_matrix(terms) if sparse else None, np.zeros(len(texts), bool))
-
-    encode_queries = encode_documents
+Stub = partial(SeededEncoder, DIM, VOCAB, VOCAB, sha256="a" * 64)
 
 
 def numbered(start: int, stop: int, word: str = "river") -> list[Document]:
@@ -123,12 +104,12 @@ def test_a_long_stream_and_an_id_that_comes_twice(folder: Path) -> None:
 def test_the_encoder_is_the_indexs_own_and_deleting_needs_none(folder: Path, tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(50, 51))
     with (
-        IndexWriter.open(folder, Stub(sha="b")) as writer,
-        pytest.raises(UserError, match=r"stub-a.*stub-b.*--encoder"),
+        IndexWriter.open(folder, Stub(sha256="b" * 64)) as writer,
+        pytest.raises(UserError, match=r"seeded .*aaaa.*seeded .*bbbb.*--encoder"),
     ):
         writer.add(numbered(50, 51))
-    with pytest.raises(UserError, match=r"stub-a.*stub-b.*--encoder"):
-        add_corpus(folder, corpus, Stub(sha="b"))
+    with pytest.raises(UserError, match=r"seeded .*aaaa.*seeded .*bbbb.*--encoder"):
+        add_corpus(folder, corpus, Stub(sha256="b" * 64))
     with IndexWriter.open(folder, "no such folder") as writer:
         assert writer.delete(["d0"]) == 1
         writer.commit()
@@ -265,7 +246,7 @@ def test_reopening_a_folder_that_changed_its_nature(folder: Path, tmp_path: Path
         folder.rename(tmp_path / "moved")
         with pytest.raises(UserError, match="no such index folder"):
             retriever.reopen()
-        with FolderWriter.create(folder, IndexSettings(Stub(sha="b").identity)):
+        with FolderWriter.create(folder, IndexSettings(Stub(sha256="b" * 64).identity)):
             pass
         with pytest.raises(UserError, match="built again with other settings"):
             retriever.reopen()

@@ -162,8 +162,8 @@ def flops(config: RetrieverConfig, lengths: Sequence[int], *, sparse: bool) -> f
     if sparse:
         weights = hidden**2 + hidden * config.vocab_size
         if config.head_experts:
-            routed, _, active, _, inner = config.head_expert_shape
-            weights += hidden * (routed + 2 * inner * active)
+            routed, shared, active, _, inner = config.head_expert_shape
+            weights += hidden * (routed + 2 * inner * (active + shared))
         total += 2 * weights * tokens
     return total
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from retriever.moe import ExpertShape
+
 __all__ = ["VIEWS", "EncoderSystem", "build_encoder", "save_control", "save_splade"]
 
 VIEWS: Mapping[str, Mapping[str, bool]] = {
@@ -140,9 +142,9 @@ def save_splade(parent: str, folder: Path, texts: Sequence[str]) -> str:
 
 
 def save_control(encoder: str, folder: Path) -> str:
-    """Save an encoder of ours with each layer of experts replaced by one expert of the active experts' size together.
+    """Save an encoder of ours whose sparse head has one expert as large as the experts together that a token meets.
 
-    It holds weights of the first experts, so that its results are about as long as the original's.
+    It holds weights of the first experts and the shared ones, so that its results are about as long as the original's.
     """
     from transformers import AutoTokenizer
 
@@ -157,29 +159,42 @@ def save_control(encoder: str, folder: Path) -> str:
         raise UserError(
             f"{encoder}: a control is made of an encoder whose only experts are the sparse head's; give one"
         )
+    shape = config.head_expert_shape
     settings = config.to_dict() | {
         "head_experts": 1,
         "head_granularity": 1,
         "head_experts_per_token": 1,
-        "head_intermediate_size": config.head_experts_per_token * config.head_intermediate_size,
+        "head_shared_experts": 0,
+        "head_intermediate_size": (shape.active + shape.shared) * shape.intermediate,
     }
     control = RetrieverModel(RetrieverConfig(**settings))
     state = model.state_dict()
     layer = "sparse_head.experts."
-    active = config.head_expert_shape.active
-    state |= {layer + name: value for name, value in _merged(state, layer, active, config.head_granularity).items()}
+    state |= {layer + name: value for name, value in _merged(state, layer, shape, config.head_granularity).items()}
     control.load_state_dict(state)
     return str(save_encoder(control, AutoTokenizer.from_pretrained(source), folder, "float32"))
 
 
-def _merged(state: Mapping[str, Tensor], layer: str, active: int, routed_scale: int) -> dict[str, Tensor]:
-    """Return the first `active` experts as one: their neurons side by side, each with an equal share of the weight."""
-    up, up_bias, down, down_bias = (state[layer + n][:active] for n in ("up_proj", "up_bias", "down_proj", "down_bias"))
-    share = routed_scale / active
+def _merged(state: Mapping[str, Tensor], layer: str, shape: ExpertShape, routed_scale: int) -> dict[str, Tensor]:
+    """Return the first active experts and the shared ones as one expert: their neurons side by side.
+
+    The routed ones have equal shares of the weight that the router would share out among them.
+    """
+    import torch
+
+    names = ("up_proj", "up_bias", "down_proj", "down_bias")
+    up, up_bias, down, down_bias = (state[layer + name][: shape.active] for name in names)
+    shared_up, shared_up_bias, shared_down, shared_down_bias = (state[f"{layer}shared_{name}"] for name in names)
+    share = routed_scale / shape.active
+    downs = [down.transpose(0, 1).flatten(1) * share, shared_down]  # (hidden, active * inner), (hidden, shared * inner)
     return {
         "router": state[f"{layer}router"][:1],
-        "up_proj": up.flatten(0, 1).unsqueeze(0),
-        "up_bias": up_bias.flatten().unsqueeze(0),
-        "down_proj": down.transpose(0, 1).flatten(1).unsqueeze(0) * share,  # (1, hidden, active * inner)
-        "down_bias": down_bias.sum(0, keepdim=True) * share,
+        "up_proj": torch.cat([up.flatten(0, 1), shared_up]).unsqueeze(0),
+        "up_bias": torch.cat([up_bias.flatten(), shared_up_bias]).unsqueeze(0),
+        "down_proj": torch.cat(downs, dim=1).unsqueeze(0),
+        "down_bias": down_bias.sum(0, keepdim=True) * share + shared_down_bias,
+        "shared_up_proj": shared_up[:0],
+        "shared_up_bias": shared_up_bias[:0],
+        "shared_down_proj": shared_down[:, :0],
+        "shared_down_bias": torch.zeros_like(shared_down_bias),
     }

@@ -82,7 +82,7 @@ class LayerReport(NamedTuple):
 
 
 class ExpertsReport(NamedTuple):
-    """The MoE layers of an encoder on a sample of a corpus; active: experts of the last layer that a token uses."""
+    """The MoE layers of an encoder on a sample of a corpus; active: routed experts that a token meets in the last."""
 
     encoder: str
     corpus: str

@@ -46,7 +46,8 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     of the dense layer's size; granularity G cuts each into G experts of intermediate_size / G, so a layer has
     num_experts * G routed experts, of which experts_per_token * G are active. shared_experts are of the fine-grained
     size. sparse_layers: hidden states (0 = embeddings, i = output of layer i) whose mean feeds the sparse head.
-    head_*: the same sizes for the MoE layer of the sparse head; head_experts 0 leaves it out.
+    head_*: the same sizes for the MoE layer of the sparse head; head_experts 0 leaves it out. There, too, a token meets
+    head_experts_per_token * head_granularity routed experts and all shared ones.
     max_length: tokens read of a text; max_terms: expanded terms kept of one. query_mode: where queries' terms come from
     unless told otherwise, "encoder" or "lexical". query_prompt, document_prompt: put before a text.
     """
@@ -75,6 +76,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     head_experts_per_token: int = 1
     head_granularity: int = 1
     head_intermediate_size: int = 1536
+    head_shared_experts: int = 0
     max_length: int = 256
     max_terms: int = 256
     query_mode: str = "encoder"
@@ -110,7 +112,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         """Return the sizes of the sparse head's MoE layer in fine-grained experts."""
         return ExpertShape(
             routed=self.head_experts * self.head_granularity,
-            shared=0,
+            shared=self.head_shared_experts,
             active=self.head_experts_per_token * self.head_granularity,
             hidden=self.hidden_size,
             intermediate=self.head_intermediate_size // self.head_granularity,

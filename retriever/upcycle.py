@@ -42,7 +42,9 @@ class UpcycleConfig:
     log(1 + relu(logit_scale * idf_v * logit - logit_bias)), idf_v from `term_prior`; the defaults, and the choice of
     layers, did best without training on Cranfield and CISI at about 250 terms a document.
     sparse_layers: hidden states that feed the sparse head, negative ones counted from the last; None: the last three.
-    head_*: the MoE layer of the sparse head, none with 0 experts.
+    head_*: the MoE layer of the sparse head, none with 0 experts. head_shared_experts are of the fine-grained size,
+    head_intermediate_size / head_granularity, and every token meets them beside its routed ones: with 15 experts, 1 per
+    token, and 1 shared one, of 768 each, a token meets 1536 neurons.
     """
 
     num_experts: int = 4
@@ -57,6 +59,7 @@ class UpcycleConfig:
     head_experts_per_token: int = 1
     head_granularity: int = 1
     head_intermediate_size: int = 1536
+    head_shared_experts: int = 0
     logit_scale: float = 0.125
     logit_bias: float = 0.9
     seed: int = 0
@@ -73,6 +76,10 @@ class UpcycleConfig:
             raise UserError(
                 f"shared_experts is {self.shared_experts}, allowed are 0 to granularity ({self.granularity}); "
                 "a shared expert copies one of the granularity slices of the parent's layer"
+            )
+        if self.head_shared_experts < 0 or (self.head_shared_experts and not self.head_experts):
+            raise UserError(
+                f"head_shared_experts is {self.head_shared_experts}, allowed is 0 or more, and 0 without head_experts"
             )
         if not 0 <= self.reinit_fraction <= 1:
             raise UserError(f"reinit_fraction is {self.reinit_fraction}, allowed is 0 to 1")
@@ -143,6 +150,7 @@ def upcycle(
             head_experts_per_token=config.head_experts_per_token,
             head_granularity=config.head_granularity,
             head_intermediate_size=config.head_intermediate_size,
+            head_shared_experts=config.head_shared_experts,
             **{"pad_token_id": shape.pad_token_id, "max_length": shape.max_position_embeddings, **(settings or {})},
         )
     )
@@ -231,6 +239,8 @@ def _start_sparse_head(
         head.experts.router.normal_(std=config.router_std, generator=generator)
         head.experts.up_proj.normal_(std=model.config.hidden_size**-0.5, generator=generator)
         head.experts.down_proj.zero_()
+        head.experts.shared_up_proj.normal_(std=model.config.hidden_size**-0.5, generator=generator)
+        head.experts.shared_down_proj.zero_()
     vocabulary = [str(tokenizer.convert_ids_to_tokens(i)) for i in range(min(len(tokenizer), model.config.vocab_size))]
     head.scale.fill_(config.logit_scale)
     head.scale[: len(vocabulary)] *= term_prior(vocabulary)

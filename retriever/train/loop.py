@@ -22,6 +22,7 @@ from retriever.model import RetrieverConfig
 from retriever.train.data import batches, stream
 from retriever.train.objective import Collator, Objective
 from retriever.train.progress import LogFile, Progress
+from retriever.train.router_start import cluster_rows
 from retriever.train.states import StateCache
 from retriever.train.topics import by_topic
 from retriever.train.trainer import ObjectiveTrainer, parameter_groups
@@ -31,6 +32,7 @@ from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from retriever.model import RetrieverModel
@@ -42,6 +44,9 @@ __all__ = ["Rehearsal", "rehearse", "train"]
 SETTINGS = "settings.json"
 FREE = {"output", "states", "steps", "log_every", "save_every", "trained_share", "storage"}
 """Settings that a run may go on with at other values."""
+
+ROUTER_BATCHES = 12
+"""Batches whose tokens are clustered where the router begins so: about 60,000 tokens by the recipe."""
 
 FRACTION_PASSAGES = 20_000
 """Passages of the sources whose tokens give the first document frequencies."""
@@ -69,9 +74,14 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         folder = Path(config.states) if config.states else run / "states"
         cache = StateCache(folder, parts.model.config.hidden_size, arguments.process_index)
     parent = None if cache else _parent(config).to(device=arguments.device)  # type: ignore[call-arg]  # wrapped untyped
+    objective = Objective(parts.model, config, parent, cache)
+    objective.to(arguments.device)
+    if config.head_router == "kmeans":
+        _start_router(objective, parts.collate, config)
+    start = {name: value.detach().clone() for name, value in parts.model.named_parameters() if value.requires_grad}
     trainer = ObjectiveTrainer(
         config,
-        model=Objective(parts.model, config, parent, cache),
+        model=objective,
         args=arguments,
         train_dataset=_Batches(config, skip=done * arguments.world_size),
         data_collator=lambda items: {"batch": parts.collate(items[0])},
@@ -92,16 +102,27 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     if trainer.is_world_process_zero():
         parts.model.train(False)
         if config.trained_share < 1:
-            _average(parts.model, _start(config)[0], config.trained_share)
+            _average(parts.model, start, config.trained_share)
         save_encoder(parts.model, parts.tokenizer, output, config.storage)
     return output
 
 
-def _average(model: RetrieverModel, start: RetrieverModel, share: float) -> None:
-    """Move the parameters back towards where they started: `share` of the way that training took them remains."""
+def _start_router(objective: Objective, collate: Collator, config: TrainConfig) -> None:
+    """Begin the router of the sparse head's experts with clusters of the hidden states of the first batches."""
+    experts = objective.model.sparse_head.experts
+    assert experts is not None
+    batches = islice(iter(_Batches(config, skip=0)), ROUTER_BATCHES)
+    hidden = torch.cat([objective.hidden(collate(batch)) for batch in batches])
     with torch.no_grad():
-        for value, before in zip(model.parameters(), start.parameters(), strict=True):
-            value.lerp_(before.to(value.device), 1 - share)
+        experts.router.copy_(cluster_rows(hidden, experts.shape.routed, config.seed))
+
+
+def _average(model: RetrieverModel, start: dict[str, Tensor], share: float) -> None:
+    """Move the parameters back towards where they started: `share` of the way that training took them remains."""
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, before in start.items():
+            values[name].lerp_(before.to(values[name].device), 1 - share)
 
 
 class Rehearsal(NamedTuple):
@@ -250,6 +271,11 @@ def _check(model: RetrieverModel, config: TrainConfig) -> None:
     for name, most in limits.items():
         if getattr(config, name) > most:
             raise UserError(f"{name} is {getattr(config, name)}, the base allows at most {most}")
+    if config.head_router != "random" and not (shape.head_experts and config.upcycle):
+        raise UserError(
+            f"head_router is {config.head_router!r}, but the sparse head has no experts that begin in this run; "
+            "set upcycle.head_experts, or leave head_router out"
+        )
     if any(dim > shape.hidden_size for dim in config.matryoshka_dims) and config.losses.matryoshka:
         raise UserError(f"matryoshka_dims are {list(config.matryoshka_dims)}, the base has {shape.hidden_size}")
     if config.states and config.frozen_layers < shape.num_hidden_layers:

@@ -185,6 +185,11 @@ class Objective(nn.Module):
             routings,
         )
 
+    @torch.no_grad()
+    def hidden(self, batch: Batch) -> Tensor:
+        """Return the hidden states (n_tokens, hidden) of all the batch's texts that the sparse head reads."""
+        return torch.cat([self._view(texts).states.hidden for texts in (batch.queries, batch.documents)])
+
     def _view(self, texts: Texts) -> View:
         if self._cache is not None:
             return View(self._cache.states(self.model, texts.tokens), ())

@@ -16,6 +16,7 @@ from retriever.types import UserError
 __all__ = ["LossWeights", "TrainConfig", "load_train_config"]
 
 PRECISIONS = ("float32", "bfloat16")
+ROUTERS = ("random", "kmeans")
 AT_LEAST = {
     "steps": 1,
     "batch": 1,
@@ -78,6 +79,8 @@ class TrainConfig:
     batch, 0 for any order; negatives: of each query, at most; query_tokens, document_tokens: longer texts are cut in
     training. learning_rate: of the trunk; expert_learning_rate: of its experts and routers; head_learning_rate: of the
     sparse head; term_learning_rate: of the values per term and the scalars.
+    head_router: how the router of the sparse head's experts begins, "random" or "kmeans", decided by clusters of the
+    hidden states of the first batches.
     frozen_layers: the trunk's first layers that are not trained (the embeddings never are). With all of them frozen,
     what the trunk says of a text is computed once and kept in the folder `states` (OUTPUT.run/states unless named, so
     that several runs can share it): later passes over the data are about ten times as fast.
@@ -102,6 +105,7 @@ class TrainConfig:
     head_learning_rate: float = 5e-4
     term_learning_rate: float = 5e-3
     warmup_steps: int = 50
+    head_router: str = "random"
     frozen_layers: int = 0
     states: str = ""
     dense_scale: float = 20.0
@@ -118,7 +122,7 @@ class TrainConfig:
         for name, least in AT_LEAST.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"{name} is {getattr(self, name)}, allowed is {least} or more")
-        for name, choices in (("precision", PRECISIONS), ("storage", STORAGE)):
+        for name, choices in (("precision", PRECISIONS), ("storage", STORAGE), ("head_router", ROUTERS)):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(choices)}")
         if not 0 < self.trained_share <= 1:

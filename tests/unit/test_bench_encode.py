@@ -18,14 +18,15 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertModel, BertTokenizer
+from transformers import AutoTokenizer, BertModel, BertTokenizer
 
 from retriever.bench_encode import EncodeBench, count_tokens, on_cores, read_texts
 from retriever.bench_encode_profile import flops, profile_encoding
 from retriever.bench_encoders import KINDS, EncoderSystem, save_control, save_splade
-from retriever.checkpoint import save_encoder
+from retriever.checkpoint import load_model, save_encoder
 from retriever.cli import cli
 from retriever.encoder import MoEEncoder
+from retriever.environment import parameters
 from retriever.runtime import RuntimeConfig
 from retriever.types import UserError
 from retriever.upcycle import UpcycleConfig, upcycle
@@ -49,6 +50,14 @@ def head_encoder(tiny_parent: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     )
     model = upcycle(tiny_parent.model, tiny_parent.tokenizer, settings)
     return save_encoder(model, tiny_parent.tokenizer, tmp_path_factory.mktemp("head") / "encoder", "float32")
+
+
+@pytest.fixture(scope="module")
+def sharing_encoder(tiny_parent: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an encoder whose sparse head has 5 experts of size 24, 1 of them active, and 2 shared ones."""
+    settings = UpcycleConfig(moe_layers=(), head_experts=5, head_intermediate_size=24, head_shared_experts=2)
+    model = upcycle(tiny_parent.model, tiny_parent.tokenizer, settings)
+    return save_encoder(model, tiny_parent.tokenizer, tmp_path_factory.mktemp("sharing") / "encoder", "float32")
 
 
 def bench(*arguments: str | Path) -> Result:
@@ -158,6 +167,28 @@ def test_the_control_is_as_large_as_the_active_experts(head_encoder: Path, tmp_p
         torch.testing.assert_close(dense.float()(x)[0], experts(x)[0], atol=0.05, rtol=0.05)
 
 
+def test_the_control_of_shared_experts(sharing_encoder: Path, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    changed = load_model(sharing_encoder)
+    assert changed.sparse_head.experts is not None
+    with torch.no_grad():
+        for value in changed.sparse_head.experts.parameters():
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
+        changed.sparse_head.experts.router.zero_()  # all tokens go to the first expert, which the control takes
+    folder = save_encoder(changed, AutoTokenizer.from_pretrained(sharing_encoder), tmp_path / "changed", "float32")
+    control = load_model(Path(save_control(str(folder), tmp_path / "control")))
+    assert control.config.head_expert_shape == (1, 0, 1, 32, 3 * 24)
+    x = torch.randn(20, 32, generator=generator)
+    with torch.inference_mode():
+        assert control.sparse_head.experts is not None
+        torch.testing.assert_close(control.sparse_head.experts(x)[0], changed.sparse_head.experts(x)[0])
+    # The same parameters meet a token but for those of the router and the routed expert's own bias of the output.
+    mine, dense = (parameters(MoEEncoder(path)) for path in (folder, tmp_path / "control"))
+    assert mine.active is not None and dense.active is not None and mine.total is not None
+    assert mine.active - dense.active == 4 * 32
+    assert mine.total - mine.active == 4 * (2 * 24 * 32 + 24 + 32)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -167,8 +198,11 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread")  # the counter does not see what other threads do
-def test_operations_are_those_that_torch_counts(head_encoder: Path, tiny_texts: list[str]) -> None:
-    encoder = MoEEncoder(head_encoder, runtime=RuntimeConfig(precision="float32"))
+@pytest.mark.parametrize("folder", ["head_encoder", "sharing_encoder"])
+def test_operations_are_those_that_torch_counts(
+    folder: str, tiny_texts: list[str], request: pytest.FixtureRequest
+) -> None:
+    encoder = MoEEncoder(request.getfixturevalue(folder), runtime=RuntimeConfig(precision="float32"))
     encoder._model.requires_grad_(False)  # the counter's hooks cannot take gradients in inference mode
     texts = [text for text in tiny_texts if text] * 2
     for sparse in (False, True):

@@ -22,7 +22,7 @@ HIDDEN, VOCAB = 8, 40
 LENGTHS = (1, 2, 2, 5, 5, 5, 9)
 
 
-def head_with(experts: int) -> SparseHead:
+def head_with(experts: int, shared: int = 0) -> SparseHead:
     """Return a head with every parameter drawn, two terms not allowed, and some of one stem."""
     config = RetrieverConfig(
         vocab_size=VOCAB,
@@ -32,6 +32,7 @@ def head_with(experts: int) -> SparseHead:
         head_experts_per_token=2 if experts else 1,
         head_granularity=2,
         head_intermediate_size=12,
+        head_shared_experts=shared,
     )
     head = SparseHead(config)
     generator = torch.Generator().manual_seed(5)
@@ -80,10 +81,12 @@ def naive(head: SparseHead, states: Tensor, groups: Sequence[Group], embeddings:
     return torch.stack(columns, 1)
 
 
-@pytest.mark.parametrize("experts", [0, 3])
+@pytest.mark.parametrize(("experts", "shared"), [(0, 0), (3, 0), (3, 2)])
 @pytest.mark.parametrize("terms", [None, [5, 3, 30, 31, 20], list(range(VOCAB))])
-def test_values_and_all_gradients(states: Tensor, embeddings: Tensor, experts: int, terms: list[int] | None) -> None:
-    head = head_with(experts)
+def test_values_and_all_gradients(
+    states: Tensor, embeddings: Tensor, experts: int, shared: int, terms: list[int] | None
+) -> None:
+    head = head_with(experts, shared)
     columns = None if terms is None else torch.tensor(terms)
     width = VOCAB if terms is None else len(terms)
     probe = torch.randn(len(LENGTHS), width, generator=torch.Generator().manual_seed(8))
@@ -92,7 +95,7 @@ def test_values_and_all_gradients(states: Tensor, embeddings: Tensor, experts: i
         head.zero_grad()
         states.grad = None
         (weights * probe).sum().backward()  # type: ignore[no-untyped-call]
-        named = {name: value.grad for name, value in head.named_parameters() if "shared" not in name} | {
+        named = {name: value.grad for name, value in head.named_parameters() if shared or "shared" not in name} | {
             "states": states.grad
         }
         return {name: None if value is None else value.clone() for name, value in named.items()}

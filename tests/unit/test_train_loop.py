@@ -184,6 +184,29 @@ def test_a_share_of_the_training_is_kept(base: Path, pairs: Path, tmp_path: Path
         replace(config, trained_share=0.0)
 
 
+def test_a_router_that_begins_as_clusters(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """It begins elsewhere than a random one, the same after an interruption, and is what the share goes back to."""
+    config = make_config("frozen", base, pairs, tmp_path, head_router="kmeans")
+    config = replace(config, upcycle=config.upcycle | {"head_shared_experts": 1}, trained_share=0.5)
+    train(config, progress=False)
+    whole = weights(config)
+    assert whole["sparse_head.experts.shared_down_proj"].abs().max() > 0
+    shutil.rmtree(config.output)
+    shutil.rmtree(tmp_path / "encoder.run" / "checkpoint-6")
+    train(config, resume=True, progress=False)
+    assert_same_weights(whole, weights(config))
+    shutil.rmtree(config.output)
+    train(replace(config, trained_share=1e-6), resume=True, progress=False)
+    start = weights(config)["sparse_head.experts.router"]
+    random = retriever.train.loop._start(config)[0].state_dict()["sparse_head.experts.router"]
+    share = start.norm(dim=1)
+    torch.testing.assert_close(share, share.mean().expand(4), rtol=0.1, atol=0)  # centres of unit vectors, scaled
+    assert share.mean() > 2 * random.norm(dim=1).mean()
+    other = replace(config, output=str(tmp_path / "other"), head_router="random")
+    train(other, progress=False)
+    assert not torch.allclose(weights(other)["sparse_head.experts.router"], whole["sparse_head.experts.router"])
+
+
 def test_goes_on_from_an_encoder(base: Path, pairs: Path, tmp_path: Path) -> None:
     first = make_config("frozen", base, pairs, tmp_path)
     train(first, progress=False)
@@ -228,6 +251,7 @@ def test_an_output_that_exists_is_left_alone(base: Path, pairs: Path, tmp_path: 
     [
         ({"frozen_layers": 3}, "frozen_layers is 3, the base allows at most 2"),
         ({"document_tokens": 65}, "document_tokens is 65, the base allows at most 64"),
+        ({"head_router": "kmeans", "upcycle": {}}, "head_router is 'kmeans', but the sparse head has no experts"),
         ({"frozen_layers": 1, "states": "somewhere"}, "states is 'somewhere', but .*; set frozen_layers to 2"),
         ({"base": "/no/such/folder"}, "no such folder"),
         ({"upcycle": {"magic": 1}}, "upcycle: unknown setting 'magic'"),

@@ -101,6 +101,8 @@ def test_the_same_seed_gives_the_same_weights(tiny_parent: Parent) -> None:
         ({"granularity": 0}, "granularity is 0"),
         ({"shared_experts": 3}, "shared_experts is 3, allowed are 0 to granularity"),
         ({"shared_experts": -1}, "shared_experts is -1"),
+        ({"head_shared_experts": -1, "head_experts": 2}, "head_shared_experts is -1"),
+        ({"head_shared_experts": 1}, "head_shared_experts is 1, allowed is 0 or more, and 0 without head_experts"),
         ({"reinit_fraction": 1.5}, "reinit_fraction is 1.5"),
         ({"reinit_fraction": float("nan")}, "reinit_fraction is nan"),
         ({"router_std": -1.0}, "router_std is -1.0"),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.lucene_writer import LONGEST_TERM, LuceneChunk
+from retriever.index.lucene_writer import LuceneChunk
 from retriever.index.quantise import impact_strings, quantise, strongest, token_strings
 from retriever.index.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED
 from retriever.index.settings import IndexSettings
-from retriever.types import Document, Encoded, Span, UserError
+from retriever.index.stored import check_document, stored_text
+from retriever.types import Document, Encoded, Span
 
 if TYPE_CHECKING:
     from retriever.index.row_formats import Records
 
-__all__ = ["Batch", "check_batch", "check_document"]
+__all__ = ["Batch", "check_batch"]
 
 
 class Batch(NamedTuple):
@@ -56,7 +56,7 @@ def check_batch(
         raise ValueError(f"chunks {spans} do not fit an index with the chunking {settings.chunking}")
     counts = np.array([len(parts) for parts in spans], dtype=np.int64)
     together = list(zip(documents, spans, strict=True))
-    raws = [_raw(document, None if settings.chunking is None else parts) for document, parts in together]
+    raws = [stored_text(document, None if settings.chunking is None else parts) for document, parts in together]
     contents = [part.contents for document, parts in together for part in document.parts(parts)]
     empty = np.array([not text.strip() for text in contents], dtype=bool)
     impacts, tokens = [""] * len(contents), [""] * len(contents)
@@ -89,44 +89,3 @@ def check_batch(
     flags[firsts] &= ~CONTINUES
     flags[firsts] |= TRUNCATED * np.logical_or.reduceat(truncated, firsts)  # documents are counted by it
     return Batch(raws, counts.tolist(), [*map(LuceneChunk, contents, impacts, tokens)], records, flags.tolist())
-
-
-def check_document(document: Document) -> Document:
-    """Return a document; raise UserError for one whose parts are not of their types, or that has no id."""
-    shown = _shown(document)
-    fields = {"id": document.doc_id, "title": document.title, "text": document.text}
-    for name, value in fields.items():
-        if not isinstance(value, str):
-            raise UserError(
-                f"document {shown}: its {name} is of type {type(value).__name__}, need a string; write it as one"
-            )
-    if not document.doc_id.strip():
-        raise UserError(f"document {shown}: its id is empty or blank, need at least one character; give it one")
-    if not isinstance(document.metadata, Mapping):
-        raise UserError(
-            f"document {shown}: its metadata is of type {type(document.metadata).__name__}, need a mapping; give a dict"
-        )
-    return document
-
-
-def _raw(document: Document, chunks: Sequence[Span] | None) -> str:
-    """Return the stored JSON of a document; raise UserError for one that cannot be stored."""
-    shown = _shown(document)
-    fields = {"id": document.doc_id, "title": document.title, "text": document.text}
-    try:
-        parts = {} if chunks is None else {"chunks": chunks}
-        raw = json.dumps(fields | {"metadata": dict(document.metadata)} | parts, ensure_ascii=False, allow_nan=False)
-        raw.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"document {shown}: holds half of a surrogate pair; write its text as valid Unicode") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"document {shown}: its metadata is no JSON ({error}); give strings, finite numbers, lists, dicts or None"
-        ) from None
-    if len(document.doc_id.encode()) > LONGEST_TERM:
-        raise UserError(f"document {shown}...: the id is longer than {LONGEST_TERM} bytes; give it a shorter one")
-    return raw
-
-
-def _shown(document: Document) -> str:
-    return ascii(document.doc_id)[:80]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from retriever.index.files import damaged
 from retriever.index.rows import RowMark
-from retriever.types import UserError
 
 __all__ = ["CommitRecord", "parse_commit"]
 
@@ -57,6 +57,4 @@ def parse_commit(folder: Path, user_data: Mapping[str, str]) -> CommitRecord:
         values = json.loads(user_data[KEY])
         return CommitRecord(**values | {"mark": RowMark(**values["mark"])})
     except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{folder}: damaged (retriever did not write its last commit); restore it from a copy, or build it again"
-        ) from None
+        raise damaged(folder, "retriever did not write its last commit") from None

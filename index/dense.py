@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.index.files import checksum, sync_path
+from retriever.index.files import COMPACT, VERIFY, checksum, damaged, sync_path
 from retriever.types import Ranking, ScoredDoc, UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-__all__ = ["DENSE_TYPES", "DenseSearcher", "build", "choose_type"]
+__all__ = ["DENSE_TYPES", "DenseSearcher", "build", "choose_type", "load_faiss"]
 
 BLOCK = 16_384
 """Rows that FAISS is given at a time."""
@@ -65,7 +65,8 @@ def choose_type(name: str, rows: int) -> str:
     return name
 
 
-def _faiss() -> Any:
+def load_faiss() -> Any:
+    """Import FAISS."""
     import faiss
 
     return faiss  # its stubs lack half of what it has
@@ -76,8 +77,7 @@ def build(path: Path, kind: str, rows: RowReader, live: BoolArray) -> int:
 
     live: bool (n,); only these rows are trained on, all are added, so that positions are row numbers.
     """
-    faiss = _faiss()
-
+    faiss = load_faiss()
     vectors = rows.vectors
     assert vectors is not None
     candidates = np.flatnonzero(live)
@@ -104,8 +104,7 @@ def build(path: Path, kind: str, rows: RowReader, live: BoolArray) -> int:
 
 def _write(index: Any, path: Path) -> None:
     """Write through Python, whose errors say why (FAISS's own writer says only "write error")."""
-    faiss = _faiss()
-
+    faiss = load_faiss()
     with path.open("wb") as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
@@ -129,13 +128,12 @@ class DenseSearcher:
         self._kind = kind
         self._index: Any = None
         if path is not None:
-            faiss = _faiss()
-
+            faiss = load_faiss()
             try:
                 self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
             except RuntimeError:
                 path.stat()  # FileNotFoundError if a newer commit has removed it
-                raise UserError(f"{path}: damaged, FAISS cannot read it; `retriever compact` makes it again") from None
+                raise damaged(path, "FAISS cannot read it", COMPACT) from None
 
     def search(self, queries: FloatArray, top_k: int, allowed: BoolArray | None = None) -> list[Ranking]:
         """Rank the live rows, of those only the `allowed` ones (bool (n,)) if given, for queries (m, dim).
@@ -151,9 +149,7 @@ class DenseSearcher:
         old = self._propose(query, top_k, eligible[:covered]) if covered else _nothing()
         rows, scores = _best(np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores]), top_k)
         if not np.isfinite(scores).all():
-            raise UserError(
-                f"{self._rows.folder}: damaged (a vector is not finite); `retriever verify` says which file"
-            )
+            raise damaged(self._rows.folder, "a vector is not finite", VERIFY)
         hits = [ScoredDoc(*pair) for pair in zip(self._rows.doc_ids(rows), scores.tolist(), strict=True)]
         return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id))[:top_k]
 
@@ -212,8 +208,7 @@ def _blocks(rows: Rows) -> Iterator[Rows]:
 
 def _parameters(index: Any, bitmap: NDArray[np.uint8], wanted: int) -> Any:
     """Return FAISS search parameters that keep to the rows in `bitmap` and visit enough for `wanted` of them."""
-    faiss = _faiss()
-
+    faiss = load_faiss()
     selector = faiss.IDSelectorBitmap(bitmap)
     if isinstance(index, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH, 2 * wanted))

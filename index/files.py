@@ -12,11 +12,31 @@ from typing import Any
 
 from retriever.types import UserError
 
-__all__ = ["DISK_FULL", "checksum", "disk_errors", "sync_path", "write_all", "write_whole"]
+__all__ = [
+    "COMPACT",
+    "DISK_FULL",
+    "RESTORE",
+    "VERIFY",
+    "checksum",
+    "damaged",
+    "disk_errors",
+    "sync_path",
+    "write_all",
+    "write_whole",
+]
 
 BLOCK = 1 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or no room in one file: the remedy is the same."""
+RESTORE = "restore from a copy, or build the index again with `retriever index`"
+COMPACT = "`retriever compact` makes it again"
+VERIFY = "`retriever verify` says which file"
+"""Remedies for damage: of what nothing else holds, of what is derived from the rows, of what is not known closely."""
+
+
+def damaged(path: str | Path, found: str, remedy: str = RESTORE) -> UserError:
+    """Return the error for a part of an index that is not what was committed."""
+    return UserError(f"{path}: damaged ({found}); {remedy}")
 
 
 def write_all(descriptor: int, data: Any) -> None:

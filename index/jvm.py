@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from retriever.index.files import DISK_FULL
+from retriever.index.files import DISK_FULL, VERIFY, damaged
 from retriever.types import UserError
 
 __all__ = [
@@ -219,9 +219,9 @@ def damage_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except java_error() as error:
-        raise _damaged(folder, error) from None
+        raise _translated(folder, error) from None
     except (UnicodeDecodeError, json.JSONDecodeError, IndexError) as error:
-        raise UserError(f"{folder}: damaged ({error}); `retriever verify` says which file") from error
+        raise damaged(folder, str(error), VERIFY) from error
 
 
 class _OfFolder(Protocol):
@@ -242,7 +242,8 @@ def naming_damage(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenat
     return guarded
 
 
-def _damaged(folder: Path, error: Any) -> Exception:
+def _translated(folder: Path, error: Any) -> Exception:
+    """Return what a Java error means to the user."""
     for number in DISK_FULL:  # Java has only the system's message
         if os.strerror(number) in str(error):
             return OSError(number, os.strerror(number))
@@ -257,8 +258,7 @@ def _damaged(folder: Path, error: Any) -> Exception:
     if kind.endswith(".AccessDeniedException"):
         return UserError(f"{message}: permission denied; give yourself access to the files of the index")
     message = re.sub(r" in \w+@.* lockFactory=[\w.$@]+", "", message)  # the folder is named already
-    found = f"{kind.rpartition('.')[2]}: {message}"
-    return UserError(f"{folder}: damaged, Lucene cannot read it ({found}); restore it from a copy, or build it again")
+    return damaged(folder, f"Lucene cannot read it, {kind.rpartition('.')[2]}: {message}")
 
 
 def well_formed(text: str) -> str:

@@ -243,26 +243,20 @@ class LuceneReader:
     @naming_damage
     @one_at_a_time()
     def document_frequencies(self, field: str, terms: Iterable[str]) -> list[int]:
-        """Return in how many documents each term stands; those that were deleted since the last merge count too."""
+        """Return in how many chunks each term stands; those that were deleted since the last merge count too."""
         return [int(self._index.docFreq(self._term(field, term))) for term in terms]
 
     @naming_damage
     @one_at_a_time()
     def postings(self, field: str) -> int:
-        """Return the sum of the document frequencies of a field's terms."""
+        """Return the sum of these frequencies over all terms of a field."""
         return int(self._index.getSumDocFreq(field))
 
     @naming_damage
     @one_at_a_time()
-    def token_documents(self) -> int:
-        """Return how many documents have tokens, deleted ones that are not merged away yet among them."""
-        return int(self._index.getDocCount("token"))
-
-    @naming_damage
-    @one_at_a_time()
-    def token_frequency(self, term: str) -> int:
-        """Return how many of these documents have a token (a decimal vocabulary id)."""
-        return int(self._index.docFreq(self._term("token", term)))
+    def count(self, field: str) -> int:
+        """Return how many chunks have a term in a field, deleted ones that are not merged away yet among them."""
+        return int(self._index.getDocCount(field))
 
     def _term_score(self, searcher: Any, field: str, term: str, doc_id: str, chunk: int) -> float:
         first = self._lucene_number(doc_id)

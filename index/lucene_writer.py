@@ -39,17 +39,18 @@ __all__ = ["LONGEST_TERM", "LuceneChunk", "LuceneDocument", "LuceneWriter"]
 LONGEST_TERM = 32_766
 """Longest indexed value in UTF-8 bytes (IndexWriter.MAX_TERM_LENGTH)."""
 LARGEST_NUMBER = sys.float_info.max
+BUFFER_MB = 64.0
 
 
 class LuceneWriter:
     """Adds, replaces and deletes documents; nothing lasts before `commit`. Use it from one thread."""
 
     @one_at_a_time()
-    def __init__(self, folder: Path, k1: float, b: float, buffer_mb: float = 64.0) -> None:
+    def __init__(self, folder: Path, k1: float, b: float) -> None:
         start_jvm()
         config = lucene("index.IndexWriterConfig")(as_type("analysis.Analyzer", _index_analyzer()))
         config.setSimilarity(bm25_similarity(k1, b))
-        config.setRAMBufferSizeMB(buffer_mb)
+        config.setRAMBufferSizeMB(BUFFER_MB)
         policy = lucene("index.TieredMergePolicy")()
         policy.setForceMergeDeletesPctAllowed(0.0)  # else `drop_deleted` leaves segments with few of them
         config.setMergePolicy(policy)

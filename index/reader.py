@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retriever.index.chunks import ScoredChunk, best_documents
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
-from retriever.index.files import checksum
+from retriever.index.files import COMPACT, checksum, damaged
 from retriever.index.filters import parse_filter
 from retriever.index.lucene_hits import Found, ranking
 from retriever.index.lucene_reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, check_ids, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings
+from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.verify import damage_text, verify_folder
-from retriever.types import Document, Ranking, Span, TermMatch, UserError
+from retriever.types import Document, Ranking, TermMatch, UserError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,12 +33,10 @@ if TYPE_CHECKING:
 
     from retriever.types import BoolArray, FloatArray
 
-__all__ = ["FolderReader", "Selection", "StoredDocument", "TokenStatistics"]
+__all__ = ["FolderReader", "Selection", "TokenStatistics", "check_top_k"]
 
 ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
-
-
 SPARE_CANDIDATES = 100
 """What the first step of a two-step search finds beyond twice the hits that are wanted."""
 
@@ -57,27 +55,22 @@ class Selection:
 
 
 class TokenStatistics:
-    """Document frequencies of tokens, as Lucene counts them: a deleted document counts until it is merged away."""
+    """Document frequencies of tokens, as Lucene counts them: a deleted document counts until it is merged away.
+
+    Where documents are parted, their chunks are the documents.
+    """
 
     def __init__(self, lucene: LuceneReader) -> None:
-        self.documents = lucene.token_documents()
+        self.documents = lucene.count("token")
         self._lucene = lucene
         self._known: dict[int, int] = {}
 
     def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return for each vocabulary id the number of documents that hold it."""
-        found = terms.tolist()
-        for term in found:
-            if term not in self._known:
-                self._known[term] = self._lucene.token_frequency(str(term))
-        return np.array([self._known[term] for term in found], np.int64)
-
-
-class StoredDocument(NamedTuple):
-    """A document as it is stored, and the spans of its text that are its chunks, none in an index of whole ones."""
-
-    document: Document
-    chunks: list[Span]
+        asked = terms.tolist()
+        new = [term for term in asked if term not in self._known]
+        self._known |= zip(new, self._lucene.document_frequencies("token", map(str, new)), strict=True)
+        return np.array([self._known[term] for term in asked], np.int64)
 
 
 class FolderReader:
@@ -105,7 +98,7 @@ class FolderReader:
             file = path / commit.dense_file if commit.dense_file else None
             # FAISS follows the links of a damaged graph wherever they lead. The checksum takes 0.2 s a gigabyte.
             if file is not None and commit.dense_file != trusted and checksum(file) != commit.dense_crc:
-                raise UserError(f"{file}: damaged (wrong checksum); `retriever compact` makes it again")
+                raise damaged(file, "wrong checksum", COMPACT)
             self._dense = DenseSearcher(self.rows, (flags & SEARCHABLE).astype(bool), commit.dense_type, file)
 
     @classmethod
@@ -150,7 +143,7 @@ class FolderReader:
             except BaseException:
                 lucene.close()
                 raise
-        raise UserError(f"{missing}: missing, the index is damaged; restore it from a copy, or build it again")
+        raise damaged(missing, "missing")
 
     @property
     def num_documents(self) -> int:
@@ -178,7 +171,7 @@ class FolderReader:
 
     def bm25(self, text: str, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by BM25 over title and text; a query of which analysis leaves nothing has no hits."""
-        _check_top_k(top_k)
+        check_top_k(top_k)
         selected = selection and selection.query
         return self.ranking(lambda count: self._lucene.bm25(text, count, selected), top_k)
 
@@ -190,7 +183,7 @@ class FolderReader:
         first_terms: search with so many of the strongest query terms alone, twice as deep, and score what they find
         with all terms (two-step search, 2404.13357). Not exact: what the strongest terms do not find is missed.
         """
-        _check_top_k(top_k)
+        check_top_k(top_k)
         if not self.has_sparse:
             raise UserError(f"{self.path}: has no sparse terms; search it with another mode")
         query = selection and selection.query
@@ -221,7 +214,7 @@ class FolderReader:
 
     def dense(self, vectors: FloatArray, top_k: int, selection: Selection | None = None) -> list[Ranking]:
         """Rank by inner product for each query vector (n, dense_dim); a zero vector has no hits."""
-        _check_top_k(top_k)
+        check_top_k(top_k)
         searcher = self._dense
         if searcher is None:
             raise UserError(f"{self.path}: has no vectors; search it with another mode")
@@ -260,7 +253,7 @@ class FolderReader:
     def stored(self, ids: Iterable[str]) -> dict[str, StoredDocument]:
         """Return the documents of these ids with their chunks; unknown ids are left out."""
         raws = {doc_id: self._lucene.raw(doc_id) for doc_id in ids}
-        return {doc_id: _stored(self.path, raw) for doc_id, raw in raws.items() if raw is not None}
+        return {doc_id: read_stored(self.path, raw) for doc_id, raw in raws.items() if raw is not None}
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents of these ids; unknown ids are left out."""
@@ -296,7 +289,7 @@ class FolderReader:
         return sorted(matches, key=lambda match: (-match.contribution, match.term))
 
     def sparse_frequencies(self, terms: Iterable[int]) -> list[int]:
-        """Return in how many documents each vocabulary id has an impact."""
+        """Return in how many chunks each vocabulary id has an impact."""
         return self._lucene.document_frequencies("impact", map(str, terms))
 
     def sparse_terms_per_document(self) -> float:
@@ -335,20 +328,10 @@ class FolderReader:
         self.close()
 
 
-def _check_top_k(top_k: int) -> None:
+def check_top_k(top_k: int) -> None:
+    """Raise UserError for a number of hits below 1."""
     if top_k < 1:
-        raise UserError(f"top_k {top_k} is out of range; need 1 or more")
-
-
-def _stored(folder: Path, raw: str) -> StoredDocument:
-    try:
-        fields = json.loads(raw)
-        document = Document(fields["id"], fields["text"], fields["title"], fields["metadata"])
-        return StoredDocument(document, [Span(*span) for span in fields.get("chunks", ())])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{folder}: damaged (a stored document cannot be read); `retriever verify` says which file"
-        ) from None
+        raise UserError(f"top_k is {top_k}; need 1 or more")
 
 
 def _size(folder: Path) -> int:

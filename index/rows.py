@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.files import checksum, sync_path, write_all, write_whole
+from retriever.index.files import checksum, damaged, sync_path, write_all, write_whole
 from retriever.index.row_formats import StoredVectors
-from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,24 +72,19 @@ def committed_files(mark: RowMark, form: RowFormat) -> list[RowFile]:
     return [*files, RowFile(form.file, form.record.itemsize * mark.rows, mark.vectors_crc)] if form.dim else files
 
 
-def _check(folder: Path, mark: RowMark, form: RowFormat) -> None:
+def _check_sizes(folder: Path, mark: RowMark, form: RowFormat) -> None:
     """Raise FileNotFoundError for a missing file and UserError for one shorter than the commit says."""
     for name, size, _ in committed_files(mark, form):
         found = (folder / name).stat().st_size
         if found < size:
-            raise UserError(
-                f"{folder / name}: damaged ({found} bytes, the commit needs {size}); "
-                "restore it from a copy, or build the index again"
-            )
+            raise damaged(folder / name, f"{found} bytes, the commit needs {size}")
 
 
 def check_content(folder: Path, files: Iterable[RowFile]) -> None:
     """Raise UserError for a row file that does not begin with what was committed."""
     for name, size, crc in files:
         if checksum(folder / name, size) != crc:
-            raise UserError(
-                f"{folder / name}: damaged (wrong checksum); restore it from a copy, or build the index again"
-            )
+            raise damaged(folder / name, "wrong checksum")
 
 
 def check_ids(folder: Path, mark: RowMark, form: RowFormat) -> None:
@@ -105,7 +99,7 @@ class RowWriter:
         folder.mkdir(exist_ok=True)
         self.mark, self._form, self._folder = mark, form, folder
         if mark.rows:
-            _check(folder, mark, form)
+            _check_sizes(folder, mark, form)
         self._files: dict[str, int] = {}
         try:
             for name, size, _ in committed_files(mark, form):
@@ -157,7 +151,7 @@ class RowReader:
     """
 
     def __init__(self, folder: Path, form: RowFormat, mark: RowMark) -> None:
-        _check(folder, mark, form)
+        _check_sizes(folder, mark, form)
         self.folder = folder
         self.vectors: StoredVectors | None = None
         if form.dim:
@@ -176,9 +170,7 @@ class RowReader:
             starts = np.where(rows > 0, self._ends[np.maximum(rows - 1, 0)], 0).tolist() if len(rows) else []
             return [str(ids[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
         except (UnicodeDecodeError, IndexError) as error:
-            raise UserError(
-                f"{self.folder / IDS}: damaged ({error}); restore it from a copy, or build the index again"
-            ) from None
+            raise damaged(self.folder / IDS, str(error)) from None
 
 
 def write_flags(path: Path, flags: NDArray[np.uint8]) -> int:
@@ -192,7 +184,7 @@ def read_flags(path: Path, rows: int, crc: int) -> NDArray[np.uint8]:
     """Read what `write_flags` wrote: uint8 (rows,); raise UserError if the file is not the one that was committed."""
     data = path.read_bytes()
     if zlib.crc32(data) != crc:
-        raise UserError(f"{path}: damaged (wrong checksum); restore it from a copy, or build the index again")
+        raise damaged(path, "wrong checksum")
     planes = np.frombuffer(data, np.uint8).reshape(len(PLANES), (rows + 7) // 8)
     flags = np.zeros(rows, np.uint8)
     for plane, bits in zip(PLANES, planes, strict=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retriever.index.chunks import Chunking
-from retriever.index.files import checksum, write_whole
+from retriever.index.files import checksum, damaged, write_whole
 from retriever.index.row_formats import ROW_TYPES, RowFormat
 from retriever.types import EncoderIdentity, UserError
 
@@ -26,7 +26,6 @@ __all__ = [
 FORMAT = "retriever-index"
 VERSION = 1
 FILE = "index.json"
-REBUILD = "build it again with `retriever index`"
 
 
 @dataclass(frozen=True)
@@ -100,22 +99,22 @@ def read_settings(folder: Path) -> IndexSettings:
     try:
         values = json.loads(text)
     except ValueError:
-        raise UserError(f"{path}: damaged (not JSON); restore the file from a copy, or {REBUILD}") from None
+        raise damaged(path, "not JSON") from None
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise UserError(f"{path}: not the settings of a retriever index; need format {FORMAT!r}")
     version = values.pop("version", None)
     if version != VERSION:
-        raise UserError(f"{path}: found format version {version!r}, this program reads {VERSION}; {REBUILD}")
+        raise UserError(
+            f"{path}: found format version {version!r}, this program reads {VERSION}; build it with `retriever index`"
+        )
     try:
         chunking = Chunking(**values["chunking"]) if values.get("chunking") else None
         return IndexSettings(**values | {"encoder": EncoderIdentity(**values["encoder"]), "chunking": chunking})
     except (KeyError, TypeError):
-        raise UserError(
-            f"{path}: damaged (settings missing or unknown); restore it from a copy, or {REBUILD}"
-        ) from None
+        raise damaged(path, "settings missing or unknown") from None
 
 
 def check_settings(folder: Path, crc: int) -> None:
     """Raise UserError if index.json is not the one that was committed, CRC-32 `crc`."""
     if checksum(folder / FILE) != crc:
-        raise UserError(f"{folder / FILE}: damaged (wrong checksum); restore it from a copy, or {REBUILD}")
+        raise damaged(folder / FILE, "wrong checksum")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.index.commit import CommitRecord, parse_commit
-from retriever.index.files import checksum
+from retriever.index.files import COMPACT, RESTORE, checksum
 from retriever.index.jvm import as_type, damage_named, java_error, lucene, one_at_a_time, open_directory, read_user_data
 from retriever.index.rows import committed_files
 from retriever.index.settings import FILE, read_settings
@@ -42,7 +42,7 @@ def damage_text(folder: Path, found: Verification) -> str:
     """Return which files are damaged and what to do, in one line."""
     files = ", ".join(f"{damage.file} ({damage.problem})" for damage in found.damages)
     derived = all(damage.file.startswith("dense/") for damage in found.damages)
-    remedy = "make it again with `retriever compact`" if derived else "restore from a copy, or build the index again"
+    remedy = COMPACT if derived else RESTORE
     return f"{folder}: {len(found.damages)} of {found.files} files damaged: {files}; {remedy}"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from retriever.index import dense
 from retriever.index.batch import check_batch
 from retriever.index.commit import CommitRecord, parse_commit
-from retriever.index.files import disk_errors, sync_path
+from retriever.index.files import damaged, disk_errors, sync_path
 from retriever.index.jvm import read_user_data, start_jvm
 from retriever.index.lock import WriteLock
 from retriever.index.lucene_writer import LuceneDocument, LuceneWriter
@@ -56,7 +56,7 @@ ROWS_FOLDER = re.compile(r"rows(-\d+)?")
 class FolderWriter:
     """The one writer of an index folder. Nothing lasts before `commit`; `close` forgets what was not committed.
 
-    Use it from one thread, as a context manager. Open it with `create` or `open`.
+    Use it from one thread, as a context manager. Open it with `create` or `open`. committed: what the last commit says.
     """
 
     def __init__(self, path: Path, settings: IndexSettings, lock: WriteLock, lucene: LuceneWriter) -> None:
@@ -136,9 +136,7 @@ class FolderWriter:
                     return cls(path, settings, lock, lucene)
         except FileNotFoundError as error:
             lock.release()
-            raise UserError(
-                f"{error.filename}: missing, the index is damaged; restore it from a copy, or build it again"
-            ) from None
+            raise damaged(error.filename, "missing") from None
         except BaseException:
             lock.release()
             raise
@@ -167,11 +165,6 @@ class FolderWriter:
 
     def __len__(self) -> int:
         return len(self._row_of)
-
-    @property
-    def committed_note(self) -> Mapping[str, str]:
-        """Return the note of the last commit."""
-        return self.committed.note
 
     def add(
         self, documents: Sequence[Document], encoded: Encoded | None, chunks: Sequence[Sequence[Span]] | None = None
@@ -218,7 +211,7 @@ class FolderWriter:
     def commit(self, note: Mapping[str, str] | None = None, dense_type: str | None = None) -> None:
         """Make everything so far durable, and visible to readers that open from now on.
 
-        note: what `committed_note` will say. dense_type: FAISS type ("auto", "flat", "hnsw", "ivf") to build now;
+        note: what `committed.note` will say. dense_type: FAISS type ("auto", "flat", "hnsw", "ivf") to build now;
         None keeps the FAISS file that there is, and newer rows are searched exactly. `dense_type_due` says when to.
         """
         with self._changes():

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from retriever.bench_task import SHOWN, Built, Task, cores, load_faiss, one_thread
+from retriever.bench_task import SHOWN, Built, Task, cores, one_thread
 from retriever.environment import peak_mib
+from retriever.index.dense import load_faiss
 from retriever.index.quantise import quantise
 from retriever.indexing import IndexingConfig
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from retriever.bench_sample import PerturbedBatch, Sample, perturbed
+from retriever.index.dense import load_faiss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,6 @@ __all__ = [
     "System",
     "Task",
     "cores",
-    "load_faiss",
     "one_thread",
 ]
 
@@ -98,13 +98,6 @@ class System(Protocol):
 def one_thread() -> None:
     """Let FAISS use one thread for a query: queries at the same time are what is measured."""
     load_faiss().omp_set_num_threads(1)
-
-
-def load_faiss() -> Any:
-    """Import FAISS."""
-    import faiss
-
-    return faiss  # its stubs lack half of what it has
 
 
 def cores() -> int:

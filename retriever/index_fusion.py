@@ -38,4 +38,4 @@ def store_fusion(folder: str | Path, fusion: FusionConfig) -> None:
                 f"{folder}: its making was interrupted, so it is no base for weights; finish it with"
                 " `retriever index ... --resume` first"
             )
-        writer.commit({**writer.committed_note, KEY: json.dumps(dataclasses.asdict(fusion))})
+        writer.commit({**writer.committed.note, KEY: json.dumps(dataclasses.asdict(fusion))})

@@ -40,7 +40,7 @@ class IndexingConfig:
     """How to build an index.
 
     on_duplicate: error, skip (keep the first) or replace (keep the last). on_bad: error or skip.
-    dense_type: flat, hnsw, ivf or auto (by size). batch: documents encoded and added together.
+    dense_type: flat, hnsw, ivf or auto (by size). batch: about so many chunks are encoded together.
     commit_every_documents, commit_every_seconds: what comes first; a crash loses no more than that.
     rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
     chunk: part long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which
@@ -214,7 +214,7 @@ def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: 
                 raise UserError(
                     f"{folder}: begun with {shown} {begun}, cannot go on with {given}; give the same settings"
                 )
-        if writer.committed_note and writer.committed_note.get("corpus") != found.digest:
+        if writer.committed.note and writer.committed.note.get("corpus") != found.digest:
             raise UserError(f"{folder}: begun with another corpus; give the same one, or build a new index")
     except BaseException:
         writer.close()
@@ -232,7 +232,7 @@ def _write(
 ) -> None:
     from tqdm import tqdm
 
-    note = writer.committed_note
+    note = writer.committed.note
     if "position" in note and UNFINISHED not in note:
         return  # nothing is left to do, and a commit would undo what was changed since, such as the FAISS type
     start = int(note.get("position", 0))

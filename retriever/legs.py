@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.reader import FolderReader, StoredDocument
+    from retriever.index.reader import FolderReader
+    from retriever.index.stored import StoredDocument
     from retriever.sparse_backends import SparseBackend
 
 __all__ = ["Legs"]
@@ -41,12 +42,8 @@ class Legs:
     def run_batch(
         self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor
     ) -> list[Ranking]:
-        """Search one leg for a batch: vectors together, because that is one matrix product; words query by query."""
-        if leg == "dense":
-            assert encoded is not None and encoded.dense is not None
-            return self.reader.dense(encoded.dense, depth, self._selection)
-        texts = [query.text for query in batch]
-        return list(pool.map(lambda row: self.run(leg, texts[row], encoded, row, depth), range(len(batch))))
+        """Search one leg for each query of a batch, several at a time."""
+        return list(pool.map(lambda row: self.run(leg, batch[row].text, encoded, row, depth), range(len(batch))))
 
     def chunks(
         self, legs: Sequence[str], query: str, encoded: Encoded | None, documents: Mapping[str, StoredDocument]

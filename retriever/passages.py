@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.reader import StoredDocument
+    from retriever.index.stored import StoredDocument
     from retriever.modes import Plan
 
 __all__ = ["Passages", "best_passages"]

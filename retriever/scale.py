@@ -161,7 +161,7 @@ def _prepare(dataset: str | Path, index: Path, encoder: Encoder, identity: str, 
         index.parent.mkdir(parents=True, exist_ok=True)
         build_index(dataset, index, encoder, INDEXING, resume=begun, progress=progress)
         with IndexWriter.open(index, encoder) as writer:
-            writer.folder.commit({**writer.folder.committed_note, EXPERIMENT: identity})
+            writer.folder.commit({**writer.folder.committed.note, EXPERIMENT: identity})
     return found.documents
 
 
@@ -177,7 +177,7 @@ def _grow(
             return
         missing = enumerate(islice(read_distractors(distractors), present, size), present)
         stream = (NumberedDocument(ordinal, document) for ordinal, document in missing)
-        note = dict(writer.folder.committed_note)
+        note = dict(writer.folder.committed.note)
         title = f"{size} distractors"
         with tqdm(total=size, initial=present, desc=title, unit=" docs", file=sys.stderr, disable=not progress) as bar:
             write_stream(writer.folder, stream, writer.encoder, INDEXING, lambda _: note, bar.update)

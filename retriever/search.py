@@ -12,7 +12,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.fusion import LEGS, Fused, FusionConfig
-from retriever.index.reader import FolderReader
+from retriever.index.files import VERIFY, damaged
+from retriever.index.reader import FolderReader, check_top_k
 from retriever.index_encoder import in_query_mode, load_index_encoder
 from retriever.index_fusion import stored_fusion
 from retriever.legs import Legs
@@ -167,7 +168,7 @@ class Retriever:
         """
         if not query.strip():
             raise UserError("the query is empty; give at least one word")
-        _check_top_k(top_k)
+        check_top_k(top_k)
         plan = self.plan(mode)
         legs = plan.legs
         self._check_filter(filter)
@@ -183,9 +184,7 @@ class Retriever:
             shown = fused.ranking[:top_k]
             documents = view.reader.stored(hit.doc_id for hit in shown)
             if len(documents) < len(shown):
-                raise UserError(
-                    f"{view.reader.path}: damaged (what was found is not stored); `retriever verify` says which file"
-                )
+                raise damaged(view.reader.path, "what was found is not stored", VERIFY)
             passages = dict.fromkeys(documents, Passages((), {}))
             if view.reader.settings.chunking is not None:
                 passages = best_passages(view.chunks(legs, query, encoded, documents), documents, plan)
@@ -231,7 +230,7 @@ class Retriever:
         Raises:
             UserError: as `rank`, for any of the modes.
         """
-        _check_top_k(top_k)
+        check_top_k(top_k)
         plans = {mode: self.plan(mode) for mode in modes}
         legs = tuple(leg for leg in LEGS if any(leg in plan.legs for plan in plans.values()))
         fused = any(len(plan.legs) > 1 for plan in plans.values())
@@ -253,7 +252,7 @@ class Retriever:
 
         observe: is shown each batch of encoded queries.
         """
-        _check_top_k(depth)
+        check_top_k(depth)
         self._check_filter(filter)
         return self._rank_legs(iter(queries), depth, legs, filter, observe)
 
@@ -350,8 +349,3 @@ def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> di
             if doc_id in shown and doc_id in fused.normalised[leg]:  # what stands deep in a leg did not count
                 parts[doc_id][leg] = LegPart(rank, score, fused.normalised[leg][doc_id])
     return parts
-
-
-def _check_top_k(top_k: int) -> None:
-    if top_k < 1:
-        raise UserError(f"top_k is {top_k}; need 1 or more")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.corpus import NumberedDocument, documents, open_corpus, survey
 from retriever.corpus_formats import decode, read_lines
-from retriever.index.batch import check_document
+from retriever.index.stored import check_document
 from retriever.index.writer import FolderWriter
 from retriever.index_encoder import load_index_encoder
 from retriever.indexing import IndexingConfig, add_batches, write_stream
@@ -85,7 +85,7 @@ class IndexWriter:
 
     def commit(self) -> None:
         """Make everything so far durable, and visible in every leg to readers that open or reopen from now on."""
-        note = self.folder.committed_note  # `retriever index --resume` finds its place in it
+        note = self.folder.committed.note  # `retriever index --resume` finds its place in it
         kept = {key: value for key, value in note.items() if key not in (ADDING, POSITION)}
         self.folder.commit(kept, self.folder.dense_type_due())
 
@@ -152,7 +152,7 @@ def add_corpus(
         source = open_corpus(corpus) if isinstance(corpus, str | Path) else corpus
         found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
         before = len(writer)
-        note = writer.folder.committed_note
+        note = writer.folder.committed.note
         start = int(note[POSITION]) if note.get(ADDING) == found.digest else 0
         # Where the bad records stand is not known: all of them are taken to lie behind.
         done = max(0, start - found.bad - sum(ordinal < start for ordinal in found.dropped))

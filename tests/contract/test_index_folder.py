@@ -88,7 +88,7 @@ def test_add_search_and_read_back(tmp_path: Path) -> None:
         assert reader.settings == SETTINGS and reader.has_dense and reader.has_sparse
         assert reader.sizes()["rows"] > 300 * 4 * DIM and reader.sizes()["lucene"] > 0
     with FolderWriter.open(tmp_path / "new" / "index") as writer:
-        assert writer.committed_note == {"line": "300", "ü": "ß\n😀"}
+        assert writer.committed.note == {"line": "300", "ü": "ß\n😀"}
         assert set(writer.doc_ids) == set(model)
 
 
@@ -178,7 +178,7 @@ def test_queries_without_terms(tmp_path: Path) -> None:
             lambda k: reader.dense(np.ones((1, DIM), np.float32), k),
         )
         for leg in every_leg:
-            with pytest.raises(UserError, match="top_k 0"):
+            with pytest.raises(UserError, match="top_k is 0"):
                 leg(0)
         with pytest.raises(ValueError, match="finite"):
             reader.dense(np.full((1, DIM), np.nan, np.float32), 5)
@@ -207,7 +207,7 @@ def test_text_only_index(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no sparse terms"):
             reader.sparse(csr_matrix(np.zeros((1, 4))), 1)
     (tmp_path / "i" / "rows").rename(tmp_path / "i" / "rows-backup")
-    with pytest.raises(UserError, match=r"rows/.*: missing, the index is damaged"):
+    with pytest.raises(UserError, match=r"rows/.*: damaged .missing.; restore"):
         FolderReader.open(tmp_path / "i")
 
 

@@ -32,7 +32,7 @@ with FolderWriter.open(path) as writer:
     print("open", flush=True)
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    batch = int(writer.committed_note.get("batch", 0))
+    batch = int(writer.committed.note.get("batch", 0))
     while True:
         random = np.random.default_rng(batch)
         documents = [Document(f"{batch}-{i}", " ".join(map(str, random.integers(0, 10**6, 60)))) for i in range(50)]
@@ -61,7 +61,7 @@ def start(path: Path, limit: int = 0) -> subprocess.Popen[str]:
 def check(path: Path) -> int:
     """Compare the folder with what its last commit must hold; return how many batches that is."""
     with FolderWriter.open(path) as writer:
-        batches = int(writer.committed_note.get("batch", 0))
+        batches = int(writer.committed.note.get("batch", 0))
         wanted = {f"{b}-{i}" for b in range(batches) for i in range(BATCH) if i or b % 4}
         assert set(writer.doc_ids) == wanted
     with FolderReader.open(path) as reader:

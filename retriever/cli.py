@@ -26,18 +26,16 @@ from retriever.cli_options import (
     fusion_options,
     json_option,
     mode_option,
-    numbers,
     query_mode_option,
     quiet_option,
     runtime_options,
     sparse_backend_option,
 )
 from retriever.cli_reproduce import reproduce
-from retriever.cli_train import train
+from retriever.cli_start import demo, doctor
+from retriever.cli_train import train, upcycle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from retriever.runtime import RuntimeConfig
     from retriever.search import Retriever
 
@@ -56,44 +54,6 @@ def cli() -> None:
     """
     # Threads that wait by spinning make a query on a busy machine take a second instead of 30 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-@cli.command()
-@click.option("--index", "folder", type=click.Path(path_type=Path), default="python-docs-index", show_default=True)
-@encoder_option
-@quiet_option
-def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
-    """Index the documentation of the running Python and search it.
-
-    \b
-    Example:
-      retriever demo
-    """
-    from retriever.demo import DEMO_QUERIES, python_documentation
-    from retriever.encoder import load_encoder
-    from retriever.indexing import build_index, interrupted
-    from retriever.render import side_by_side
-    from retriever.search import Retriever
-
-    begun = (folder / "index.json").exists()
-    if begun and not interrupted(folder):
-        click.echo(f"{folder} is there already and is searched as it is.", err=True)
-    else:
-        click.echo("Indexing the documentation of the running Python: its docstrings, nothing is downloaded.", err=True)
-        coder = load_encoder(encoder or "default")
-        report = build_index(python_documentation(), folder, coder, resume=begun, progress=not quiet)
-        click.echo(f"{report.documents} documents in {folder}, {report.seconds:.0f} s.", err=True)
-    with Retriever.open(folder, encoder) as retriever:
-        modes = ("hybrid", *retriever.legs)
-        for query in DEMO_QUERIES:
-            click.echo(f"\n{query}")
-            click.echo(side_by_side({mode: [hit.doc_id for hit in retriever.search(query, 3, mode)] for mode in modes}))
-    click.echo(
-        "\nTry next:\n"
-        f'  retriever search {folder} "your own question" --explain\n'
-        f'  retriever search {folder} "your own question" --mode bm25 --json\n'
-        "  retriever index YOUR-CORPUS.jsonl --index my-index"
-    )
 
 
 @cli.command()
@@ -259,67 +219,9 @@ def _search_file(
     click.echo(f"{len(asked)} queries in {output}", err=True)
 
 
-@cli.command()
-@click.argument("base")
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The encoder folder to make.")
-@click.option("--experts", "num_experts", type=int, help="Copies of each feed-forward layer.")
-@click.option("--experts-per-token", type=int, help="Copies that a token uses.")
-@click.option("--granularity", type=int, help="Fine-grained experts that a copy is cut into.")
-@click.option("--shared-experts", type=int, help="Fine-grained experts that every token uses.")
-@click.option("--moe-layers", metavar="I,J,...", help="Layers to turn into MoE layers; every second one by default.")
-@click.option("--reinit-fraction", type=float, help="Share of each expert's neurons drawn afresh.")
-@click.option(
-    "--storage", type=click.Choice(["int8", "mixed", "float16", "float32"]), default="int8", show_default=True
-)
-@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
-def upcycle(
-    base: str, output: Path, moe_layers: str | None, storage: str, config: Path | None, **settings: Any
-) -> None:
-    """Turn the BERT-shaped checkpoint BASE (a folder or hub name) into a Mixture-of-Experts encoder.
-
-    \b
-    Example:
-      retriever upcycle sentence-transformers/all-MiniLM-L6-v2 --output my-encoder
-    """
-    from retriever.checkpoint import save_encoder
-    from retriever.config import resolve
-    from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
-
-    layers = None if moe_layers is None else numbers(moe_layers)
-    model, tokenizer = upcycle_checkpoint(base, resolve(UpcycleConfig, config, moe_layers=layers, **settings))
-    folder = save_encoder(model, tokenizer, output, storage)
-    size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
-    count = sum(value.numel() for value in model.parameters()) / 1e6
-    click.echo(f"{folder}: {count:.1f} million parameters, {size:.1f} MiB")
-
-
-@cli.command()
-@json_option
-def doctor(as_json: bool) -> None:
-    """Check Java, torch, FAISS, the processor and the default encoder; exit with 1 if something is missing.
-
-    \b
-    Example:
-      retriever doctor
-    """
-    from retriever.doctor import examine
-    from retriever.encoder import default_encoder_path
-    from retriever.render import findings_text
-
-    findings = examine(default_encoder_path())
-    if as_json:
-        _print_lines(json.dumps(finding._asdict()) for finding in findings)
-    else:
-        click.echo(findings_text(findings))
-    sys.exit(any(finding.status == "problem" for finding in findings))
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
-
-
 for command in (
+    demo,
+    doctor,
     add,
     delete,
     compact,
@@ -339,6 +241,7 @@ for command in (
     mine,
     score,
     holdout,
+    upcycle,
     train,
 ):
     cli.add_command(command)

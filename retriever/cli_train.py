@@ -1,16 +1,51 @@
-"""The command that trains an encoder."""
+"""The commands that make an encoder: upcycle, train."""
 
 from __future__ import annotations
 
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-from retriever.cli_options import quiet_option
+from retriever.cli_options import numbers, quiet_option
 
-__all__ = ["train"]
+__all__ = ["train", "upcycle"]
+
+
+@click.command()
+@click.argument("base")
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The encoder folder to make.")
+@click.option("--experts", "num_experts", type=int, help="Copies of each feed-forward layer.")
+@click.option("--experts-per-token", type=int, help="Copies that a token uses.")
+@click.option("--granularity", type=int, help="Fine-grained experts that a copy is cut into.")
+@click.option("--shared-experts", type=int, help="Fine-grained experts that every token uses.")
+@click.option("--moe-layers", metavar="I,J,...", help="Layers to turn into MoE layers; every second one by default.")
+@click.option("--reinit-fraction", type=float, help="Share of each expert's neurons drawn afresh.")
+@click.option(
+    "--storage", type=click.Choice(["int8", "mixed", "float16", "float32"]), default="int8", show_default=True
+)
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
+def upcycle(
+    base: str, output: Path, moe_layers: str | None, storage: str, config: Path | None, **settings: Any
+) -> None:
+    """Turn the BERT-shaped checkpoint BASE (a folder or hub name) into a Mixture-of-Experts encoder.
+
+    \b
+    Example:
+      retriever upcycle sentence-transformers/all-MiniLM-L6-v2 --output my-encoder
+    """
+    from retriever.checkpoint import save_encoder
+    from retriever.config import resolve
+    from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
+
+    layers = None if moe_layers is None else numbers(moe_layers)
+    model, tokenizer = upcycle_checkpoint(base, resolve(UpcycleConfig, config, moe_layers=layers, **settings))
+    folder = save_encoder(model, tokenizer, output, storage)
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+    count = sum(value.numel() for value in model.parameters()) / 1e6
+    click.echo(f"{folder}: {count:.1f} million parameters, {size:.1f} MiB")
 
 
 @click.command()

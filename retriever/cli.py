@@ -24,6 +24,7 @@ from retriever.cli_options import (
     encoder_option,
     fusion_from,
     fusion_options,
+    index_encoder_option,
     json_option,
     mode_option,
     query_mode_option,
@@ -86,7 +87,7 @@ def cli() -> None:
 def index(
     corpus: str,
     folder: Path,
-    encoder: str | None,
+    encoder: str,
     runtime: RuntimeConfig,
     resume: bool,
     config: Path | None,
@@ -113,7 +114,7 @@ def index(
     report = build_index(
         corpus,
         folder,
-        load_encoder(encoder or "default", runtime),
+        load_encoder(encoder, runtime),
         resolve(IndexingConfig, config, **settings),
         resume=resume,
         progress=not quiet,
@@ -147,10 +148,11 @@ def index(
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where --queries writes its run (.trec, .jsonl).")
 @click.option("--tag", default="retriever", show_default=True, help="Name of the run in its file.")
 @fusion_options
-@encoder_option
+@index_encoder_option
 @query_mode_option
 @sparse_backend_option
 @json_option
+@quiet_option
 def search(
     folder: Path,
     query: str | None,
@@ -169,6 +171,7 @@ def search(
     query_mode: str | None,
     sparse_backend: str,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Search an index for QUERY, or for every query of a file.
 
@@ -194,7 +197,7 @@ def search(
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
         if queries is not None and output is not None:
-            _search_file(retriever, queries, output, mode, top_k, filter, tag)
+            _search_file(retriever, queries, output, mode, top_k, filter, tag, quiet)
             return
         hits = retriever.search(query or "", top_k, mode, explain, filter)
         if not hits and not as_json:
@@ -204,7 +207,7 @@ def search(
 
 
 def _search_file(
-    retriever: Retriever, queries: Path, output: Path, mode: str, top_k: int, filter: str | None, tag: str
+    retriever: Retriever, queries: Path, output: Path, mode: str, top_k: int, filter: str | None, tag: str, quiet: bool
 ) -> None:
     from tqdm import tqdm
 
@@ -214,7 +217,8 @@ def _search_file(
     asked = list(load_queries(queries))
     rankings = retriever.rank(asked, top_k, mode, filter)
     with RunWriter(output, tag) as writer:
-        for query_id, ranking in tqdm(rankings, total=len(asked), desc=mode, unit=" queries", file=sys.stderr):
+        bar = tqdm(rankings, total=len(asked), desc=mode, unit=" queries", file=sys.stderr, disable=quiet)
+        for query_id, ranking in bar:
             writer.write(query_id, separate_ties(ranking))
     click.echo(f"{len(asked)} queries in {output}", err=True)
 

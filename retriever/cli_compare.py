@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retriever.cli_options import encoder_option, json_option
+from retriever.cli_options import index_encoder_option, json_option
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _finite(value: object) -> object:
 @click.option("--dataset", required=True, help="The data set that INDEX holds: a BEIR folder, hf:NAME, ir:ID, ...")
 @click.option("--split", default="dev", show_default=True, help="Its judgements to fit to; keep those of the test.")
 @click.option("--write", is_flag=True, help="Store what was fitted in INDEX: hybrid search then fuses so by default.")
-@encoder_option
+@index_encoder_option
 @json_option
 def tune(folder: Path, dataset: str, split: str, write: bool, encoder: str | None, as_json: bool) -> None:
     """Fit fusion weights and normalisation of INDEX to judgements, by nDCG@10; nothing is written unless asked.

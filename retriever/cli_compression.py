@@ -32,7 +32,7 @@ __all__ = ["compression"]
 @quiet_option
 def compression(
     dataset: str,
-    encoder: str | None,
+    encoder: str,
     split: str,
     rows: str,
     dense_types: str,
@@ -60,7 +60,7 @@ def compression(
     from retriever.eval.datasets import load_dataset
     from retriever.kept_encoding import keep_encoding
 
-    data, coder = load_dataset(dataset, split), load_encoder(encoder or "default")
+    data, coder = load_dataset(dataset, split), load_encoder(encoder)
     names = storage_names(rows, dense_types, impacts, max_terms)
     indexes = compression_records(list(bench_compression(data, coder, names, progress=not quiet)))
     of_vectors = []

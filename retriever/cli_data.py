@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from retriever.cli_options import encoder_option, mode_option, quiet_option
+from retriever.cli_options import index_encoder_option, mode_option, quiet_option
 
 __all__ = ["holdout", "mine", "pseudo_queries", "score"]
 
@@ -72,7 +72,7 @@ def holdout(pairs: Path, folder: Path, percent: int, distractors: int, corpora: 
     "--margin", type=float, help="Drop what the teacher scores above this share of the positive.  [default: 0.95]"
 )
 @click.option("--seed", type=int, help="Of the sampling.  [default: 0]")
-@encoder_option
+@index_encoder_option
 @quiet_option
 def mine(
     pairs: Path,
@@ -102,7 +102,7 @@ def mine(
     config = resolve(MiningConfig, None, **settings)
     judge = None if teacher is None else load_teacher(teacher)
     if not has_index(folder):
-        index_passages(pairs, folder, load_encoder(encoder or "default"), progress=not quiet)
+        index_passages(pairs, folder, load_encoder("default" if encoder is None else encoder), progress=not quiet)
     with Retriever.open(folder, encoder) as retriever:
         count = mine_pairs(pairs, output, retriever, config, judge, progress=not quiet)
     click.echo(f"{count} pairs in {output}")

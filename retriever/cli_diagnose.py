@@ -29,7 +29,7 @@ __all__ = ["diagnose", "scale"]
 @quiet_option
 def diagnose(
     corpus: str,
-    encoder: str | None,
+    encoder: str,
     runtime: RuntimeConfig,
     modes: str | None,
     pairs: int,
@@ -57,7 +57,7 @@ def diagnose(
 
     found = run_diagnose(
         corpus,
-        load_encoder(encoder or "default", runtime),
+        load_encoder(encoder, runtime),
         None if modes is None else [mode.strip() for mode in modes.split(",")],
         pairs=pairs,
         documents=documents,
@@ -113,7 +113,7 @@ def scale(
     output: Path,
     split: str,
     modes: str | None,
-    encoder: str | None,
+    encoder: str,
     runtime: RuntimeConfig,
     as_json: bool,
     quiet: bool,
@@ -136,7 +136,7 @@ def scale(
         distractors,
         numbers(sizes),
         output,
-        load_encoder(encoder or "default", runtime),
+        load_encoder(encoder, runtime),
         None if modes is None else [mode.strip() for mode in modes.split(",")],
         split=split,
         progress=not quiet,

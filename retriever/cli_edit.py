@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retriever.cli_options import UNFINISHED_INDEX, encoder_option, json_option, quiet_option, runtime_options
+from retriever.cli_options import UNFINISHED_INDEX, index_encoder_option, json_option, quiet_option, runtime_options
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_t
 @click.command()
 @folder_argument
 @click.argument("corpus")
-@encoder_option
+@index_encoder_option
 @runtime_options
 @click.option(
     "--on-duplicate",

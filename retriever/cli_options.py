@@ -23,6 +23,7 @@ __all__ = [
     "encoder_option",
     "fusion_from",
     "fusion_options",
+    "index_encoder_option",
     "json_option",
     "mode_option",
     "numbers",
@@ -62,12 +63,10 @@ class Cli(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-encoder_option = click.option(
-    "--encoder",
-    "-e",
-    metavar="E",
-    help="A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone.",
-)
+ENCODERS = "A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone."
+_encoder_option = partial(click.option, "--encoder", "-e", metavar="E")
+encoder_option = _encoder_option(default="default", show_default=True, help=ENCODERS)
+index_encoder_option = _encoder_option(help=f"{ENCODERS}  [default: the index's own]")
 
 
 def runtime_options(command: Callable[..., None]) -> Callable[..., None]:

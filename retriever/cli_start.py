@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from retriever.cli_options import encoder_option, json_option, quiet_option
+from retriever.cli_options import index_encoder_option, json_option, quiet_option
 
 __all__ = ["demo", "doctor"]
 
 
 @click.command()
 @click.option("--index", "folder", type=click.Path(path_type=Path), default="python-docs-index", show_default=True)
-@encoder_option
+@index_encoder_option
 @quiet_option
 def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
     """Index the documentation of the running Python and search it.
@@ -35,7 +35,7 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
         click.echo(f"{folder} is there already and is searched as it is.", err=True)
     else:
         click.echo("Indexing the documentation of the running Python: its docstrings, nothing is downloaded.", err=True)
-        coder = load_encoder(encoder or "default")
+        coder = load_encoder("default" if encoder is None else encoder)
         report = build_index(python_documentation(), folder, coder, resume=begun, progress=not quiet)
         click.echo(f"{report.documents} documents in {folder}, {report.seconds:.0f} s.", err=True)
     with Retriever.open(folder, encoder) as retriever:

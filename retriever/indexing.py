@@ -115,7 +115,9 @@ def build_index(
     config = config or IndexingConfig()
     folder = Path(folder)
     started = time.monotonic()
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file, need a new or empty folder for the index; give another path")
+    if not resume and folder.exists() and any(folder.iterdir()):
         raise UserError(
             f"{folder}: the output folder is not empty; choose another, remove it, or continue an interrupted run "
             "with --resume"

@@ -158,6 +158,8 @@ def test_a_file_of_queries_and_its_evaluation(folder: Path, tmp_path: Path, name
     path = tmp_path / name
     result = call("search", folder, "--queries", TINY / "queries.jsonl", "-k", 5, "--output", path, "--tag", "mine")
     assert result.stdout == "" and "10 queries" in result.stderr
+    again = call("search", folder, "--queries", TINY / "queries.jsonl", "-k", 5, "--output", path, "--quiet")
+    assert again.stderr == f"10 queries in {path}\n", "no bar"
     run = read_run(path)
     queries = {line["_id"]: line["text"] for line in map(json.loads, (TINY / "queries.jsonl").read_text().splitlines())}
     assert set(run) == set(queries)

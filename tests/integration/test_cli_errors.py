@@ -120,13 +120,19 @@ def test_no_such_corpus(tmp_path: Path) -> None:
     assert not (tmp_path / "index").exists()
 
 
+def test_an_empty_encoder_name_is_not_the_default(tmp_path: Path, tiny_index: Path) -> None:
+    for command in (["index", TINY, "--index", tmp_path / "i"], ["add", tiny_index, TINY]):
+        assert "the encoder's name is empty" in fault(*command, "--encoder", "")
+
+
 def test_output_folder_not_empty(tmp_path: Path, tiny_index: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "notes.txt").write_text("mine")
     assert str(full) in fault(*index(TINY, full))
     assert snapshot(full) == {"notes.txt": b"mine"}
-    assert str(full / "notes.txt") in fault(*index(TINY, full / "notes.txt"))
+    for options in ([], ["--resume"]):
+        assert "notes.txt: a file, need a new or empty folder" in fault(*index(TINY, full / "notes.txt"), *options)
     before = snapshot(tiny_index)
     assert str(tiny_index) in fault(*index(TINY, tiny_index))
     assert snapshot(tiny_index) == before

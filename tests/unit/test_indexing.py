@@ -140,7 +140,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(3))
     with pytest.raises(UserError, match="--resume"):
         build_index(corpus, tmp_path, Stub())
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="a file, need a new or empty folder"):
         build_index(corpus, corpus, Stub())
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
 

@@ -61,23 +61,18 @@ class Attention(nn.Module):
         self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = Linear(config.hidden_size, config.hidden_size)
 
-    def quantise(self) -> None:
-        """Take the output's products in int8; those of queries and keys in bfloat16: scores magnify their errors."""
-        self.qkv.to(torch.bfloat16)
-        self.out.quantise()
-
     def forward(self, x: Tensor, groups: Sequence[Group], spans: Sequence[Span] | None = None) -> Tensor:
         """Return (n_tokens, hidden): each text attends to itself alone.
 
-        spans: of these groups; with them bfloat16 products on the CPU are used, for inference alone.
+        spans: of these groups, for x in bfloat16 on the CPU, for inference alone.
         """
-        qkv = self.qkv(x.to(self.qkv.weight.dtype))  # (n_tokens, 3 * hidden)
+        qkv = self.qkv(x)  # (n_tokens, 3 * hidden)
         if spans is None:
             parts = torch.split(qkv, [group.count * group.length for group in groups])
             mixed = [_attend(part, group, self.heads) for part, group in zip(parts, groups, strict=True)]
         else:
             mixed = [_attend_padded(qkv[span.start : span.stop], span, self.heads) for span in spans]
-        joined: Tensor = self.out(torch.cat(mixed).to(x.dtype))
+        joined: Tensor = self.out(torch.cat(mixed))
         return joined
 
 
@@ -98,7 +93,6 @@ def _attend_padded(qkv: Tensor, span: Span, heads: int) -> Tensor:
     size = qkv.shape[1] // (3 * heads)
     batch = (span.texts * heads, span.length, -1)
     rows = span.texts * span.length
-    qkv = qkv.to(torch.bfloat16)
     real = qkv.new_ones(rows, 1)
     if rows > len(qkv):
         real = qkv.new_zeros(rows, 1).index_fill_(0, span.slots, 1)

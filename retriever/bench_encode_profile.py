@@ -19,21 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodingProfile", "flops", "matrix_peak", "profile_encoding"]
 
-PARTS = {
-    "Embeddings": "embeddings",
-    "Attention": "attention",
-    "FeedForward": "feed-forward",
-    "MoE": "experts",
-    "SparseHead": "vocabulary head",
-}
-"""Names of modules contain one of these, whatever runs inside them."""
-METHODS = {
-    "transformed": "head transform",
-    "encode": "norms, pooling, the rest of the network",
-    "_tokenise": "tokeniser",
-    "_run": "batches and top terms",
-}
 REST = "rows and counts"
+PRODUCTS_OF = ": products"
 ROWS, HIDDEN, INNER = 512, 384, 1536
 """The matrix product whose speed is the machine's limit: of the size of the network's own."""
 PRODUCT_SECONDS = 0.5
@@ -77,10 +64,12 @@ class _Clock:
             self.spent[self._inside[-1]] += now - self._since
         self._since = now
 
-    def timed(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(self, part: str | None, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `work` with its time counted to a part, or to the products of the part that it runs in."""
+
         @wraps(work)
         def run(*args: Any, **kwargs: Any) -> Any:
-            self.start(part)
+            self.start(part or f"{self._inside[-1] if self._inside else REST}{PRODUCTS_OF}")
             try:
                 return work(*args, **kwargs)
             finally:
@@ -96,7 +85,7 @@ def profile_encoding(encoder: MoEEncoder, texts: Sequence[str]) -> Iterator[Enco
     for view in ("dense", "both"):
         encoder.encode_documents(texts[:16], **VIEWS[view])
         clock = _Clock()
-        with _hooked(encoder, clock):
+        with _hooked(clock):
             clock.timed(REST, encoder.encode_documents)(texts, **VIEWS[view])
         total = sum(clock.spent.values())
         work = flops(encoder.config, lengths, sparse=VIEWS[view]["sparse"])
@@ -115,34 +104,45 @@ def profile_encoding(encoder: MoEEncoder, texts: Sequence[str]) -> Iterator[Enco
 
 
 @contextmanager
-def _hooked(encoder: MoEEncoder, clock: _Clock) -> Iterator[None]:
-    """Time the modules of the network, and the methods that there are, until the end of the block."""
-    model: Any = encoder._model
-    handles = []
-    for module in model.modules():
-        part = next((name for kind, name in PARTS.items() if kind in type(module).__name__), None)
-        if part is not None:
-            handles.append(module.register_forward_pre_hook(partial(_start, clock, part)))
-            handles.append(module.register_forward_hook(partial(_stop, clock)))
-    owners = {"transformed": model.sparse_head, "encode": model, "_tokenise": encoder, "_run": encoder}
-    timed = [(owner, name) for name, owner in owners.items() if hasattr(owner, name)]
-    for owner, name in timed:
-        object.__setattr__(owner, name, clock.timed(METHODS[name], getattr(owner, name)))
+def _hooked(clock: _Clock) -> Iterator[None]:
+    """Time the methods of `_parts`, and matrix products inside them, until the end of the block."""
+    places = list(_parts())
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
+    for owner, name, part in places:
+        setattr(owner, name, clock.timed(part, getattr(owner, name)))
     try:
         yield
     finally:
-        for owner, name in timed:
-            object.__delattr__(owner, name)
-        for handle in handles:
-            handle.remove()
+        for owner, name, method in before:
+            setattr(owner, name, method)
 
 
-def _start(clock: _Clock, part: str, *_: Any) -> None:
-    clock.start(part)
+def _parts() -> Iterator[tuple[Any, str, str | None]]:
+    """Yield what is timed: class or module, name, and the part that the time goes to; None for matrix products."""
+    import torch
 
+    from retriever import attention, int8_network, model, moe, sparse_head
+    from retriever.encoder import MoEEncoder
 
-def _stop(clock: _Clock, *_: Any) -> None:
-    clock.stop()
+    yield model.Embeddings, "forward", "embeddings"
+    yield attention.Attention, "forward", "attention"
+    yield int8_network.Attention, "mix", "attention"
+    yield int8_network.Attention, "add", "attention"
+    yield model.FeedForward, "forward", "feed-forward"
+    yield int8_network.FeedForward, "add", "feed-forward"
+    yield moe.MoELayer, "forward", "experts"
+    yield int8_network.Experts, "add", "experts"
+    for head in (sparse_head.SparseHead, int8_network.Head):
+        yield head, "forward", "vocabulary head"
+        yield head, "transformed", "head transform"
+    for network in (model.RetrieverModel, int8_network.Int8Network):
+        yield network, "encode", "norms, pooling, the rest of the network"
+    yield MoEEncoder, "_tokenise", "tokeniser"
+    yield MoEEncoder, "_run", "batches and top terms"
+    for name in ("_int_mm", "mm", "addmm", "bmm"):
+        yield torch, name, None
+    for name in ("linear", "scaled_dot_product_attention"):
+        yield torch.nn.functional, name, None
 
 
 def flops(config: RetrieverConfig, lengths: Sequence[int], *, sparse: bool) -> float:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from retriever.int8_network import Int8Network
     from retriever.lexical import TermStatistics
     from retriever.model import RetrieverConfig, RetrieverModel
     from retriever.types import FloatArray
@@ -43,6 +44,7 @@ __all__ = [
 QUERY_MODES = ("encoder", "lexical")
 NORM = "embeddings.norm.weight"
 """A vector of the network's width."""
+SMALLEST_BATCH = 256  # tokens; fewer are not spread over threads
 MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
 
 
@@ -178,8 +180,13 @@ class MoEEncoder:
         )
 
     @cached_property
-    def _model(self) -> RetrieverModel:
-        model = load_model(self._folder).set_precision(self.precision)
+    def _model(self) -> RetrieverModel | Int8Network:
+        model = load_model(self._folder)
+        if self.precision == "int8":
+            from retriever.int8_network import Int8Network
+
+            return Int8Network(model)
+        model.set_precision(self.precision)
         try:
             model.to(device=self.runtime.device)  # type: ignore[call-arg]
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
@@ -257,10 +264,10 @@ class MoEEncoder:
             if count:
                 counts.append(self.lexicon.counts([text.own for text in tokens]))
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
-            found = list(batches([len(text.read) for text in tokens], self.runtime.tokens_per_batch))
+            lengths = [len(text.read) for text in tokens]
             started = [
-                ([start + i for i in batch], self._start([tokens[i].read for i in batch], dense, expand, len(found)))
-                for batch in found
+                ([start + i for i in batch], self._start([tokens[i].read for i in batch], dense, expand))
+                for batch in batches(lengths, self._budget(sum(lengths)))
             ]
             collect(running)
             running = started
@@ -282,9 +289,16 @@ class MoEEncoder:
             for ids, read in zip(own, full, strict=True)
         ]
 
-    def _start(self, token_ids: list[list[int]], dense: bool, expand: bool, batches: int) -> Callable[[], Views]:
-        """Begin one of several batches, if there are threads for it; return what gives its views."""
-        if batches > 1 and self._threads is not None:
+    def _budget(self, tokens: int) -> int:
+        """Return how many tokens of a window a batch may have: few enough for each thread to get one."""
+        import torch
+
+        threads = 1 if self._threads is None else torch.get_num_threads()
+        return min(self.runtime.tokens_per_batch, max(SMALLEST_BATCH, -(-tokens // threads)))
+
+    def _start(self, token_ids: list[list[int]], dense: bool, expand: bool) -> Callable[[], Views]:
+        """Begin a batch, if there are threads for it; return what gives its views."""
+        if self._threads is not None:
             return self._threads.submit(self._run, token_ids, dense, expand).result
         return partial(self._run, token_ids, dense, expand)
 

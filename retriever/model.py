@@ -23,7 +23,7 @@ from retriever.attention import Attention, spans_of
 from retriever.checkpoint import MODEL_TYPE, read_weights
 from retriever.moe import ExpertShape, MoELayer, Routing, feed_forward
 from retriever.packing import Packed, pack
-from retriever.products import Linear, int8_matrix
+from retriever.products import Linear
 from retriever.sparse_head import LexicalHead, SparseHead
 
 if TYPE_CHECKING:
@@ -155,14 +155,9 @@ class FeedForward(nn.Module):
         self.down = Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
 
-    def quantise(self) -> None:
-        """Keep the matrices in int8 only, for inference alone."""
-        self.up.quantise()
-        self.down.quantise()
-
     def forward(self, x: Tensor) -> Tensor:
         """Return (n_tokens, hidden)."""
-        return feed_forward(x, self.up.matrix, self.up.bias, self.down.matrix, self.down.bias, self.activation)
+        return feed_forward(x, self.up.weight, self.up.bias, self.down.weight, self.down.bias, self.activation)
 
 
 class Layer(nn.Module):
@@ -176,11 +171,6 @@ class Layer(nn.Module):
         if index in config.moe_layers:
             self.feed_forward = MoELayer(config.expert_shape, ACT2FN[config.hidden_act], config.routed_scale)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def quantise(self) -> None:
-        """Take products in int8, for inference alone."""
-        self.attention.quantise()
-        self.feed_forward.quantise()
 
     def forward(
         self, x: Tensor, groups: Sequence[Group], spans: Sequence[Span] | None
@@ -264,22 +254,16 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return F.normalize(torch.cat(pooled), dim=-1)
 
     def set_precision(self, precision: str) -> RetrieverModel:
-        """Cast the weights for inference, except the routers, which decide in float32, and the values per term.
+        """Cast the weights, except the routers, which decide in float32, and the values per term.
 
-        "float32", "bfloat16", "float16"; "int8": in int8 but for attention, in bfloat16, and what lies between.
+        precision: "float32", "bfloat16" or "float16"; `retriever.int8` makes another network of this one.
         """
         self.low_precision = precision != "float32"
-        dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
+        dtype = getattr(torch, precision)
         for name, value in (*self.named_parameters(), *self.named_buffers()):
             kept = name.endswith(".router") or name.startswith("lexical.") or name in TERM_VALUES
             if value.is_floating_point():
                 value.data = value.data.float() if kept else value.data.to(dtype)
-        if precision == "int8":
-            self.sparse_head.decoder = int8_matrix(self.embeddings.word.weight)
-            self.embeddings.word.to(torch.bfloat16)  # only looked up
-            self.sparse_head.quantise()
-            for layer in self.layers:
-                layer.quantise()  # type: ignore[operator]  # a ModuleList does not know its kind
         return self
 
     @classmethod

@@ -7,16 +7,13 @@ depends on that token alone, never on its neighbours in the batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 
-from retriever.products import ROWS, Int8Matrix, int8_matrix, linear
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from retriever.products import ROWS, linear
 
 __all__ = ["ExpertShape", "MoELayer", "Routing", "feed_forward", "load_balancing_loss", "router_z_loss"]
 
@@ -48,12 +45,7 @@ class ExpertShape(NamedTuple):
 
 
 def feed_forward(
-    x: Tensor,
-    up: Tensor | Int8Matrix,
-    up_bias: Tensor,
-    down: Tensor | Int8Matrix,
-    down_bias: Tensor,
-    activation: nn.Module,
+    x: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor, activation: nn.Module
 ) -> Tensor:
     """Return the outputs (n, hidden) of one expert for tokens (n, hidden)."""
     if torch.is_grad_enabled() or x.shape[0] <= ROWS:
@@ -89,24 +81,6 @@ class MoELayer(nn.Module):
         self.shared_up_bias = nn.Parameter(torch.zeros(shared * inner))
         self.shared_down_proj = nn.Parameter(torch.zeros(hidden, shared * inner))
         self.shared_down_bias = nn.Parameter(torch.zeros(hidden))
-        self.int8: dict[str, list[Int8Matrix]] = {}
-
-    def quantise(self) -> None:
-        """Keep the experts' matrices in int8 only, for inference alone."""
-        for name in ("up_proj", "down_proj", "shared_up_proj", "shared_down_proj"):
-            weight = getattr(self, name)
-            if not weight.numel():  # no shared experts
-                continue
-            self.int8[name] = [int8_matrix(matrix) for matrix in (weight if weight.ndim == 3 else [weight])]
-            weight.data = weight.data.new_empty(0)
-
-    def _matrices(self, name: str) -> Sequence[Tensor | Int8Matrix]:
-        """Return the matrices of each expert, or the one of all shared experts."""
-        if self.int8:
-            return self.int8[name]
-        weight: Tensor = getattr(self, name)
-        # Taken apart at once: a gradient through an index of one expert would fill zeros for all the others, each time.
-        return weight.unbind() if weight.ndim == 3 else (weight,)
 
     def route(self, x: Tensor, mask: Tensor | None = None) -> Routing:
         """Choose experts for tokens (n, hidden); mask (n,) marks the real ones."""
@@ -125,8 +99,8 @@ class MoELayer(nn.Module):
         routing = self.route(x, mask)
         y = self._routed(x, routing)
         if self.shape.shared:
-            (up,), (down,) = self._matrices("shared_up_proj"), self._matrices("shared_down_proj")
-            y = y + feed_forward(x, up, self.shared_up_bias, down, self.shared_down_bias, self.activation)
+            shared = self.shared_up_proj, self.shared_up_bias, self.shared_down_proj, self.shared_down_bias
+            y = y + feed_forward(x, *shared, self.activation)
         return y, routing
 
     def _routed(self, x: Tensor, routing: Routing) -> Tensor:
@@ -148,16 +122,12 @@ class MoELayer(nn.Module):
     def _one_by_one(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Return the experts' outputs for rows (n, hidden) sorted by expert, `counts` (routed,) of them for each."""
         parts = [rows[:0]]  # something to join where there are no tokens
-        experts = zip(
-            self._matrices("up_proj"),
-            self.up_bias.unbind(),
-            self._matrices("down_proj"),
-            self.down_bias.unbind(),
-            strict=True,
-        )
-        for part, expert in zip(torch.split(rows, counts.tolist()), experts, strict=True):
+        # Taken apart at once: a gradient through an index of one expert would fill zeros for all the others, each time.
+        weights = (self.up_proj, self.up_bias, self.down_proj, self.down_bias)
+        experts = zip(*(weight.unbind() for weight in weights), strict=True)
+        for part, (up, up_bias, down, down_bias) in zip(torch.split(rows, counts.tolist()), experts, strict=True):
             if part.shape[0]:
-                parts.append(feed_forward(part, *expert, self.activation))
+                parts.append(feed_forward(part, up, up_bias, down, down_bias, self.activation))
         return torch.cat(parts)
 
     def grouped(self, rows: Tensor, counts: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NUMERICS_VERSION", "PRECISIONS", "RuntimeConfig", "fastest_precision", "numerics"]
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raised when the same weights and texts give other numbers than before: what was kept of them is then made again."""
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from retriever.lexical import saturation
 from retriever.moe import MoELayer
 from retriever.packing import Group
-from retriever.products import Int8Matrix, Linear, linear
+from retriever.products import Linear, linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,15 +48,8 @@ class SparseHead(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.scale = nn.Parameter(torch.ones(config.vocab_size))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.decoder: Int8Matrix | None = None  # the word embeddings, for int8 products
         self.register_buffer("allowed", torch.ones(config.vocab_size, dtype=torch.bool))
         self.register_buffer("stem", torch.arange(config.vocab_size, dtype=torch.int32))
-
-    def quantise(self) -> None:
-        """Keep the transform's matrices in int8 only, for inference alone."""
-        self.transform.quantise()
-        if self.experts is not None:
-            self.experts.quantise()
 
     def forward(
         self, hidden: Tensor, groups: Sequence[Group], word_embeddings: Tensor, terms: Tensor | None = None
@@ -117,10 +110,7 @@ class SparseHead(nn.Module):
 
     def _weights(self, h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:
         """Return float32 (count, vocab) weights of the texts of `group`."""
-        if self.decoder is None:
-            logits = _max_logits(h, group, word_embeddings)
-        else:
-            logits = _max_logits_int8(h, group, self.decoder)
+        logits = _max_logits(h, group, word_embeddings)
         return torch.log1p(torch.relu(logits * self.scale.float() + self.bias.float())) * self.allowed
 
 
@@ -149,21 +139,6 @@ def _best_logits(h: Tensor, group: Group, word_embeddings: Tensor) -> tuple[Tens
         for terms in torch.split(word_embeddings, HEAD_TERMS)
     ]
     return torch.cat([part.values for part in parts], dim=1).float(), torch.cat([part.indices for part in parts], dim=1)
-
-
-def _max_logits_int8(h: Tensor, group: Group, decoder: Int8Matrix) -> Tensor:
-    """Return float32 (count, vocab) as `_max_logits`, from the word embeddings (vocab, hidden) in int8.
-
-    A text has one step for all its tokens, so that the max can be taken over exact integers.
-    """
-    tokens = h[group.start : group.stop].float().view(group.count, -1)
-    step = tokens.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127  # (count, 1)
-    tokens = (tokens / step).round().to(torch.int8).view(-1, h.shape[1])
-    parts = [
-        torch._int_mm(tokens, block.t()).view(group.count, group.length, -1).amax(1)  # (count, block)
-        for block in torch.split(decoder.values, HEAD_TERMS)
-    ]
-    return torch.cat(parts, dim=1) * step * decoder.scale
 
 
 class LexicalHead(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -46,15 +47,15 @@ def test_both_ways_are_the_definition(attention: Attention, lengths: list[int], 
     with torch.inference_mode():
         expected = naive(attention, x, lengths)
         torch.testing.assert_close(attention(x, groups).double(), expected, rtol=1e-4, atol=1e-5)
-        padded = attention(x, groups, spans_of(groups)).double()
-    assert (padded - expected).norm() / expected.norm() < 0.01
+        padded = copy.deepcopy(attention).bfloat16()(x.bfloat16(), groups, spans_of(groups)).double()
+    assert (padded - expected).norm() / expected.norm() < 0.02
 
 
 def test_large_scores_are_cut_not_overflown(attention: Attention) -> None:
     groups = pack([[1] * 20, [1] * 33]).groups
-    x = torch.randn(53, HIDDEN, generator=torch.Generator().manual_seed(1)) * 300
+    x = torch.randn(53, HIDDEN, generator=torch.Generator().manual_seed(1)).bfloat16() * 300
     with torch.inference_mode():
-        assert attention(x, groups, spans_of(groups)).isfinite().all()
+        assert copy.deepcopy(attention).bfloat16()(x, groups, spans_of(groups)).isfinite().all()
 
 
 def test_spans_join_lengths_and_lose_no_token() -> None:

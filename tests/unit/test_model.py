@@ -149,7 +149,7 @@ def test_routers_stay_in_float32(tiny_parent: Parent) -> None:
     assert kinds["up_proj"] == kinds["weight"] == torch.bfloat16
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_values_per_term_stay_in_float32(tiny_parent: Parent, precision: str) -> None:
     model = upcycle(tiny_parent.model, tiny_parent.tokenizer, UpcycleConfig()).set_precision(precision)
     lexical = {name: value.dtype for name, value in model.lexical.state_dict().items()}

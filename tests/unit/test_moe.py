@@ -138,19 +138,6 @@ def test_grouped_products_are_the_experts_one_by_one() -> None:
     torch.testing.assert_close(grouped, torch.stack(alone), rtol=0.05, atol=0.1)
 
 
-@pytest.mark.parametrize("shared", [0, 1])
-def test_int8_experts_are_near_the_float_ones_and_independent_of_neighbours(shared: int) -> None:
-    layer = make_layer(4, shared, 2)
-    x = torch.randn(300, HIDDEN, generator=torch.Generator().manual_seed(3))
-    with torch.inference_mode():
-        exact = layer(x)[0]
-        layer.quantise()
-        together = layer(x)[0]
-        alone = torch.cat([layer(row[None])[0] for row in x[:40]])
-    assert torch.nn.functional.cosine_similarity(together, exact).min() > 0.995
-    assert torch.equal(together[:40], alone)
-
-
 @pytest.mark.parametrize(("routed", "active"), [(4, 0), (4, 5)])
 def test_impossible_numbers_of_active_experts_are_refused(routed: int, active: int) -> None:
     with pytest.raises(ValueError, match="allowed are 1 to 4"):

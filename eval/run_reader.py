@@ -144,7 +144,10 @@ def _run_lines(path: Path) -> Iterator[tuple[str, RunLine]]:
 def _trec_line(line: Line) -> RunLine:
     columns = re.split(r"[ \t]+", line.text.strip(" \t"))
     if len(columns) != 6:
-        raise UserError(f"{line.where}: found {len(columns)} columns, need six (query Q0 document rank score tag)")
+        raise UserError(
+            f"{line.where}: found {len(columns)} columns, need six (query Q0 document rank score tag); "
+            "judgements are given after the run"
+        )
     try:
         # isascii and "_": float() also reads other scripts' digits and 1_000, which no other tool does.
         score = float(columns[4]) if columns[4].isascii() and "_" not in columns[4] else None

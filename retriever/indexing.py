@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -209,7 +209,7 @@ def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: 
                 f"{folder}: begun with the encoder {writer.settings.encoder.name}, cannot go on with "
                 f"{encoder.identity.name}; give the same one with --encoder"
             )
-        for name in ("k1", "b", "impact_scale", "row_dtype", "max_terms", "chunking"):
+        for name in (field.name for field in fields(settings) if field.name != "encoder"):
             begun, given = getattr(writer.settings, name), getattr(settings, name)
             if begun != given:
                 shown = "rows" if name == "row_dtype" else name

@@ -53,7 +53,11 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 def kernel(function: Function) -> Function:
     """Compile a function when it is first called, and keep what was compiled for later processes."""
-    compiled: Any = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
+    options: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+    try:
+        compiled: Any = njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        compiled = njit(**options)(function)
     return cast("Function", compiled)
 
 

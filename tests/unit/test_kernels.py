@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -182,3 +184,17 @@ def test_weights_of_terms_are_the_largest_of_their_stem() -> None:
     out = np.zeros((2, 4), np.float32)
     kernels.term_weights(best, scale, bias, np.array([0, 0, 2, 3]), out)
     np.testing.assert_allclose(out, [[np.log1p(2), 0, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
+
+
+def test_kernels_work_where_nothing_can_be_kept() -> None:
+    script = """
+import numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []
+import numpy as np
+from retriever import kernels
+values, step = np.empty((1, 2), np.int8), np.empty(1, np.float32)
+kernels.quantise(np.array([[1, -2]], np.float32), values, step)
+print(values.tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[[64, -127]]\n"

@@ -121,13 +121,13 @@ def _parts() -> Iterator[tuple[Any, str, str | None]]:
     """Yield what is timed: class or module, name, and the part that the time goes to; None for matrix products."""
     import torch
 
-    from retriever import attention, int8_network, model, moe, sparse_head
+    from retriever import attention, int8_attention, int8_network, model, moe, sparse_head
     from retriever.encoder import MoEEncoder
 
     yield model.Embeddings, "forward", "embeddings"
     yield attention.Attention, "forward", "attention"
-    yield int8_network.Attention, "mix", "attention"
-    yield int8_network.Attention, "add", "attention"
+    yield int8_attention.Attention, "mix", "attention"
+    yield int8_attention.Attention, "add", "attention"
     yield model.FeedForward, "forward", "feed-forward"
     yield int8_network.FeedForward, "add", "feed-forward"
     yield moe.MoELayer, "forward", "experts"

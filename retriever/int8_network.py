@@ -1,8 +1,7 @@
 """The network for inference in int8: the same function as `RetrieverModel.encode`, run for speed on a CPU.
 
 - Products of int8 rows with int8 matrices (retriever/int8.py), and between them the steps of retriever/kernels.py.
-- Attention up to its sums is bfloat16: its scores magnify what is lost when its input is rounded to 8 bits. Everything
-  else between products is float32.
+- Attention is bfloat16 (retriever/int8_attention.py), everything else between products float32.
 - A block of rows goes through a whole feed-forward layer while it is in the cache.
 """
 
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 
 from retriever import kernels
-from retriever.attention import LENGTH_STEP, SCORES
 from retriever.int8 import (
     Matrix,
     Rows,
@@ -28,6 +26,7 @@ from retriever.int8 import (
     product,
     taken,
 )
+from retriever.int8_attention import Attention, Spots, spots_of
 from retriever.model import RetrieverOutput
 from retriever.moe import MoELayer
 from retriever.products import ROWS
@@ -50,7 +49,6 @@ HEAD_TOKENS = 256
 """Tokens of whole texts that meet the vocabulary at once, or those of one text."""
 HEAD_LOGITS = 2**18
 """Logits held at once, 1 MiB of them as whole numbers: as much as a core's cache."""
-LOG2_E = 1.4426950408889634
 
 
 class Int8Network:
@@ -67,7 +65,7 @@ class Int8Network:
     def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
         """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
         x: FloatArray = self._embeddings(packed).numpy()
-        spots = _spots(packed.groups, self.config.num_attention_heads)
+        spots = spots_of(packed.groups, self.config.num_attention_heads)
         hidden = np.zeros_like(x)
         routings: list[Routing] = []
         for index in range(len(self._layers) + 1):
@@ -121,61 +119,6 @@ class Layer:
         return [routing]
 
 
-class Attention:
-    """Self-attention inside each text, first `mix` and then `add`, both with the same scratch."""
-
-    def __init__(self, attention: Any, heads: int) -> None:
-        self.heads = heads
-        weight, bias = taken(attention.qkv.weight).clone(), taken(attention.qkv.bias).clone()
-        width = weight.shape[1]
-        for values in weight, bias:  # queries are scaled so that attention's exponentials are powers of 2
-            values[:width] *= LOG2_E / (width // heads) ** 0.5
-        self.qkv, self.bias = weight.bfloat16().t(), bias.bfloat16()
-        self.out = int8_layer(attention.out)
-        self.together = np.uint64 if width // heads % 4 == 0 else np.uint16  # numbers that are moved as one
-
-    def mix(self, x: FloatArray, spots: Spots, scratch: Scratch) -> None:
-        """Let tokens x (n, hidden) attend to their texts; what they find stays in scratch."""
-        width = x.shape[1]
-        query, key, value, mixed, sums = self._arrays(spots, scratch)
-        for start, stop in blocks(len(x)):
-            rows = scratch.array("narrow", (padded_rows(stop - start), width), np.uint16)
-            kernels.narrow(x[start:stop], rows)
-            qkv = scratch.array("qkv", (len(rows), 3 * width), np.uint16)
-            torch.addmm(self.bias, _bfloat16(rows), self.qkv, out=_bfloat16(qkv))
-            a, b, c, d = (array.view(self.together) for array in (qkv, query, key, value))
-            kernels.split_heads(a, b, c, d, spots.place[start:stop], spots.stride[start:stop])
-        for stretch in spots.stretches:
-            step = max(1, SCORES // stretch.length**2)
-            for first in range(0, len(stretch.own), step):
-                own = stretch.own[first : first + step]
-                start = stretch.start + first * stretch.length
-                shape = (len(own), stretch.length, -1)
-                part = slice(start, start + len(own) * stretch.length)
-                scores = scratch.array("scores", (len(own), stretch.length, stretch.length), np.uint16)
-                keys = _bfloat16(key[part]).view(shape).transpose(1, 2)
-                torch.bmm(_bfloat16(query[part]).view(shape), keys, out=_bfloat16(scores))
-                kernels.exponentials(scores, own, sums[part].reshape(len(own), -1))
-                torch.bmm(_bfloat16(scores), _bfloat16(value[part]).view(shape), out=_bfloat16(mixed[part]).view(shape))
-
-    def add(self, x: FloatArray, start: int, spots: Spots, scratch: Scratch) -> None:
-        """Add what was found to the block x (n, hidden), which begins with token `start`."""
-        *_, mixed, sums = self._arrays(spots, scratch)
-        found = scratch.rows("found", len(x), x.shape[1])
-        part = slice(start, start + len(x))
-        kernels.merge_heads(mixed, sums, spots.place[part], spots.stride[part], *found)
-        add_product(found, self.out, x, scratch)
-
-    def _arrays(self, spots: Spots, scratch: Scratch) -> tuple[NDArray[Any], ...]:
-        """Return bfloat16 queries, keys, values and what they mix to (rows, size), and sums of weights (rows,)."""
-        rows = spots.stretches[-1].stop
-        size = len(self.bias) // (3 * self.heads)
-        names = ("query", "key", "value", "mixed")
-        return *(scratch.array(name, (rows, size), np.uint16) for name in names), scratch.array(
-            "sums", (rows,), np.float32
-        )
-
-
 class FeedForward(NamedTuple):
     """One feed-forward layer, or one expert."""
 
@@ -226,14 +169,14 @@ class Experts:
         tokens = order // self.shape.active
         weights = (routing.weights.numpy().ravel() * self.scale)[order]
         ends = np.cumsum(np.bincount(chosen, minlength=self.shape.routed))
-        taken = scratch.rows("taken", ROWS, x.shape[1])
+        sent = scratch.rows("sent", ROWS, x.shape[1])
         for expert, begin, end in zip(self.routed, [0, *ends], ends, strict=False):
             for start, stop in blocks(int(end - begin)):
                 n = stop - start
                 found = tokens[begin + start : begin + stop]
-                taken.values[:n] = rows.values[found]
-                taken.step[:n] = rows.step[found]
-                inner = expert.inner(taken, n, scratch)
+                sent.values[:n] = rows.values[found]
+                sent.step[:n] = rows.step[found]
+                inner = expert.inner(sent, n, scratch)
                 acc = product(inner, expert.down.weights, n, scratch)
                 scale, bias = expert.down.scale, expert.down.bias
                 kernels.add_weighted(acc, inner.step, scale, bias, found, weights[begin + start :], out)
@@ -260,16 +203,15 @@ class Head:
     def forward(self, hidden: FloatArray, groups: Sequence[Group], scratch: Scratch) -> tuple[Tensor, list[Routing]]:
         """Return float32 (n_texts, vocab) weights of hidden states (n_tokens, hidden), and the experts' routing."""
         rows, routings = self.transformed(hidden, scratch)
-        out = np.zeros((sum(group.count for group in groups), len(self.stem)), np.float32)
-        text = 0
-        for group in groups:
-            whole = max(1, HEAD_TOKENS // group.length)
-            for first in range(0, group.count, whole):
-                count = min(whole, group.count - first)
-                some = after(rows, group.start + first * group.length)
-                best = self._largest(some, count, group.length, scratch)
-                kernels.term_weights(best, self.decoder.scale, self.decoder.bias, self.stem, out[text : text + count])
-                text += count
+        lengths = [group.length for group in groups for _ in range(group.count)]
+        ends = np.cumsum([0, *lengths])
+        out = np.zeros((len(lengths), len(self.stem)), np.float32)
+        first = 0
+        while first < len(lengths):
+            last = max(first + 1, int(np.searchsorted(ends, ends[first] + HEAD_TOKENS, "right")) - 1)
+            best = self._largest(after(rows, ends[first]), ends[first : last + 1] - ends[first], scratch)
+            kernels.term_weights(best, self.decoder.scale, self.decoder.bias, self.stem, out[first:last])
+            first = last
         return torch.from_numpy(out), routings
 
     def transformed(self, hidden: FloatArray, scratch: Scratch) -> tuple[Rows, list[Routing]]:
@@ -284,56 +226,16 @@ class Head:
         kernels.quantise(out, *rows)
         return rows, routings
 
-    def _largest(self, rows: Rows, count: int, length: int, scratch: Scratch) -> FloatArray:
-        """Return float32 (count, vocab): a text's largest logit for each term, but for the term's scale."""
-        best = scratch.array("best", (count, len(self.stem)), np.float32)
-        terms = HEAD_LOGITS // min(padded_rows(count * length), HEAD_TOKENS)
+    def _largest(self, rows: Rows, ends: NDArray[np.int64], scratch: Scratch) -> FloatArray:
+        """Return float32 (n, vocab): each text's largest logits, but for its scale; ends (n + 1,) of the texts."""
+        best = scratch.array("best", (len(ends) - 1, len(self.stem)), np.float32)
+        tokens = int(ends[-1])
+        terms = HEAD_LOGITS // min(padded_rows(tokens), HEAD_TOKENS)
         for first in range(0, len(self.stem), terms):
-            acc = product(rows, self.decoder.weights[:, first : first + terms], count * length, scratch)
-            kernels.max_over_tokens(acc, rows.step, length, first, best)
+            acc = product(rows, self.decoder.weights[:, first : first + terms], tokens, scratch)
+            kernels.max_over_tokens(acc, rows.step, ends, first, best)
         return best
 
 
 def _norm(norm: nn.LayerNorm) -> tuple[FloatArray, FloatArray, float]:
     return norm.weight.detach().float().numpy(), norm.bias.detach().float().numpy(), norm.eps
-
-
-def _bfloat16(array: NDArray[np.uint16]) -> Tensor:
-    return torch.from_numpy(array).view(torch.bfloat16)
-
-
-class Spots(NamedTuple):
-    """Where the heads of n tokens lie in attention's arrays: head h of token i in row place[i] + h * stride[i]."""
-
-    place: NDArray[np.int64]
-    stride: NDArray[np.int64]
-    stretches: list[Stretch]
-
-
-class Stretch(NamedTuple):
-    """Texts padded to one length for attention, from row start to stop; own: a text's own length, for each head."""
-
-    start: int
-    stop: int
-    length: int
-    own: NDArray[np.int64]
-
-
-def _spots(groups: Sequence[Group], heads: int) -> Spots:
-    """Give texts rows of attention's arrays, neighbours padded to the same length a stretch of them."""
-    places, strides = [], []
-    stretches: list[Stretch] = []
-    start = 0
-    for group in groups:
-        length = group.length + -group.length % LENGTH_STEP
-        rows = heads * length
-        first = start + np.arange(group.count)[:, None] * rows
-        places.append((first + np.arange(group.length)).ravel())
-        strides.append(np.full(group.count * group.length, length))
-        own = np.full(group.count * heads, group.length)
-        begin, start = start, start + group.count * rows
-        if stretches and stretches[-1].length == length:
-            before = stretches.pop()
-            begin, own = before.start, np.concatenate([before.own, own])
-        stretches.append(Stretch(begin, start, length, own))
-    return Spots(np.concatenate(places), np.concatenate(strides), stretches)

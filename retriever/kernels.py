@@ -269,15 +269,18 @@ def merge_heads(mixed: Bits, sums: Floats, place: Places, stride: Places, values
 
 
 @kernel
-def max_over_tokens(acc: Wholes, step: Floats, length: int, column: int, out: Floats) -> None:
-    """Write the largest acc (tokens, m) * step of a text's `length` tokens to out (texts, vocab), from a column."""
+def max_over_tokens(acc: Wholes, step: Floats, ends: Places, column: int, out: Floats) -> None:
+    """Write each text's largest acc (tokens, m) * step to m columns of out (texts, vocab).
+
+    Text i has the tokens from ends[i] to ends[i + 1].
+    """
     m = acc.shape[1]
     for text in range(out.shape[0]):
         row = out[text, column : column + m]
-        first = text * length
+        first = ends[text]
         for j in range(m):
             row[j] = F(acc[first, j]) * step[first]
-        for i in range(first + 1, first + length):
+        for i in range(first + 1, ends[text + 1]):
             for j in range(m):
                 found = F(acc[i, j]) * step[i]
                 row[j] = found if found > row[j] else row[j]

@@ -126,7 +126,8 @@ def _show(report: ExpertsReport) -> None:
         for layer in report.layers
     ]
     columns = [f"e{expert}" for expert in range(most)]
-    click.echo(f"{report.tokens} tokens of {report.documents} documents, {report.active} experts for each")
+    experts = "1 routed expert" if report.active == 1 else f"{report.active} routed experts"
+    click.echo(f"{report.tokens} tokens of {report.documents} documents, {experts} for each")
     click.echo(table(["layer", *columns, "H(load)", "H(router)"], layers))
     for layer in report.layers:
         click.echo(f"\n{layer_name(layer)}")

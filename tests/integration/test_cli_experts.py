@@ -48,7 +48,7 @@ def output(tiny_encoder_folder: Path, tiny_corpus: Path, tmp_path_factory: pytes
 
 def test_the_table_has_a_line_for_each_expert(output: Path) -> None:
     first, header, *rest = (output / "stdout.txt").read_text().splitlines()
-    assert first.endswith("tokens of 19 documents, 4 experts for each")
+    assert first.endswith("tokens of 19 documents, 4 routed experts for each")
     assert header.split() == ["layer", *(f"e{n}" for n in range(8)), "H(load)", "H(router)"]
     records = json.loads((output / "experts.json").read_text())
     shown = [line.split()[0] for line in rest if line.startswith("  ")]

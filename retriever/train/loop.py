@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from itertools import islice
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch.utils.data import IterableDataset
 from transformers import AutoTokenizer, PrinterCallback, TrainingArguments
 
 from retriever.checkpoint import load_model, local_folder, save_encoder
@@ -19,24 +17,21 @@ from retriever.config import from_mapping
 from retriever.lexical import token_counts
 from retriever.lexicon import frame_ids
 from retriever.model import RetrieverConfig
-from retriever.train.data import batches, stream
+from retriever.train.data import stream
+from retriever.train.mixture import Mixture
 from retriever.train.objective import Collator, Objective
 from retriever.train.progress import LogFile, Progress
 from retriever.train.router_start import cluster_rows
 from retriever.train.states import StateCache
-from retriever.train.topics import by_topic
 from retriever.train.trainer import ObjectiveTrainer, parameter_groups
 from retriever.types import UserError
 from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from retriever.model import RetrieverModel
-    from retriever.train.data import Example, SourceConfig
     from retriever.train.settings import TrainConfig
 
 __all__ = ["Rehearsal", "rehearse", "train"]
@@ -83,7 +78,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         config,
         model=objective,
         args=arguments,
-        train_dataset=_Batches(config, skip=done * arguments.world_size),
+        train_dataset=Mixture(config, skip=done * arguments.world_size),
         data_collator=lambda items: {"batch": parts.collate(items[0])},
         callbacks=[LogFile(run / "log.jsonl"), *([Progress()] if progress else [])],
     )
@@ -111,7 +106,7 @@ def _start_router(objective: Objective, collate: Collator, config: TrainConfig) 
     """Begin the router of the sparse head's experts with clusters of the hidden states of the first batches."""
     experts = objective.model.sparse_head.experts
     assert experts is not None
-    batches = islice(iter(_Batches(config, skip=0)), ROUTER_BATCHES)
+    batches = islice(iter(Mixture(config, skip=0)), ROUTER_BATCHES)
     hidden = torch.cat([objective.hidden(collate(batch)) for batch in batches])
     with torch.no_grad():
         experts.router.copy_(cluster_rows(hidden, experts.shape.routed, config.seed))
@@ -144,7 +139,7 @@ def rehearse(config: TrainConfig) -> Rehearsal:
     """
     parts = _prepare(config)
     objective = Objective(parts.model, config, None, None)
-    batch = parts.collate(next(iter(_Batches(config, skip=0))))
+    batch = parts.collate(next(iter(Mixture(config, skip=0))))
     with torch.no_grad():
         outcome = objective(batch, 0)
     texts = batch.queries.tokens + batch.documents.tokens
@@ -298,31 +293,3 @@ def _count_documents(model: RetrieverModel, tokenizer: Any, config: TrainConfig)
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(passages, add_special_tokens=False)]
     frequency = torch.from_numpy((token_counts(ids, model.sparse_head.stem.numpy()) > 0).sum(0)).flatten()
     model.lexical.fraction.copy_((frequency + 0.5) / (len(passages) + 1))
-
-
-def _stream(source: SourceConfig, config: TrainConfig) -> Iterator[Example]:
-    examples = stream([source], seed=config.seed)
-    if config.topic_window == 0:
-        return examples
-    return by_topic(examples, config.batch, config.topic_window, config.seed)
-
-
-class _Batches(IterableDataset):  # type: ignore[type-arg]
-    """An endless stream of batches, each from one source, so that its passages are hard for each other's queries."""
-
-    def __init__(self, config: TrainConfig, skip: int) -> None:
-        """Leave out the first `skip` batches."""
-        self._config = config
-        self._skip = skip
-
-    def __iter__(self) -> Iterator[list[Example]]:
-        return islice(self._all(), self._skip, None)
-
-    def _all(self) -> Iterator[list[Example]]:
-        config = self._config
-        chooser = random.Random(config.seed)
-        sources = [batches(_stream(source, config), config.batch) for source in config.sources]
-        weights = [source.weight for source in config.sources]
-        while True:
-            [place] = chooser.choices(range(len(sources)), weights)
-            yield next(sources[place])

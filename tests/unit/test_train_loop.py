@@ -17,7 +17,8 @@ import retriever.train.loop
 from retriever.checkpoint import read_weights
 from retriever.encoder import MoEEncoder, load_encoder
 from retriever.train.data import SourceConfig
-from retriever.train.loop import _Batches, rehearse, train
+from retriever.train.loop import rehearse, train
+from retriever.train.mixture import Mixture
 from retriever.train.settings import LossWeights, TrainConfig
 from retriever.train.trainer import loss_weights, parameter_groups
 from retriever.types import UserError
@@ -297,12 +298,12 @@ def test_each_batch_is_of_one_source(base: Path, pairs: Path, tmp_path: Path) ->
     other.write_text("\n".join(json.dumps({"query": f"q{i}", "positive": f"other {i}"}) for i in range(40)))
     sources = (SourceConfig(str(pairs), 3.0), SourceConfig(str(other), 1.0))
     config = make_config("frozen", base, pairs, tmp_path, sources=sources)
-    found = list(islice(_Batches(config, skip=0), 200))
+    found = list(islice(Mixture(config, skip=0), 200))
     names = [{example.source for example in batch} for batch in found]
     assert all(len(each) == 1 for each in names)
     assert 25 <= names.count({"other"}) <= 80  # a quarter
-    assert list(islice(_Batches(config, skip=150), 50)) == found[150:]
-    shuffled = list(islice(_Batches(replace(config, topic_window=0), skip=0), 200))
+    assert list(islice(Mixture(config, skip=150), 50)) == found[150:]
+    shuffled = list(islice(Mixture(replace(config, topic_window=0), skip=0), 200))
     assert shuffled != found and len(shuffled) == 200
 
 

@@ -12,7 +12,7 @@ from retriever.attention import LENGTH_STEP, SCORES
 from retriever.int8 import Scratch, add_product, blocks, int8_layer, padded_rows, taken
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retriever.packing import Group
     from retriever.types import FloatArray
 
-__all__ = ["Attention", "Spots", "spots_of"]
+__all__ = ["Attention", "Spots", "portions", "spots_of"]
 
 LOG2_E = 1.4426950408889634
 
@@ -62,6 +62,25 @@ def spots_of(groups: Sequence[Group], heads: int) -> Spots:
     return Spots(np.concatenate(places), np.concatenate(strides), stretches)
 
 
+def portions(rows: int, heads: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield starts and sizes of portions of rows, those of whole texts or of a share of the heads of one.
+
+    Few sizes, at most `most`, since oneDNN keeps a kernel for each: heads times a power of two, or a share of them.
+
+    >>> list(portions(36, 12, 30)), list(portions(24, 12, 8))
+    ([(0, 24), (24, 12)], [(0, 6), (6, 6), (12, 6), (18, 6)])
+    """
+    first = 0
+    while first < rows:
+        left = max(1, min(most, rows - first))
+        if left >= heads:
+            size = heads << ((left // heads).bit_length() - 1)
+        else:
+            size = next(size for size in range(left, 0, -1) if heads % size == 0)
+        yield first, size
+        first += size
+
+
 class Attention:
     """Self-attention inside each text, first `mix` and then `add`, both with the same scratch."""
 
@@ -88,9 +107,8 @@ class Attention:
             places = spots.place[start:stop], spots.stride[start:stop]
             kernels.split_heads(wide[0], wide[1], wide[2], wide[3], *places)
         for stretch in spots.stretches:
-            step = max(1, SCORES // stretch.length**2)
-            for first in range(0, len(stretch.own), step):
-                own = stretch.own[first : first + step]
+            for first, count in portions(len(stretch.own), self.heads, SCORES // stretch.length**2):
+                own = stretch.own[first : first + count]
                 start = stretch.start + first * stretch.length
                 shape = (len(own), stretch.length, -1)
                 part = slice(start, start + len(own) * stretch.length)

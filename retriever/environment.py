@@ -23,6 +23,7 @@ PACKAGES = (
     "faiss-cpu",
     "pyserini",
     "ir-measures",
+    "numba",
     "numpy",
     "scipy",
 )

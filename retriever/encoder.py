@@ -10,7 +10,7 @@ import copy
 import hashlib
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -23,9 +23,6 @@ from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import ThreadPoolExecutor
-
-    import torch
-    from numpy.typing import NDArray
 
     from retriever.int8_network import Int8Network
     from retriever.lexical import TermStatistics
@@ -133,18 +130,15 @@ class Tokens(NamedTuple):
     truncated: bool
 
 
-class Terms(NamedTuple):
-    """The positive terms of one text: ids int32, ascending, and weights float32."""
-
-    ids: NDArray[np.int32]
-    weights: FloatArray
-
-
 class Views(NamedTuple):
-    """What the network makes of n texts: vectors (n, dense_dim) and expansions; None where it is not asked for."""
+    """What the network makes of texts: vectors and expansions, a row for each; None where it is not asked for.
 
+    texts: their numbers.
+    """
+
+    texts: list[int]
     dense: FloatArray | None
-    terms: list[Terms] | None
+    terms: sparse.csr_matrix | None
 
 
 class MoEEncoder:
@@ -243,21 +237,10 @@ class MoEEncoder:
 
     def _encode(self, texts: Sequence[str], prompt: str, *, dense: bool, expand: bool, count: bool) -> Encoded:
         """Return what is asked for: vectors, expansions in place of the sparse view, and how often tokens occur."""
-        vectors = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
         truncated = np.zeros(len(texts), dtype=np.bool_)
-        rows: list[Terms] = [_NO_TERMS] * len(texts)
         counts = [self.lexicon.counts([])]
-
-        def collect(started: list[tuple[list[int], Callable[[], Views]]]) -> None:
-            for batch, result in started:
-                views = result()
-                if views.dense is not None:
-                    vectors[batch] = views.dense
-                if views.terms is not None:
-                    for i, terms in zip(batch, views.terms, strict=True):
-                        rows[i] = terms
-
-        running: list[tuple[list[int], Callable[[], Views]]] = []
+        views: list[Views] = []
+        running: list[Callable[[], Views]] = []
         for start in range(0, len(texts), self.runtime.window):
             # While one window is in the network, the next is tokenised.
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
@@ -266,15 +249,15 @@ class MoEEncoder:
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
             lengths = [len(text.read) for text in tokens]
             started = [
-                ([start + i for i in batch], self._start([tokens[i].read for i in batch], dense, expand))
+                self._start([start + i for i in batch], [tokens[i].read for i in batch], dense, expand)
                 for batch in batches(lengths, self._budget(sum(lengths)))
             ]
-            collect(running)
+            views += [result() for result in running]
             running = started
-        collect(running)
+        views += [result() for result in running]
         return Encoded(
-            vectors if dense else None,
-            _to_csr(rows, self.identity.vocab_size) if expand else None,
+            _vectors(views, len(texts), self.identity.dense_dim) if dense else None,
+            _expansions(views, len(texts), self.identity.vocab_size) if expand else None,
             truncated,
             sparse.vstack(counts, format="csr") if count else None,
         )
@@ -296,13 +279,13 @@ class MoEEncoder:
         threads = 1 if self._threads is None else torch.get_num_threads()
         return min(self.runtime.tokens_per_batch, max(SMALLEST_BATCH, -(-tokens // threads)))
 
-    def _start(self, token_ids: list[list[int]], dense: bool, expand: bool) -> Callable[[], Views]:
+    def _start(self, texts: list[int], token_ids: list[list[int]], dense: bool, expand: bool) -> Callable[[], Views]:
         """Begin a batch, if there are threads for it; return what gives its views."""
         if self._threads is not None:
-            return self._threads.submit(self._run, token_ids, dense, expand).result
-        return partial(self._run, token_ids, dense, expand)
+            return self._threads.submit(self._run, texts, token_ids, dense, expand).result
+        return partial(self._run, texts, token_ids, dense, expand)
 
-    def _run(self, token_ids: list[list[int]], dense: bool, expand: bool) -> Views:
+    def _run(self, texts: list[int], token_ids: list[list[int]], dense: bool, expand: bool) -> Views:
         """Run one batch, sorted by length."""
         import torch
 
@@ -314,12 +297,10 @@ class MoEEncoder:
         with torch.inference_mode():
             out = self._model.encode(packed, dense=dense, sparse=expand)
             return Views(
+                texts,
                 None if out.dense is None else out.dense.cpu().numpy(),
-                None if out.sparse is None else _top_terms(out.sparse.cpu(), self.config.max_terms),
+                None if out.sparse is None else _top_terms(out.sparse.cpu().numpy(), self.config.max_terms),
             )
-
-
-_NO_TERMS = Terms(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
 def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
@@ -341,22 +322,31 @@ def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]
         yield batch
 
 
-def _top_terms(weights: torch.Tensor, limit: int) -> list[Terms]:
-    """Return the ids (ascending) and weights of at most `limit` positive terms of each row (n, vocab)."""
-    found = np.nonzero(weights.numpy())
-    ends = np.cumsum(np.bincount(found[0], minlength=len(weights)))[:-1]
-    rows = []
-    for row, ids in zip(weights.numpy(), np.split(found[1].astype(np.int32), ends), strict=True):
-        if len(ids) > limit:
-            # Equal weights at the cut are decided by the term id, so that the choice is the same everywhere.
-            ids = np.sort(ids[np.argsort(-row[ids], kind="stable")[:limit]])
-        rows.append(Terms(ids, row[ids]))
-    return rows
+def _top_terms(weights: FloatArray, limit: int) -> sparse.csr_matrix:
+    """Return at most `limit` positive terms of each row (n, vocab), the heaviest ones."""
+    rows, ids = np.nonzero(weights)
+    values = weights[rows, ids]
+    if np.bincount(rows).max(initial=0) > limit:
+        # Equal weights at the cut are decided by the term id, so that the choice is the same everywhere.
+        order = np.lexsort((ids, -values, rows))
+        place = np.empty(len(rows), np.int64)
+        place[order] = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        kept = place < limit
+        rows, ids, values = rows[kept], ids[kept], values[kept]
+    return sparse.csr_matrix((values, (rows, ids)), weights.shape, dtype=np.float32)
 
 
-def _to_csr(rows: list[Terms], vocab_size: int) -> sparse.csr_matrix:
-    """Return float32 (n, vocab) of each row's ids and weights."""
-    indptr = np.cumsum([0, *(len(ids) for ids, _ in rows)])
-    ids = np.concatenate([ids for ids, _ in rows]) if rows else _NO_TERMS[0]
-    weights = np.concatenate([weights for _, weights in rows]) if rows else _NO_TERMS[1]
-    return sparse.csr_matrix((weights, ids, indptr), shape=(len(rows), vocab_size), dtype=np.float32)
+def _vectors(views: list[Views], texts: int, width: int) -> FloatArray:
+    """Return float32 (texts, width); 0 for texts that the network did not read."""
+    vectors = np.zeros((texts, width), dtype=np.float32)
+    for part in views:
+        vectors[part.texts] = part.dense
+    return vectors
+
+
+def _expansions(views: list[Views], texts: int, vocab_size: int) -> sparse.csr_matrix:
+    """Return float32 (texts, vocab_size); nothing for texts that the network did not read."""
+    read = [text for part in views for text in part.texts]
+    parts: list[Any] = [*(part.terms for part in views), sparse.csr_array((texts - len(read), vocab_size))]
+    places = np.argsort(np.concatenate([read, np.setdiff1d(np.arange(texts), read)]).astype(np.int64))
+    return sparse.csr_matrix(sparse.vstack(parts, format="csr", dtype=np.float32)[places])

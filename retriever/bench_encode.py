@@ -86,6 +86,8 @@ class EncodingSpeed(NamedTuple):
 
 def bench_encode(config: EncodeBench, texts: Sequence[str], tokens: int) -> list[EncodingSpeed]:
     """Time the systems on `texts`, which have `tokens` tokens; two peers one after the other are a system as well."""
+    # oneDNN keeps 1,024 kernels for a process: in one process, each system would find its own thrown out by the others.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100000")
     with tempfile.TemporaryDirectory() as folder:
         systems = _plan(config, Path(folder), texts[:WARM_UP])
         seconds = _interleaved(systems, texts, config.block)

@@ -316,7 +316,7 @@ class Plan:
             step = step_of(found)
             assert step >= least
             allowed = self.models(step)
-            if step < STEPS and self.kind(step + 1) == "corpus" and (step or found == allowed[-1]):
+            if step < STEPS and self.kind(step + 1) == "corpus":
                 new, whole = self.documents(step + 1), allowed[-1]
                 allowed += [whole | {d.doc_id: d for d in new[:end]} for end in range(len(new))]
             assert found in allowed

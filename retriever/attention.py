@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from retriever.products import Linear
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from retriever.model import RetrieverConfig
     from retriever.packing import Group
 
-__all__ = ["Attention", "Span", "spans_of"]
+__all__ = ["SCORES", "Attention", "Span", "portions", "spans_of"]
 
 LENGTH_STEP = 16
 """Texts are padded to multiples of it, for attention alone: texts of about one length share a product, and few shapes
@@ -50,6 +50,25 @@ def spans_of(groups: Sequence[Group]) -> list[Span]:
         slots = torch.cat([torch.arange(own) + text * length for text, own in enumerate(lengths)])
         spans.append(Span(together[0].start, together[-1].stop, len(lengths), length, slots))
     return spans
+
+
+def portions(rows: int, heads: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield starts and sizes of portions of rows, those of whole texts or of a share of the heads of one.
+
+    Few sizes, at most `most`, since oneDNN keeps a kernel for each: heads times a power of two, or a share of them.
+
+    >>> list(portions(36, 12, 30)), list(portions(24, 12, 8))
+    ([(0, 24), (24, 12)], [(0, 6), (6, 6), (12, 6), (18, 6)])
+    """
+    first = 0
+    while first < rows:
+        left = max(1, min(most, rows - first))
+        if left >= heads:
+            size = heads << ((left // heads).bit_length() - 1)
+        else:
+            size = next(size for size in range(left, 0, -1) if heads % size == 0)
+        yield first, size
+        first += size
 
 
 class Attention(nn.Module):
@@ -102,11 +121,10 @@ def _attend_padded(qkv: Tensor, span: Span, heads: int) -> Tensor:
     ones = real.view(span.texts, 1, span.length, 1).expand(-1, heads, -1, -1)
     value = torch.cat([value, ones], -1).view(batch)  # (texts * heads, length, size + 1)
     sums = torch.empty_like(value)
-    step = max(1, SCORES // span.length**2)
-    scores = value.new_empty(min(step, len(value)), span.length, span.length)
-    for start in range(0, len(value), step):
-        part = slice(start, min(start + step, len(value)))
-        weights = scores[: part.stop - start]
+    scores = value.new_empty(max(SCORES, span.length**2))
+    for start, count in portions(len(value), heads, SCORES // span.length**2):
+        part = slice(start, start + count)
+        weights = scores[: count * span.length**2].view(count, span.length, span.length)
         torch.bmm(query[part], key[part], out=weights)
         weights.clamp_(-LARGEST_SCORE, LARGEST_SCORE).exp_()
         torch.bmm(weights, value[part], out=sums[part])

@@ -47,7 +47,7 @@ __all__ = ["bench_encode_command"]
 @json_option
 def bench_encode_command(
     corpus: str,
-    encoder: str | None,
+    encoder: str,
     precisions: str,
     views: str,
     threads: int | None,
@@ -74,7 +74,7 @@ def bench_encode_command(
     from retriever.eval.files import atomic_file
 
     config = EncodeBench(
-        encoder=encoder or "default", precisions=tuple(precisions.split(",")), views=tuple(views.split(",")), **settings
+        encoder=encoder, precisions=tuple(precisions.split(",")), views=tuple(views.split(",")), **settings
     )
     report: dict[str, Any] = {"corpus": corpus}
     with on_cores(threads) as cores:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from retriever import kernels
-from retriever.attention import LENGTH_STEP, SCORES
+from retriever.attention import SCORES, portions, spans_of
 from retriever.int8 import Scratch, add_product, blocks, int8_layer, padded_rows, taken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retriever.packing import Group
     from retriever.types import FloatArray
 
-__all__ = ["Attention", "Spots", "portions", "spots_of"]
+__all__ = ["Attention", "Spots", "spots_of"]
 
 LOG2_E = 1.4426950408889634
 
@@ -43,42 +43,18 @@ class Stretch(NamedTuple):
 
 
 def spots_of(groups: Sequence[Group], heads: int) -> Spots:
-    """Give texts rows of attention's arrays, neighbours padded to the same length a stretch of them."""
+    """Give texts rows of attention's arrays, a stretch of them to each span."""
     places, strides = [], []
     stretches: list[Stretch] = []
     start = 0
-    for group in groups:
-        length = group.length + -group.length % LENGTH_STEP
-        rows = heads * length
-        first = start + np.arange(group.count)[:, None] * rows
-        places.append((first + np.arange(group.length)).ravel())
-        strides.append(np.full(group.count * group.length, length))
-        own = np.full(group.count * heads, group.length)
-        begin, start = start, start + group.count * rows
-        if stretches and stretches[-1].length == length:
-            before = stretches.pop()
-            begin, own = before.start, np.concatenate([before.own, own])
-        stretches.append(Stretch(begin, start, length, own))
+    for span in spans_of(groups):
+        text, position = np.divmod(span.slots.numpy(), span.length)
+        places.append(start + text * heads * span.length + position)
+        strides.append(np.full(len(text), span.length))
+        stop = start + span.texts * heads * span.length
+        stretches.append(Stretch(start, stop, span.length, np.repeat(np.bincount(text), heads)))
+        start = stop
     return Spots(np.concatenate(places), np.concatenate(strides), stretches)
-
-
-def portions(rows: int, heads: int, most: int) -> Iterator[tuple[int, int]]:
-    """Yield starts and sizes of portions of rows, those of whole texts or of a share of the heads of one.
-
-    Few sizes, at most `most`, since oneDNN keeps a kernel for each: heads times a power of two, or a share of them.
-
-    >>> list(portions(36, 12, 30)), list(portions(24, 12, 8))
-    ([(0, 24), (24, 12)], [(0, 6), (6, 6), (12, 6), (18, 6)])
-    """
-    first = 0
-    while first < rows:
-        left = max(1, min(most, rows - first))
-        if left >= heads:
-            size = heads << ((left // heads).bit_length() - 1)
-        else:
-            size = next(size for size in range(left, 0, -1) if heads % size == 0)
-        yield first, size
-        first += size
 
 
 class Attention:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers.activations import GELUActivation
 
 from retriever import kernels
 from retriever.int8 import (
@@ -135,7 +136,7 @@ class FeedForward(NamedTuple):
         up = self.up
         acc = product(rows, up.weights, n, scratch)
         inner = scratch.rows("inner", n, len(up.scale))
-        if type(self.activation).__name__ == "GELUActivation":
+        if isinstance(self.activation, GELUActivation):
             kernels.gelu_quantise(acc[:n], rows.step, up.scale, up.bias, *inner)
             return inner
         values = torch.zeros(n, len(up.scale))

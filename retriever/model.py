@@ -256,7 +256,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def set_precision(self, precision: str) -> RetrieverModel:
         """Cast the weights, except the routers, which decide in float32, and the values per term.
 
-        precision: "float32", "bfloat16" or "float16"; `retriever.int8` makes another network of this one.
+        precision: "float32", "bfloat16" or "float16"; `retriever.int8_network` makes another network of this one.
         """
         self.low_precision = precision != "float32"
         dtype = getattr(torch, precision)

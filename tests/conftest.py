@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from transformers import BertModel, BertTokenizer
 
 # Set before torch is imported, as the command line does: threads that spin while they wait starve each other.
@@ -112,3 +114,14 @@ def real_texts() -> list[str]:
     with path.open(encoding="utf-8") as lines:
         records = [json.loads(line) for line, _ in zip(lines, range(200), strict=False)]
     return [f"{record['title']} {record['text']}".strip() for record in records]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,14 +186,6 @@ def test_the_control_of_shared_experts(sharing_encoder: Path, tmp_path: Path) ->
     assert mine.active is not None and dense.active is not None and mine.total is not None
     assert mine.active - dense.active == 4 * 32
     assert mine.total - mine.active == 4 * (2 * 24 * 32 + 24 + 32)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")  # the counter does not see what other threads do

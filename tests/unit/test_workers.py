@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 from retriever.cli import cli
@@ -46,14 +45,6 @@ def encoder(tiny_encoder_folder: Path) -> Iterator[WorkerEncoder]:
 @pytest.fixture(scope="module")
 def alone(tiny_encoder_folder: Path) -> MoEEncoder:
     return MoEEncoder(tiny_encoder_folder)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def pids(encoder: WorkerEncoder) -> list[int]:

@@ -34,6 +34,7 @@ demo: install ## index the documentation of the running Python and search it
 test: install base ## run the linters, the type checker and the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 

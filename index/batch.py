@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.lucene_writer import LuceneChunk
+from retriever.index.lucene.writer import LuceneChunk
 from retriever.index.quantise import impact_strings, quantise, strongest, token_strings
 from retriever.index.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED
 from retriever.index.settings import IndexSettings

@@ -58,3 +58,12 @@ def parse_commit(folder: Path, user_data: Mapping[str, str]) -> CommitRecord:
         return CommitRecord(**values | {"mark": RowMark(**values["mark"])})
     except (KeyError, TypeError, ValueError):
         raise damaged(folder, "retriever did not write its last commit") from None
+
+
+UNFINISHED = "unfinished"
+"""Stands in the note of a commit that more documents of the same corpus follow."""
+
+
+def unfinished(commit: CommitRecord) -> bool:
+    """Return whether a commit was made before the end of its corpus."""
+    return commit.number == 0 or UNFINISHED in commit.note

@@ -16,8 +16,8 @@ from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
 from retriever.index.files import COMPACT, checksum, damaged
 from retriever.index.filters import parse_filter
-from retriever.index.lucene_hits import Found, ranking
-from retriever.index.lucene_reader import LuceneReader
+from retriever.index.lucene.hits import Found, ranking
+from retriever.index.lucene.reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, check_ids, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retriever.index.files import VERIFY, damaged
-from retriever.index.lucene_writer import LONGEST_TERM
+from retriever.index.lucene.writer import LONGEST_TERM
 from retriever.types import Document, Span, UserError
 
 __all__ = ["StoredDocument", "check_document", "read_stored", "stored_text"]

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.files import COMPACT, RESTORE, checksum
-from retriever.index.jvm import as_type, damage_named, java_error, lucene, one_at_a_time, open_directory, read_user_data
+from retriever.index.lucene.jvm import (
+    as_type,
+    damage_named,
+    java_error,
+    lucene,
+    one_at_a_time,
+    open_directory,
+    read_user_data,
+)
 from retriever.index.rows import committed_files
 from retriever.index.settings import FILE, read_settings
 

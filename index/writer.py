@@ -17,9 +17,9 @@ from retriever.index import dense
 from retriever.index.batch import check_batch
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.files import damaged, disk_errors, sync_path
-from retriever.index.jvm import read_user_data, start_jvm
 from retriever.index.lock import WriteLock
-from retriever.index.lucene_writer import LuceneDocument, LuceneWriter
+from retriever.index.lucene.jvm import read_user_data, start_jvm
+from retriever.index.lucene.writer import LuceneDocument, LuceneWriter
 from retriever.index.rows import (
     ALIVE,
     CONTINUES,

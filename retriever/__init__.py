@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from retriever.types import Document, Encoded, Encoder, Hit, Query, ScoredDoc, UserError
 
 if TYPE_CHECKING:
-    from retriever.search import Retriever
-    from retriever.writer import IndexWriter
+    from retriever.indexing.writer import IndexWriter
+    from retriever.search.retriever import Retriever
 
 __all__ = ["Document", "Encoded", "Encoder", "Hit", "IndexWriter", "Query", "Retriever", "ScoredDoc", "UserError"]
 
@@ -19,11 +19,11 @@ __all__ = ["Document", "Encoded", "Encoder", "Hit", "IndexWriter", "Query", "Ret
 def __getattr__(name: str) -> Any:
     """Import `Retriever` and `IndexWriter` on first use, because they bring NumPy and the indexes along."""
     if name == "Retriever":
-        from retriever.search import Retriever
+        from retriever.search.retriever import Retriever
 
         return Retriever
     if name == "IndexWriter":
-        from retriever.writer import IndexWriter
+        from retriever.indexing.writer import IndexWriter
 
         return IndexWriter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

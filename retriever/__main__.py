@@ -1,6 +1,6 @@
 """Run the command line with `python -m retriever`."""
 
-from retriever.cli import cli
+from retriever.cli.main import cli
 
 if __name__ == "__main__":
     cli(prog_name="retriever")

@@ -73,8 +73,8 @@ def tiny_parent(tiny_texts: list[str]) -> Parent:
 @pytest.fixture(scope="session")
 def tiny_encoder_folder(tiny_parent: Parent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an encoder folder (float32, 32 dimensions, 200 terms) whose texts have terms of both kinds, on and off."""
-    from retriever.checkpoint import save_encoder
-    from retriever.upcycle import UpcycleConfig, upcycle
+    from retriever.network.folder import save_encoder
+    from retriever.network.upcycle import UpcycleConfig, upcycle
 
     settings = UpcycleConfig(num_experts=4, experts_per_token=2, granularity=2, shared_experts=1, router_std=0.5)
     model = upcycle(tiny_parent.model, tiny_parent.tokenizer, settings)
@@ -95,9 +95,9 @@ def real_base() -> Path:
 @pytest.fixture(scope="session")
 def real_encoder_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the default encoder, or one made from the base model where that is there, or skip."""
-    from retriever.checkpoint import save_encoder
-    from retriever.encoder import default_encoder_path
-    from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
+    from retriever.encoder.load import default_encoder_path
+    from retriever.network.folder import save_encoder
+    from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 
     if (default_encoder_path() / "config.json").is_file():
         return default_encoder_path()

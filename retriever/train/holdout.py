@@ -10,9 +10,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.corpus import open_corpus
-from retriever.corpus_formats import read_jsonl, suffix_of
-from retriever.eval.files import atomic_file
+from retriever.corpus.corpus import open_corpus
+from retriever.corpus.formats import read_jsonl, suffix_of
+from retriever.files import atomic_file
 from retriever.train.pairs import HELD_OUT_PERCENT, held_out, normalised, read_pairs
 from retriever.train.passages import passage_id
 from retriever.types import UserError

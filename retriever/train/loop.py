@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers import AutoTokenizer, PrinterCallback, TrainingArguments
 
-from retriever.checkpoint import load_model, local_folder, save_encoder
 from retriever.config import from_mapping
-from retriever.lexical import token_counts
-from retriever.lexicon import frame_ids
-from retriever.model import RetrieverConfig
+from retriever.encoder.lexicon import frame_ids
+from retriever.network.checkpoint import local_folder
+from retriever.network.folder import load_model, save_encoder
+from retriever.network.lexical import token_counts
+from retriever.network.model import RetrieverConfig
+from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 from retriever.train.data import stream
 from retriever.train.mixture import Mixture
 from retriever.train.objective import Collator, Objective
@@ -25,13 +27,12 @@ from retriever.train.router_start import cluster_rows
 from retriever.train.states import StateCache
 from retriever.train.trainer import ObjectiveTrainer, parameter_groups
 from retriever.types import UserError
-from retriever.upcycle import UpcycleConfig, upcycle_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from retriever.model import RetrieverModel
+    from retriever.network.model import RetrieverModel
     from retriever.train.settings import TrainConfig
 
 __all__ = ["Rehearsal", "rehearse", "train"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retriever.index.reader import FolderReader
-    from retriever.search import Retriever
+    from retriever.search.retriever import Retriever
     from retriever.train.pairs import Example, PairRecord
     from retriever.train.scoring import DenseTeacher
     from retriever.types import Encoder, ScoredDoc

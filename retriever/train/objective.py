@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from retriever.lexical import token_counts
-from retriever.moe import load_balancing_loss, router_z_loss
-from retriever.packing import Packed, pack
+from retriever.network.lexical import token_counts
+from retriever.network.moe import load_balancing_loss, router_z_loss
+from retriever.network.packing import Packed, pack
 from retriever.train import losses
 from retriever.train.states import States
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-    from retriever.model import RetrieverModel
-    from retriever.moe import Routing
+    from retriever.network.model import RetrieverModel
+    from retriever.network.moe import Routing
     from retriever.train.data import Example
     from retriever.train.settings import TrainConfig
     from retriever.train.states import StateCache

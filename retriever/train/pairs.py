@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retriever.corpus_formats import read_jsonl
+from retriever.corpus.formats import read_jsonl
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retriever.corpus import Corpus
-from retriever.corpus_formats import Row
-from retriever.indexing import IndexingConfig, build_index, interrupted
+from retriever.corpus.corpus import Corpus
+from retriever.corpus.formats import Row
+from retriever.indexing.build import IndexingConfig, build_index, interrupted
 from retriever.train.pairs import read_pairs
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from retriever.corpus import Corpus
+    from retriever.corpus.corpus import Corpus
     from retriever.types import Document
 
 __all__ = ["KINDS", "PseudoPair", "PseudoQueryConfig", "pseudo_queries", "salient_phrases"]

@@ -11,8 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retriever.corpus_formats import read_lines
-from retriever.eval.files import atomic_file
+from retriever.files import atomic_file, read_lines
 from retriever.index.files import sync_path, write_whole
 from retriever.index.lock import WriteLock
 from retriever.train.pairs import PairRecord, read_pairs

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from retriever.encoder import NoEncoder, load_encoder
+from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.index.reader import FolderReader
-from retriever.normalisation import NORMALISATIONS
+from retriever.search.normalisation import NORMALISATIONS
 from retriever.train.passages import index_passages, passage_id
 from retriever.train.resumable import Rewriting
 from retriever.types import UserError

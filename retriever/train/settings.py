@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retriever.checkpoint import STORAGE
 from retriever.config import from_mapping, load_yaml
+from retriever.network.checkpoint import STORAGE
 from retriever.train.data import SourceConfig
 from retriever.types import UserError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from retriever.packing import Packed, pack
+from retriever.network.packing import Packed, pack
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from retriever.model import RetrieverModel
+    from retriever.network.model import RetrieverModel
 
 __all__ = ["StateCache", "States", "trunk_key"]
 

@@ -1,0 +1,1 @@
+"""Data sets, judgements and run files: read, checked, written."""

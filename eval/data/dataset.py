@@ -1,0 +1,66 @@
+"""One split of a data set, put together and checked, wherever it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from retriever.eval.data.qrels import collect
+from retriever.eval.data.registry import entry
+from retriever.types import Qrels, Query, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from retriever.eval.data.qrels import Judgement
+
+
+__all__ = ["Dataset", "judged"]
+
+
+class Dataset(NamedTuple):
+    """One split of a data set: `queries` are the judged ones in file order.
+
+    corpus: what `open_corpus` takes: a file, or the name of a corpus that a library fetches.
+    exclude_self: a document whose id is the query's own is no hit (ArguAna, where the queries stand in the corpus).
+    """
+
+    name: str
+    corpus: Path | str
+    queries: list[Query]
+    qrels: Qrels
+    exclude_self: bool = False
+
+
+def judged(
+    name: str,
+    corpus: Path | str,
+    queries: Iterable[Query],
+    found: Iterable[Judgement],
+    source: str,
+    exclude_self: bool | None = None,
+) -> Dataset:
+    """Put a data set together; raise UserError for judgements of a query that is not there.
+
+    source: where the judgements come from, for messages. exclude_self: as the registry says for None.
+    """
+    by_id = {query.query_id: query for query in queries}
+    wheres: dict[str, str] = {}
+
+    def noted() -> Iterable[Judgement]:
+        for judgement in found:
+            if judgement.query_id not in by_id:
+                wheres.setdefault(judgement.query_id, judgement.where)
+            yield judgement
+
+    qrels = collect(source, noted())
+    if wheres:
+        query_id, where = next(iter(wheres.items()))
+        raise UserError(
+            f"{where}: query {query_id!r} is not among the queries of {name};"
+            f" add it there or drop its judgements ({len(wheres)} such queries)"
+        )
+    if exclude_self is None:
+        known = entry(name)
+        exclude_self = known is not None and known.exclude_self
+    return Dataset(name, corpus, [query for query in by_id.values() if query.query_id in qrels], qrels, exclude_self)

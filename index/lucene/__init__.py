@@ -1,0 +1,1 @@
+"""Everything that speaks to Lucene through pyjnius; `jvm` alone starts Java."""

@@ -1,0 +1,277 @@
+"""Reading Lucene: one commit, its two text legs, what it stores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from retriever.index.chunks import ScoredChunk
+from retriever.index.filters import OneOf, Value
+from retriever.index.lucene.filters import field_kinds, filter_query, lucene_rows, matching_docs, within
+from retriever.index.lucene.hits import Found, by_score, no_hits, read_documents, read_hits
+from retriever.index.lucene.jvm import (
+    as_type,
+    bm25_similarity,
+    damage_named,
+    english_analyzer,
+    java,
+    lucene,
+    naming_damage,
+    one_at_a_time,
+    open_directory,
+    start_jvm,
+    to_dict,
+    well_formed,
+)
+from retriever.index.lucene.postings import stored_terms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from retriever.index.filters import Condition
+    from retriever.types import BoolArray
+
+__all__ = ["LuceneReader"]
+
+SPARE = 32
+"""Hits asked for beyond those that are wanted, so that most often it is seen whether others tie with the last one."""
+
+
+class _Leg(NamedTuple):
+    """A searcher with its similarity, and the lock that all searchers of its Python class share."""
+
+    searcher: Any
+    lock: threading.Lock
+
+
+_leg_locks = {"bm25": threading.Lock(), "impact": threading.Lock()}
+
+
+def _leg(index: Any, similarity: Any, name: str) -> _Leg:
+    # pyjnius keeps the object of a call in the method that all objects of a Python class share: a class for each leg.
+    kind = java("org.apache.lucene.search.IndexSearcher", twin=name == "impact")
+    for result in ("TopDocs", "TopFieldDocs"):  # what `search` returns is known before two threads meet it at once
+        lucene(f"search.{result}")
+    searcher = kind(index)
+    searcher.setSimilarity(similarity)
+    return _Leg(searcher, _leg_locks[name])
+
+
+class LuceneReader:
+    """One commit of a Lucene index, searched by any number of threads."""
+
+    @one_at_a_time()
+    def __init__(self, folder: Path, reader: Any, k1: float, b: float) -> None:
+        self._folder, self._reader, self._k1, self._b = folder, reader, k1, b
+        self._rows: NDArray[np.int64] | None = None
+        self._loading = threading.Lock()
+        self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
+        self._index = as_type("index.IndexReader", self._reader)
+        self._most_hits = max(1, int(self._reader.maxDoc()))
+        self._analyzer = english_analyzer()
+        self._bm25 = _leg(self._index, bm25_similarity(k1, b), "bm25")
+        self._impact = _leg(self._index, java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
+        self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
+        parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
+        self._parser = lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)
+        self._rescorer = lucene("search.QueryRescorer")
+        self._bag_of_words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
+        self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
+
+    @classmethod
+    @one_at_a_time()
+    def open(cls, folder: Path, k1: float, b: float) -> LuceneReader:
+        """Open the last commit; raise UserError if Lucene cannot."""
+        start_jvm()
+        with damage_named(folder):
+            # The directory is not closed: it holds nothing open, and every reader that comes by `reopen` shares it.
+            return cls(folder, lucene("index.DirectoryReader").open(open_directory(folder)), k1, b)
+
+    @naming_damage
+    @one_at_a_time()
+    def reopen(self) -> LuceneReader | None:
+        """Return a reader of the last commit, which shares the unchanged files; None if it is this one's."""
+        newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
+        return None if newer is None else LuceneReader(self._folder, newer, self._k1, self._b)
+
+    @cached_property
+    def fields(self) -> dict[str, set[str]]:
+        """Return the metadata fields, each with the kinds of its values."""
+        return field_kinds(self._index)
+
+    def select(self, condition: Condition) -> Any:
+        """Return the query of a filter; raise UserError for an unknown field."""
+        return filter_query(condition, self.fields)
+
+    @naming_damage
+    def rows(self, selected: Any, count: int) -> BoolArray:
+        """Return which of `count` rows belong to the documents that a query finds, some dead ones among them."""
+        rows = np.zeros(count, bool)
+        rows[self._all_rows()[matching_docs(self._bm25.searcher, selected)]] = True
+        return rows
+
+    def terms(self, field: str, shape: tuple[int, int]) -> csr_matrix:
+        """Return int32 csr (rows, vocab_size) of what `field` ("impact" or "token") holds of each live row."""
+        with self._impact.lock:
+            return stored_terms(self._impact.searcher, field, self._all_rows(), shape)
+
+    def _all_rows(self) -> NDArray[np.int64]:
+        with self._loading:
+            if self._rows is None:
+                self._rows = lucene_rows(self._index)
+        return self._rows
+
+    def bm25(self, text: str, top_k: int, selected: Any = None) -> Found:
+        """Return the best chunks by BM25 over `contents`, the first `top_k` by (score, id) among them.
+
+        No hits for a text of which analysis leaves nothing.
+        """
+        return self._search(self._bm25, self._bm25_query(text), top_k, selected)
+
+    def impact(self, query: str, top_k: int, selected: Any = None) -> Found:
+        """Return the best chunks by inner product of impacts and query weights, given as "id^weight id^weight"."""
+        return self._search(self._impact, self._impact_query(query), top_k, selected) if query else no_hits()
+
+    def bm25_chunks(self, text: str, ids: Sequence[str]) -> list[ScoredChunk]:
+        """Score the chunks of these documents as `bm25` does, those that it finds."""
+        return self._chunks(self._bm25, self._bm25_query(text), ids)
+
+    def impact_chunks(self, query: str, ids: Sequence[str]) -> list[ScoredChunk]:
+        """Score the chunks of these documents as `impact` does, those that it finds."""
+        return self._chunks(self._impact, self._impact_query(query), ids) if query else []
+
+    @one_at_a_time()
+    def _bm25_query(self, text: str) -> Any:
+        return self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
+
+    @one_at_a_time()
+    def _impact_query(self, query: str) -> Any:
+        return self._parser.parse(query)
+
+    @naming_damage
+    def _chunks(self, leg: _Leg, query: Any, ids: Sequence[str]) -> list[ScoredChunk]:
+        firsts = sorted((self._lucene_number(doc_id), doc_id) for doc_id in ids)
+        if not firsts:
+            return []
+        with one_at_a_time():
+            query = within(query, self.select(OneOf("id", tuple(map(Value, ids)))))
+            count = sum(self.document_frequencies("id", ids))
+        with leg.lock:
+            top = leg.searcher.search(query, count)  # unsorted: hits of a sort have no score of their own
+        found = read_documents(top)
+        places = np.searchsorted([number for number, _ in firsts], found.rows, side="right") - 1
+        return [
+            ScoredChunk(firsts[place][1], number - firsts[place][0], score)
+            for place, number, score in zip(places.tolist(), found.rows.tolist(), found.scores.tolist(), strict=True)
+        ]
+
+    @naming_damage
+    def impact_in_two_steps(self, first: str, rest: str, candidates: int, selected: Any = None) -> Found:
+        """Return the best `candidates` hits of the terms in `first`, each with its score for those in `rest`, too."""
+        with one_at_a_time():
+            query, others = (self._parser.parse(part) if part else None for part in (first, rest))
+            if query is None:
+                return no_hits()
+            if selected is not None:
+                query = within(query, selected)
+        with self._impact.lock:
+            top = self._impact.searcher.search(query, min(candidates, self._most_hits))
+            if others is not None:
+                others = as_type("search.Query", others)
+                top = self._rescorer.rescore(self._impact.searcher, top, others, 1.0, candidates)
+        found = read_documents(top)
+        return Found(self._all_rows()[found.rows], found.scores)
+
+    @naming_damage
+    def _search(self, leg: _Leg, query: Any, top_k: int, selected: Any) -> Found:
+        if selected is not None:
+            with one_at_a_time():
+                query = within(query, selected)
+        limit = min(top_k + SPARE, self._most_hits)
+        with leg.lock:
+            top = leg.searcher.search(query, limit, self._by_score)
+        found = read_hits(top)
+        if len(found.rows) == limit < self._most_hits and found.scores[top_k - 1] == found.scores[-1]:
+            # Hits that were not asked for may tie with the last one that counts: the id decides which it is.
+            with leg.lock:
+                top = leg.searcher.search(query, top_k, self._by_score_then_id)
+            found = read_hits(top)
+        return found
+
+    @naming_damage
+    @one_at_a_time()
+    def raw(self, doc_id: str) -> str | None:
+        """Return the stored JSON of a document, None for an unknown id."""
+        raw: str | None = java("io.anserini.index.IndexReaderUtils").documentRaw(self._index, doc_id)
+        return raw
+
+    @one_at_a_time()
+    def analyse(self, text: str) -> list[str]:
+        """Return the terms that BM25 reads of a text, in order, repeated ones too."""
+        terms = java("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, well_formed(text))
+        return [str(term) for term in terms]
+
+    @naming_damage
+    @one_at_a_time()
+    def first_row(self, doc_id: str) -> int:
+        """Return the row of a document's first chunk; raise KeyError for an unknown id."""
+        number = self._lucene_number(doc_id)
+        if number < 0:
+            raise KeyError(doc_id)
+        values = lucene("index.MultiDocValues").getNumericValues(self._index, "row")
+        values.advanceExact(number)
+        return int(values.longValue())
+
+    @naming_damage
+    @one_at_a_time()
+    def bm25_score(self, term: str, doc_id: str, chunk: int = 0) -> float:
+        """Return what one occurrence of a term in the query adds to the BM25 score of a document's chunk."""
+        return self._term_score(self._bm25.searcher, "contents", term, doc_id, chunk)
+
+    @naming_damage
+    @one_at_a_time()
+    def impact_of(self, term: str, doc_id: str, chunk: int = 0) -> float:
+        """Return the stored impact of a term (a decimal vocabulary id) in a document's chunk, 0 without one."""
+        return self._term_score(self._impact.searcher, "impact", term, doc_id, chunk)
+
+    @naming_damage
+    @one_at_a_time()
+    def document_frequencies(self, field: str, terms: Iterable[str]) -> list[int]:
+        """Return in how many chunks each term stands; those that were deleted since the last merge count too."""
+        return [int(self._index.docFreq(self._term(field, term))) for term in terms]
+
+    @naming_damage
+    @one_at_a_time()
+    def postings(self, field: str) -> int:
+        """Return the sum of these frequencies over all terms of a field."""
+        return int(self._index.getSumDocFreq(field))
+
+    @naming_damage
+    @one_at_a_time()
+    def count(self, field: str) -> int:
+        """Return how many chunks have a term in a field, deleted ones that are not merged away yet among them."""
+        return int(self._index.getDocCount(field))
+
+    def _term_score(self, searcher: Any, field: str, term: str, doc_id: str, chunk: int) -> float:
+        first = self._lucene_number(doc_id)
+        if first < 0:
+            return 0.0
+        query = as_type("search.Query", self._term_query(self._term(field, term)))
+        return float(searcher.explain(query, first + chunk).getValue().doubleValue())
+
+    @naming_damage
+    @one_at_a_time()
+    def _lucene_number(self, doc_id: str) -> int:
+        """Return Lucene's number of a document's first chunk, which the others follow; below 0 for an unknown id."""
+        return int(java("io.anserini.index.IndexReaderUtils").convertDocidToLuceneDocid(self._index, doc_id))
+
+    @one_at_a_time()
+    def close(self) -> None:
+        """Free the files."""
+        self._reader.close()

@@ -1,0 +1,265 @@
+"""Writing Lucene: documents with their fields, deletions, commits.
+
+The chunks of a document are Lucene documents with one id, in order, one directly behind the other for good: a block.
+Lucene fields of a chunk:
+  id        stored term, and BinaryDocValues for sorting ties
+  contents  what BM25 reads, analysed like Anserini's "english"
+  impact    learned sparse terms: the term is the decimal vocabulary id, the term frequency is the impact
+  token     vocabulary ids of the text's own tokens, without frequencies: for their document frequencies
+  raw       stored JSON of the whole document; in its first chunk alone
+  row       NumericDocValues: the row of the vector of its document's first chunk
+  s.<name>  metadata strings and booleans, untokenised; n.<name> metadata numbers, as points
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retriever.index.lucene.jvm import (
+    as_type,
+    bm25_similarity,
+    bytes_ref,
+    damage_named,
+    english_analyzer,
+    java,
+    lucene,
+    naming_damage,
+    one_at_a_time,
+    open_directory,
+    start_jvm,
+)
+from retriever.types import MetadataValue, UserError
+
+__all__ = ["LONGEST_TERM", "LuceneChunk", "LuceneDocument", "LuceneWriter"]
+
+LONGEST_TERM = 32_766
+"""Longest indexed value in UTF-8 bytes (IndexWriter.MAX_TERM_LENGTH)."""
+LARGEST_NUMBER = sys.float_info.max
+BUFFER_MB = 64.0
+
+
+class LuceneWriter:
+    """Adds, replaces and deletes documents; nothing lasts before `commit`. Use it from one thread."""
+
+    @one_at_a_time()
+    def __init__(self, folder: Path, k1: float, b: float) -> None:
+        start_jvm()
+        config = lucene("index.IndexWriterConfig")(as_type("analysis.Analyzer", _index_analyzer()))
+        config.setSimilarity(bm25_similarity(k1, b))
+        config.setRAMBufferSizeMB(BUFFER_MB)
+        policy = lucene("index.TieredMergePolicy")()
+        policy.setForceMergeDeletesPctAllowed(0.0)  # else `drop_deleted` leaves segments with few of them
+        config.setMergePolicy(policy)
+        self._merges = lucene("index.ConcurrentMergeScheduler")()
+        config.setMergeScheduler(self._merges)
+        self._folder, self._directory = folder, open_directory(folder)
+        try:
+            with damage_named(folder):
+                self._writer = lucene("index.IndexWriter")(self._directory, config)
+        except UserError:
+            self._directory.close()
+            raise
+        self._block = _Block()
+        self._term = lucene("index.Term")
+
+    @naming_damage
+    @one_at_a_time()
+    def add(self, doc: LuceneDocument, replace: bool) -> None:
+        """Add a document; `replace` deletes the one with the same id in the same step."""
+        block = self._block.fill(doc)
+        if replace:
+            self._writer.updateDocuments(self._term("id", doc.doc_id), block)
+        else:
+            self._writer.addDocuments(block)
+
+    @naming_damage
+    @one_at_a_time()
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete the documents with these ids."""
+        terms = java("java.util.ArrayList")()
+        for doc_id in ids:
+            terms.add(bytes_ref(doc_id))
+        query = lucene("search.TermInSetQuery")("id", as_type("java.util.Collection", terms))
+        self._writer.deleteDocuments(as_type("search.Query", query))
+
+    @naming_damage
+    @one_at_a_time()
+    def renumber(self, rows: Iterable[tuple[str, int]]) -> None:
+        """Give documents, by id, the rows that begin with this one."""
+        for doc_id, row in rows:
+            self._writer.updateNumericDocValue(self._term("id", doc_id), "row", row)
+
+    @naming_damage
+    @one_at_a_time()
+    def drop_deleted(self) -> None:
+        """Write the segments that hold deleted documents again without them."""
+        self._writer.forceMergeDeletes()
+        while self._writer.hasDeletions():
+            # A merge that was under way already takes along what has been deleted since it began.
+            self._merges.sync()
+            self._writer.forceMergeDeletes()
+
+    @naming_damage
+    @one_at_a_time()
+    def commit(self, user_data: Mapping[str, str]) -> None:
+        """Make everything so far durable and visible to new readers, together with `user_data`."""
+        data = java("java.util.HashMap")()
+        for key, value in user_data.items():
+            data.put(key, value)
+        self._writer.setLiveCommitData(data.entrySet())
+        self._writer.commit()
+
+    @naming_damage
+    @one_at_a_time()
+    def close(self) -> None:
+        """Forget what was not committed."""
+        try:
+            self._writer.rollback()
+        finally:
+            self._directory.close()
+
+
+def _index_analyzer() -> Any:
+    """Return Anserini's English analyser; `impact` ("id|frequency") and `token` are split at whitespace."""
+    options = java("java.util.HashMap")
+    builder = lucene("analysis.custom.CustomAnalyzer").builder()
+    builder.withTokenizer("whitespace", options())
+    delimiter = options()
+    delimiter.put("delimiter", "|")
+    builder.addTokenFilter("delimitedTermFrequency", delimiter)
+    by_field = options()
+    by_field.put("impact", as_type("analysis.Analyzer", builder.build()))
+    by_field.put("token", as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")()))
+    return lucene("analysis.miscellaneous.PerFieldAnalyzerWrapper")(english_analyzer(), by_field)
+
+
+class LuceneChunk(NamedTuple):
+    """What the text legs read of a chunk; `impacts` is one line of `impact_strings`, `tokens` ids between spaces."""
+
+    contents: str
+    impacts: str
+    tokens: str
+
+
+class LuceneDocument(NamedTuple):
+    """What Lucene stores of a document; `row` is that of its first chunk."""
+
+    doc_id: str
+    raw: str
+    row: int
+    metadata: Mapping[str, MetadataValue]
+    chunks: Sequence[LuceneChunk]
+
+
+class _Block:
+    """The Lucene documents of one document's chunks, filled anew for every document: making Java objects takes time."""
+
+    def __init__(self) -> None:
+        self._fields: list[_Fields] = []
+        self._list = java("java.util.ArrayList")()
+        self._iterable = as_type("java.lang.Iterable", self._list)
+
+    def fill(self, doc: LuceneDocument) -> Any:
+        """Return the Java documents that hold `doc` until the next call."""
+        count = len(doc.chunks)
+        while len(self._fields) < count:
+            self._fields.append(_Fields(with_raw=not self._fields))
+        for fields, chunk in zip(self._fields, doc.chunks, strict=False):
+            fields.fill(doc, chunk)
+        if self._list.size() != count:
+            self._list.clear()
+            for fields in self._fields[:count]:
+                self._list.add(fields.java)
+        return self._iterable
+
+
+class _Fields:
+    """The fields of one Lucene document, of which the first of a block has `raw`.
+
+    java: the Java document.
+    """
+
+    def __init__(self, with_raw: bool) -> None:
+        empty = as_type("java.lang.CharSequence", java("java.lang.String")(""))
+        field, stored = lucene("document.Field"), lucene("document.Field$Store")
+        self._id = lucene("document.StringField")("id", "", stored.YES)
+        self._id_value = lucene("document.BinaryDocValuesField")("id", bytes_ref(""))
+        options = lucene("index.IndexOptions")
+        self._contents = field("contents", empty, _text_field(options.DOCS_AND_FREQS, omit_norms=False))
+        self._impact = field("impact", empty, _text_field(options.DOCS_AND_FREQS, omit_norms=True))
+        self._token = field("token", empty, _text_field(options.DOCS, omit_norms=True))
+        self._raw = lucene("document.StoredField")("raw", "")
+        self._row = lucene("document.NumericDocValuesField")("row", 0)
+        self._all = java("java.util.ArrayList")()
+        fixed = (self._id, self._id_value, self._contents, self._impact, self._token, self._row)
+        for field_ in (*fixed, *([self._raw] if with_raw else [])):
+            self._all.add(as_type("java.lang.Object", field_))
+        self._fixed = self._all.size()
+        self.java = as_type("java.lang.Object", self._all)
+        self._metadata: dict[tuple[str, int], Any] = {}
+        self._names: list[str] = []
+
+    def fill(self, doc: LuceneDocument, chunk: LuceneChunk) -> None:
+        """Set the fields to those of a chunk of a document."""
+        self._id.setStringValue(doc.doc_id)
+        self._id_value.setBytesValue(bytes_ref(doc.doc_id))
+        self._contents.setStringValue(chunk.contents)
+        self._impact.setStringValue(chunk.impacts)
+        self._token.setStringValue(chunk.tokens)
+        self._raw.setStringValue(doc.raw)
+        self._row.setLongValue(doc.row)
+        self._fill_metadata(doc.metadata)
+
+    def _fill_metadata(self, metadata: Mapping[str, MetadataValue]) -> None:
+        values = list(_indexed_metadata(metadata))
+        names = [name for name, _ in values]
+        same = names == self._names  # as in most corpora: then the fields only change their values
+        if not same:
+            self._all.subList(self._fixed, self._all.size()).clear()
+            self._names = names
+        counts: Counter[str] = Counter()
+        for name, value in values:
+            field = self._metadata_field(name, counts[name], value)
+            counts[name] += 1
+            if not same:
+                self._all.add(as_type("java.lang.Object", field))
+
+    def _metadata_field(self, name: str, position: int, value: str | float) -> Any:
+        field = self._metadata.get((name, position))
+        if field is None:
+            if isinstance(value, str):
+                field = lucene("document.StringField")(name, value, lucene("document.Field$Store").NO)
+            else:
+                field = lucene("document.DoublePoint")(name, value)
+            self._metadata[name, position] = field
+        elif isinstance(value, str):
+            field.setStringValue(value)
+        else:
+            field.setDoubleValue(value)
+        return field
+
+
+def _text_field(options: Any, omit_norms: bool) -> Any:
+    """Return the type of a field that is indexed without positions and not stored."""
+    kind = lucene("document.FieldType")()
+    kind.setIndexOptions(options)
+    kind.setOmitNorms(omit_norms)
+    kind.setTokenized(True)
+    kind.freeze()
+    return as_type("index.IndexableFieldType", kind)
+
+
+def _indexed_metadata(metadata: Mapping[str, MetadataValue]) -> Iterator[tuple[str, str | float]]:
+    """Yield (field, value) for what filters may ask for; None, nested mappings and unindexable values stay in `raw`."""
+    for name, values in metadata.items():
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, bool):
+                yield f"s.{name}", str(value).lower()
+            elif isinstance(value, str) and len(value.encode()) <= LONGEST_TERM:
+                yield f"s.{name}", value
+            elif isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER:
+                yield f"n.{name}", float(value)

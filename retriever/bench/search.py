@@ -1,0 +1,159 @@
+"""Measure search at size: an index of ours beside pyserini and FAISS alone, on the same data, in turn."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from retriever.bench.sample import read_sample
+from retriever.bench.search_report import Key, SizeReport, read_reports, speeds_of, write_reports
+from retriever.bench.search_systems import SYSTEMS, serve
+from retriever.bench.search_task import Answers, Asked, Built, Task
+from retriever.corpus.corpus import load_queries
+from retriever.search.modes import CANDIDATES, HYBRID
+from retriever.search.retriever import Retriever
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+__all__ = ["BenchSearchConfig", "bench_search"]
+
+BLOCK = 10
+"""Queries that a system answers before it is the next one's turn: drift of the machine hits all alike."""
+
+
+@dataclass(frozen=True)
+class BenchSearchConfig:
+    """sizes: documents, one run each. top_k and threads: how many hits, and how many queries at a time, each with each.
+
+    queries: at most so many of those that are given.
+    """
+
+    sizes: tuple[int, ...] = (100_000, 1_000_000)
+    systems: tuple[str, ...] = tuple(SYSTEMS)
+    top_k: tuple[int, ...] = (10, CANDIDATES)
+    threads: tuple[int, ...] = (1, 2)
+    queries: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured before anything is built."""
+        unknown = [name for name in self.systems if name not in SYSTEMS]
+        if unknown or not self.systems:
+            raise UserError(f"systems {', '.join(unknown) or 'none'}: choose among {', '.join(SYSTEMS)}")
+        for name in ("sizes", "top_k", "threads"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise UserError(f"{name} {list(getattr(self, name))}: need whole numbers from 1")
+
+
+def bench_search(
+    sample: Path, queries: Path, output: Path, config: BenchSearchConfig | None = None, *, progress: bool = False
+) -> Iterator[SizeReport]:
+    """Measure each size in turn, and keep it in `output` (bench-search.json, bench-search.md).
+
+    sample: an index with all legs, whose encodings are repeated with noise. A size that was measured before is not
+    measured again; while one is under way its indexes lie in `output`.
+
+    Raises:
+        UserError: an index without all legs, an unreadable file, or records of something else.
+    """
+    config = config or BenchSearchConfig()
+    output.mkdir(parents=True, exist_ok=True)
+    settings = {"sample": str(sample.resolve()), "queries_from": str(queries.resolve())} | _settings(config)
+    found = read_reports(output, settings)
+    texts = list(dict.fromkeys(query.text for query in load_queries(queries)))[: config.queries]
+    with Retriever.open(sample) as retriever:
+        encoded = retriever.encode(texts)
+    encodings = read_sample(sample)
+    for size in config.sizes:
+        if size not in found:
+            folder = output / f"bench-{size}"
+            folder.mkdir(exist_ok=True)
+            found[size] = _measure(Task(encodings, size, texts, encoded, folder, progress), config)
+            shutil.rmtree(folder)
+            write_reports(output, settings, [found[key] for key in sorted(found)])
+        yield found[size]
+
+
+class _Running(NamedTuple):
+    process: SpawnProcess
+    connection: Connection
+
+
+def _measure(task: Task, config: BenchSearchConfig) -> SizeReport:
+    """Build the systems one after the other, and then ask them in turn."""
+    from tqdm import tqdm
+
+    context = multiprocessing.get_context("spawn")  # a JVM does not survive a fork
+    running: dict[str, _Running] = {}
+    built: dict[str, Built] = {}
+    rounds = list(_rounds(config, len(task.texts)))
+    bar = tqdm(total=len(config.systems) + len(rounds), file=sys.stderr, disable=not task.progress, unit=" steps")
+    try:
+        with bar:
+            for name in config.systems:
+                bar.set_description(f"{task.size:,}: build {name}")
+                ours, theirs = context.Pipe()
+                process = context.Process(target=serve, args=(name, task, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[name] = _Running(process, ours)
+                built[name] = _receive(running[name], name)
+                bar.update()
+            answers: dict[Key, list[Answers]] = {}
+            for name, asked in rounds[: len(rounds) // -(-len(task.texts) // BLOCK)]:  # to warm up: the first block
+                running[name].connection.send(asked)
+                _receive(running[name], name)
+            for name, asked in rounds:
+                bar.set_description(f"{task.size:,}: {name} {asked.leg}")
+                running[name].connection.send(asked)
+                answers.setdefault((name, asked.leg, asked.top_k, asked.threads), []).append(
+                    _receive(running[name], name)
+                )
+                bar.update()
+        for process, connection in running.values():
+            connection.send(None)
+            process.join()
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+    return SizeReport(task.size, built, speeds_of(answers))
+
+
+def _rounds(config: BenchSearchConfig, queries: int) -> Iterator[tuple[str, Asked]]:
+    """Yield whom to ask what: every system and leg has its turn with a block of queries before the next block comes.
+
+    The first block comes twice, and its first turn is not counted: caches fill, Java compiles.
+    """
+    for start in range(0, queries, BLOCK):
+        block = list(range(start, min(start + BLOCK, queries)))
+        for threads in config.threads:
+            for top_k in config.top_k:
+                for name in config.systems:
+                    for leg in SYSTEMS[name].legs:
+                        if leg != HYBRID or top_k == config.top_k[0]:  # its legs give the same hits for any number
+                            yield name, Asked(leg, top_k, threads, block)
+
+
+def _receive(running: _Running, name: str) -> Any:
+    try:
+        return running.connection.recv()
+    except EOFError:
+        running.process.join()
+        raise UserError(
+            f"{name}: its process ended with exit code {running.process.exitcode}; see the messages above, "
+            "or leave it out with --systems"
+        ) from None
+
+
+def _settings(config: BenchSearchConfig) -> dict[str, Any]:
+    values = asdict(config)
+    del values["sizes"]
+    return json.loads(json.dumps(values))  # type: ignore[no-any-return]  # as it is read back: lists for tuples

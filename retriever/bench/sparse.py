@@ -1,0 +1,78 @@
+"""Measure the back ends of the sparse leg on an index: speed, and how much of the exact ranking they find."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from retriever.corpus.corpus import load_queries
+from retriever.eval.exact_recall import exact_recall
+from retriever.search.backends import make_sparse_backend
+from retriever.search.retriever import Retriever
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["BackendSpeed", "bench_sparse"]
+
+EXACT = "lucene"
+DEPTHS = (10, 100, 1000)
+
+
+class BackendSpeed(NamedTuple):
+    """One back end asked for `top_k` hits.
+
+    ready_s: seconds of the first query, which builds or loads what the back end needs. p50_ms: of the others.
+    recall: share of the exact first 10, 100, 1000 hits that are among the first 10, 100, 1000; None beyond top_k.
+    """
+
+    backend: str
+    top_k: int
+    ready_s: float
+    p50_ms: float
+    recall_10: float | None
+    recall_100: float | None
+    recall_1000: float | None
+
+
+def bench_sparse(
+    index: Path, queries: Path, backends: Sequence[str], count: int = 100, top_k: Sequence[int] = (10, 1000)
+) -> list[BackendSpeed]:
+    """Ask each back end in turn the same `count` queries, encoded once; Lucene's rankings are the exact ones.
+
+    Raises:
+        UserError: an index without sparse terms, an unreadable file, an unknown back end or one that is not installed.
+    """
+    with Retriever.open(index) as retriever:
+        texts = [query.text for query in load_queries(queries)][:count]
+        retriever.plan("sparse")  # refuses an index without terms
+        terms = retriever.encode(texts).sparse
+        assert terms is not None
+        asked = {name: make_sparse_backend(name, retriever.reader) for name in dict.fromkeys([EXACT, *backends])}
+        ready: dict[str, float] = {}
+        for name, backend in asked.items():
+            begun = time.perf_counter()
+            backend.search(terms[0], 1)
+            ready[name] = time.perf_counter() - begun
+        times: dict[tuple[str, int], list[float]] = {}
+        found: dict[tuple[str, int], list[list[str]]] = {}
+        for row in range(len(texts)):
+            for k in top_k:
+                for name, backend in asked.items():
+                    begun = time.perf_counter()
+                    ranking = backend.search(terms[row], k)
+                    times.setdefault((name, k), []).append((time.perf_counter() - begun) * 1000)
+                    found.setdefault((name, k), []).append([hit.doc_id for hit in ranking])
+    return [
+        BackendSpeed(
+            name,
+            k,
+            ready[name],
+            median(times[name, k]),
+            *(exact_recall(found[name, k], found[EXACT, k], depth) if depth <= k else None for depth in DEPTHS),
+        )
+        for k in top_k
+        for name in asked
+    ]

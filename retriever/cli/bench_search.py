@@ -1,0 +1,81 @@
+"""The commands that measure search: bench search and bench sparse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from retriever.cli.options import SPARSE_BACKENDS, numbers, quiet_option
+
+__all__ = ["bench_search_command", "bench_sparse_command"]
+
+
+@click.command("search")
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--queries", "queries", required=True, type=click.Path(path_type=Path), help="JSONL or TSV of queries.")
+@click.option("--sizes", default="100000,1000000", show_default=True, help="How many documents, one run each.")
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
+@click.option("--systems", default="retriever,faiss,pyserini", show_default=True, help="What is measured.")
+@click.option("--top-k", default="10,200", show_default=True, help="How many hits are asked for.")
+@click.option("--threads", default="1,2", show_default=True, help="How many queries at a time.")
+@click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Queries asked.")
+@quiet_option
+def bench_search_command(
+    index: Path,
+    queries: Path,
+    sizes: str,
+    output: Path,
+    systems: str,
+    top_k: str,
+    threads: str,
+    count: int,
+    quiet: bool,
+) -> None:
+    """Build and search collections of any size beside FAISS alone and pyserini, on the same data in the same run.
+
+    The documents are those of INDEX, a small index with all legs, over and over: with other words left out and other
+    noise in their vectors and weights. The systems answer in turn, a few queries each. A size that is on record in
+    the output folder is shown and not measured again.
+
+    \b
+    Example:
+      retriever bench search nfcorpus-index --queries nfcorpus/queries.jsonl --output report
+    """
+    from retriever.bench.search import BenchSearchConfig, bench_search
+    from retriever.bench.search_report import text_of
+
+    config = BenchSearchConfig(
+        numbers(sizes), tuple(name.strip() for name in systems.split(",")), numbers(top_k), numbers(threads), count
+    )
+    for report in bench_search(index, queries, output, config, progress=not quiet):
+        click.echo(f"{report.documents:,} documents\n\n{text_of(report)}\n")
+
+
+@click.command("sparse")
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--queries", "queries", required=True, type=click.Path(path_type=Path), help="JSONL or TSV of queries.")
+@click.option("--backends", default=",".join(SPARSE_BACKENDS), show_default=True, help="What is measured.")
+@click.option("--top-k", default="10,1000", show_default=True, help="How many hits are asked for.")
+@click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Queries asked.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="A JSON file of the figures.")
+def bench_sparse_command(
+    index: Path, queries: Path, backends: str, top_k: str, count: int, output: Path | None
+) -> None:
+    """Search the sparse terms of INDEX by each back end in turn: speed, and recall of the exact hits.
+
+    \b
+    Example:
+      retriever bench sparse my-index --queries queries.jsonl --backends lucene,two-step,memory
+    """
+    from retriever.bench.sparse import BackendSpeed, bench_sparse
+    from retriever.files import atomic_file
+    from retriever.tables import table
+
+    found = bench_sparse(index, queries, [name.strip() for name in backends.split(",")], count, numbers(top_k))
+    if output is not None:
+        with atomic_file(output) as file:
+            file.write((json.dumps([one._asdict() for one in found], indent=1) + "\n").encode())
+    rows = [[one.backend, str(one.top_k), *("" if v is None else f"{v:.3f}" for v in one[2:])] for one in found]
+    click.echo(table(BackendSpeed._fields, rows))

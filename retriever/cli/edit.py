@@ -1,0 +1,186 @@
+"""The commands that change an index or look after it: add, delete, compact, verify, info."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from retriever.cli.options import UNFINISHED_INDEX, index_encoder_option, json_option, quiet_option, runtime_options
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from retriever.encoder.runtime import RuntimeConfig
+
+__all__ = ["add", "compact", "delete", "info", "verify"]
+
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+
+
+@click.command()
+@folder_argument
+@click.argument("corpus")
+@index_encoder_option
+@runtime_options
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["error", "skip", "replace"]),
+    default="error",
+    show_default=True,
+    help="Ids that stand twice in CORPUS: skip keeps the first.",
+)
+@click.option(
+    "--on-bad", type=click.Choice(["error", "skip"]), default="error", show_default=True, help="Unreadable records."
+)
+@json_option
+@quiet_option
+def add(
+    folder: Path,
+    corpus: str,
+    encoder: str | None,
+    runtime: RuntimeConfig,
+    on_duplicate: str,
+    on_bad: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Add CORPUS to the index DIR; a document whose id is there already replaces it.
+
+    The index's own encoder is used; --encoder says where it is, if it has moved.
+
+    \b
+    Example:
+      retriever add my-index more.jsonl
+    """
+    from retriever.indexing.build import IndexingConfig
+    from retriever.indexing.writer import add_corpus
+
+    report = add_corpus(
+        folder,
+        corpus,
+        encoder,
+        runtime,
+        IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad),
+        progress=not quiet,
+    )
+    if report.bad:
+        click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
+    if as_json:
+        click.echo(json.dumps(report._asdict()))
+        return
+    click.echo(
+        f"{report.added} added, {report.updated} updated ({report.duplicates} duplicates left out); "
+        f"{folder} has {report.documents} documents; {report.seconds:.1f} s"
+    )
+
+
+@click.command()
+@folder_argument
+@click.argument("ids", nargs=-1, metavar="ID...")
+@click.option("--ids-from", type=click.Path(path_type=Path), help="A file with one id a line, besides the IDs given.")
+@json_option
+def delete(folder: Path, ids: tuple[str, ...], ids_from: Path | None, as_json: bool) -> None:
+    """Delete the documents with these IDs from the index DIR; ids that it does not have are counted.
+
+    \b
+    Example:
+      retriever delete my-index d1 d2
+      retriever delete my-index --ids-from outdated.txt
+    """
+    from retriever.indexing.writer import IndexWriter, read_ids
+
+    if not ids and ids_from is None:
+        raise click.UsageError("give at least one ID, or --ids-from FILE")
+    asked = {*ids, *(read_ids(ids_from) if ids_from else ())}
+    with IndexWriter.open(folder) as writer:
+        deleted = writer.delete(asked)
+        if deleted:
+            writer.commit()
+        left = len(writer)
+    if as_json:
+        click.echo(json.dumps({"deleted": deleted, "unknown": len(asked) - deleted, "documents": left}))
+        return
+    click.echo(f"{deleted} deleted, {len(asked) - deleted} not there; {folder} has {left} documents")
+
+
+@click.command()
+@folder_argument
+@click.option(
+    "--dense-type",
+    type=click.Choice(["auto", "flat", "hnsw", "ivf"]),
+    help="FAISS index from now on; auto goes by size. As before by default.",
+)
+def compact(folder: Path, dense_type: str | None) -> None:
+    """Drop what is deleted or replaced from the index DIR, and build FAISS again; nothing is encoded.
+
+    \b
+    Example:
+      retriever compact my-index --dense-type hnsw
+    """
+    from retriever.index.info import describe
+    from retriever.indexing.writer import IndexWriter
+    from retriever.tables import human_bytes
+
+    with IndexWriter.open(folder) as writer:
+        dropped = writer.compact(dense_type)
+    left = describe(folder)
+    size = human_bytes(sum(left.sizes.values()))
+    click.echo(
+        f"{dropped} dead rows dropped; {folder} has {left.documents} documents in {size}; faiss {left.dense_type}"
+    )
+
+
+@click.command()
+@folder_argument
+@json_option
+def verify(folder: Path, as_json: bool) -> None:
+    """Read every file of the index DIR and compare it with its checksum; exit with 1 and say which are damaged.
+
+    \b
+    Example:
+      retriever verify my-index
+    """
+    from retriever.index.verify import damage_text, verify_folder
+    from retriever.tables import human_bytes
+
+    found = verify_folder(folder)
+    if as_json:
+        click.echo(json.dumps(found._asdict() | {"damages": [damage._asdict() for damage in found.damages]}))
+        sys.exit(bool(found.damages))
+    if found.damages:
+        raise UserError(damage_text(folder, found))
+    click.echo(
+        f"{folder}: {found.files} files, {human_bytes(found.bytes)}, as they were committed (commit {found.commit})"
+    )
+
+
+@click.command()
+@folder_argument
+@json_option
+def info(folder: Path, as_json: bool) -> None:
+    """Print what is in the index DIR: counts, sizes, encoder, FAISS type, commit.
+
+    \b
+    Example:
+      retriever info my-index
+    """
+    from retriever.cli.render import info_text
+    from retriever.index.info import describe
+    from retriever.indexing.build import interrupted
+    from retriever.search.stored_fusion import stored_fusion
+
+    found = describe(folder)
+    fusion = stored_fusion(found.note)
+    if interrupted(folder):
+        click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
+    if as_json:
+        values = found._asdict() | {"encoder": found.encoder._asdict(), "fusion": fusion and asdict(fusion)}
+        values["chunking"] = found.chunking and asdict(found.chunking)
+        del values["note"]  # the position in the input and the like
+        click.echo(json.dumps(values))
+    else:
+        click.echo(info_text(found, fusion))

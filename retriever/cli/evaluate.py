@@ -1,0 +1,201 @@
+"""The commands that measure effectiveness: evaluate and report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from retriever.cli.options import (
+    fusion_from,
+    fusion_options,
+    json_option,
+    query_modes_option,
+    quiet_option,
+    runtime_options,
+)
+
+if TYPE_CHECKING:
+    from retriever.encoder.runtime import RuntimeConfig
+    from retriever.eval.evaluator import Evaluation
+    from retriever.eval.report.results import Results
+    from retriever.experiments.experiment import Experiment
+
+__all__ = ["evaluate", "report"]
+
+
+@click.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("qrels", required=False, type=click.Path(path_type=Path))
+@click.option("--measure", "-m", "measures", multiple=True, default=("nDCG@10", "R@100"), show_default=True)
+@click.option("--per-query", is_flag=True, help="Print each query's values too.")
+@click.option("--dataset", "datasets", multiple=True, help="A data set, such as a BEIR folder: index, search, measure.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--index", "folder", type=click.Path(path_type=Path), help="Index of the one data set; made if missing.")
+@click.option(
+    "--modes",
+    default="bm25,sparse,dense,hybrid",
+    show_default=True,
+    help="Legs, hybrid, or legs joined as in dense+sparse.",
+)
+@query_modes_option
+@click.option("--top-k", "-k", type=int, default=1000, show_default=True, help="Depth of the runs.")
+@click.option("--baseline", default="bm25", show_default=True, help="The system that the others are compared with.")
+@click.option("--fresh", is_flag=True, help="Search again what an earlier evaluation searched.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for report, results and runs.")
+@fusion_options
+@click.option(
+    "--encoder",
+    "-e",
+    "encoders",
+    multiple=True,
+    metavar="E",
+    help="As for `index`; several are compared.  [default: default]",
+)
+@runtime_options
+@json_option
+@quiet_option
+def evaluate(
+    run: Path | None,
+    qrels: Path | None,
+    measures: tuple[str, ...],
+    per_query: bool,
+    datasets: tuple[str, ...],
+    split: str,
+    folder: Path | None,
+    modes: str,
+    query_modes: tuple[str, ...],
+    top_k: int,
+    baseline: str,
+    fresh: bool,
+    output: Path | None,
+    fusion: str | None,
+    weights: str | None,
+    normalisation: str | None,
+    encoders: tuple[str, ...],
+    runtime: RuntimeConfig,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure a RUN against QRELS, or whole data sets in several modes, with a report.
+
+    Values are trec_eval's, means are over all judged queries. Of data sets, what is indexed and searched is kept under
+    ~/.cache/retriever, so that measuring again with other weights takes seconds. With --json, one data set in the
+    modes of one encoder gives a line for each mode, everything else gives one object: all of results.json.
+
+    \b
+    Example:
+      retriever evaluate run.trec qrels.tsv -m nDCG@10 -m R@100
+      retriever evaluate --dataset nfcorpus --modes bm25,hybrid
+      retriever evaluate --dataset nfcorpus --dataset cranfield --encoder default --encoder st:parent --output report
+    """
+    if not datasets:
+        from retriever.eval.data.datasets import read_qrels
+        from retriever.eval.data.runs import read_run
+        from retriever.eval.evaluator import evaluate_run
+
+        if run is None or qrels is None:
+            raise click.UsageError("give RUN and QRELS, or --dataset FOLDER")
+        _show({run.name: evaluate_run(read_run(run), read_qrels(qrels), measures)}, "run", per_query, as_json)
+        return
+    from retriever.encoder.load import load_encoder
+    from retriever.experiments.experiment import ExperimentConfig, run_experiment
+
+    if run is not None:
+        raise click.UsageError("give RUN and QRELS, or --dataset FOLDER, not both")
+    config = ExperimentConfig(
+        split=split,
+        modes=tuple(mode.strip() for mode in modes.split(",")),
+        query_modes=query_modes,
+        measures=measures,
+        top_k=top_k,
+        baseline=baseline,
+        fusion=fusion_from(fusion, weights, normalisation),
+        fresh=fresh,
+    )
+    # How to run is for the encoders of our own among several.
+    loaded = [
+        load_encoder(spec, None if len(encoders) > 1 and (spec == "none" or spec.startswith("st:")) else runtime)
+        for spec in encoders or ("default",)
+    ]
+    found = run_experiment(datasets, loaded, config, folder=folder, output=output, progress=not quiet)
+    for note in found.results.notes:
+        click.echo(f"note: {note}", err=True)
+    if output is not None:
+        from retriever.eval.report.write import write_report
+
+        write_report(output)
+        click.echo(f"{output / 'report.html'}", err=True)
+    if len(datasets) == 1 and len(loaded) == 1:
+        [evaluations] = found.evaluations.values()
+        _show(evaluations, "mode", per_query, as_json, found.results)
+    else:
+        _show_experiment(found, per_query, as_json)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write the HTML report of an evaluation again, from the results in FOLDER.
+
+    Where FOLDER has diagnostics.json or scale.json, they are shown, too.
+
+    \b
+    Example:
+      retriever report my-evaluation
+    """
+    from retriever.eval.report.write import write_report
+
+    click.echo(write_report(folder))
+
+
+def _show(
+    results: dict[str, Evaluation], kind: str, per_query: bool, as_json: bool, compared: Results | None = None
+) -> None:
+    """Print evaluations by name; with JSON, one object a line, the mean of each name last."""
+    from retriever.tables import table
+
+    for name, result in results.items():
+        for query_id, values in result.per_query.items() if per_query else ():
+            if as_json:
+                click.echo(json.dumps({kind: name, "query_id": query_id} | values))
+            else:
+                click.echo("\t".join([name, query_id, *(f"{value:.4f}" for value in values.values())]))
+        if result.queries_missing:
+            click.echo(f"{name}: {result.queries_missing} judged queries have no hits and count as 0", err=True)
+        if result.queries_ignored:
+            click.echo(f"{name}: {result.queries_ignored} queries without judgements are left out", err=True)
+        if as_json:
+            counts = {"queries_judged": result.queries_judged, "queries_missing": result.queries_missing}
+            click.echo(json.dumps({kind: name, "mean": result.mean} | counts))
+    if not as_json and compared is not None:
+        _show_table(compared)
+    elif not as_json:
+        names = list(next(iter(results.values())).mean)
+        rows = [[name, *(f"{result.mean[measure]:.4f}" for measure in names)] for name, result in results.items()]
+        click.echo(table([kind, *names], rows))
+
+
+def _show_experiment(found: Experiment, per_query: bool, as_json: bool) -> None:
+    """Print a table of systems by data sets for each measure; with JSON, one object."""
+    from retriever.eval.report.results import results_json
+
+    if as_json:
+        click.echo(results_json(found.results))
+        return
+    for dataset, systems in found.evaluations.items() if per_query else ():
+        for system, evaluation in systems.items():
+            for query_id, values in evaluation.per_query.items():
+                click.echo("\t".join([dataset, system, query_id, *(f"{value:.4f}" for value in values.values())]))
+    _show_table(found.results)
+
+
+def _show_table(results: Results) -> None:
+    from retriever.cli.render_results import marks_text, results_text
+
+    click.echo(results_text(results, bold=sys.stdout.isatty()))
+    if marks := marks_text(results):
+        click.echo(marks, err=True)

@@ -1,0 +1,31 @@
+"""The command that hands an encoder to other libraries: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["export"]
+
+
+@click.command()
+@click.argument("encoder")
+@click.option("--view", type=click.Choice(["dense", "sparse"]), required=True, help="Which vectors the model gives.")
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+def export(encoder: str, view: str, output: Path) -> None:
+    """Write a view of ENCODER (a folder, a hub name or default) as a model of sentence-transformers.
+
+    The dense view is a SentenceTransformer, the sparse one a SparseEncoder; both are loaded with
+    trust_remote_code=True where this package is installed.
+
+    \b
+    Example:
+      retriever export default --view dense --output my-dense-model
+    """
+    from retriever.integrations.export import export_view
+
+    folder = export_view(encoder, view, output)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+    kind = "SentenceTransformer" if view == "dense" else "SparseEncoder"
+    click.echo(f'{folder}: {size:.1f} MiB; load it with {kind}("{folder}", trust_remote_code=True)')

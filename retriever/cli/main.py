@@ -1,0 +1,251 @@
+"""The command line: a command parses, makes one library call and prints; results on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever.cli.bench import bench
+from retriever.cli.compare import compare, tune
+from retriever.cli.diagnose import diagnose, scale
+from retriever.cli.edit import add, compact, delete, info, verify
+from retriever.cli.evaluate import evaluate, report
+from retriever.cli.experts import experts
+from retriever.cli.export import export
+from retriever.cli.options import (
+    UNFINISHED_INDEX,
+    Cli,
+    encoder_option,
+    fusion_from,
+    fusion_options,
+    index_encoder_option,
+    json_option,
+    mode_option,
+    query_mode_option,
+    quiet_option,
+    runtime_options,
+    sparse_backend_option,
+)
+from retriever.cli.reproduce import reproduce
+from retriever.cli.start import demo, doctor
+from retriever.cli.train import train, upcycle
+from retriever.cli.train_data import holdout, mine, pseudo_queries, score
+
+if TYPE_CHECKING:
+    from retriever.encoder.runtime import RuntimeConfig
+    from retriever.search.retriever import Retriever
+
+__all__ = ["cli"]
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hybrid-retriever")
+def cli() -> None:
+    """Hybrid text retrieval: BM25, learned sparse terms and dense vectors, fused.
+
+    \b
+    Example:
+      retriever index my-corpus.jsonl --index my-index
+      retriever search my-index "how do vaccines work"
+    """
+    # Threads that wait by spinning make a query on a busy machine take a second instead of 30 ms.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@cli.command()
+@click.argument("corpus")
+@click.option("--index", "folder", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@encoder_option
+@runtime_options
+@click.option("--resume", is_flag=True, help="Go on after the last commit of an interrupted run.")
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["error", "skip", "replace"]),
+    help="Ids that stand twice: skip keeps the first.",
+)
+@click.option("--on-bad", type=click.Choice(["error", "skip"]), help="Records that cannot be read.")
+@click.option(
+    "--dense-type", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), help="FAISS index; auto goes by size."
+)
+@click.option("--rows", type=click.Choice(["float32", "float16", "int8"]), help="How vectors are stored.")
+@click.option("--impact-scale", type=click.IntRange(min=1), help="A term weight is stored as round(weight * this).")
+@click.option(
+    "--max-terms", type=click.IntRange(min=1), help="Store only this many terms of a document, the strongest."
+)
+@click.option("--chunk", is_flag=True, default=None, help="Part long documents by sentences; hits say which part.")
+@click.option("--chunk-tokens", type=click.IntRange(min=1), help="Longest part (and --chunk); 200, or what is read.")
+@click.option("--chunk-overlap", type=click.IntRange(min=0), help="Tokens that a part shares (and --chunk); a fifth.")
+@click.option("--commit-every-documents", type=click.IntRange(min=1), help="A crash loses no more than this.")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
+@json_option
+@quiet_option
+def index(
+    corpus: str,
+    folder: Path,
+    encoder: str,
+    runtime: RuntimeConfig,
+    resume: bool,
+    config: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Index CORPUS into a new folder.
+
+    CORPUS is a BEIR folder, a JSONL, TSV or CSV (.gz too) or Parquet file, a folder of text files, hf:NAME of the
+    hub, or ir:ID of ir_datasets.
+
+    \b
+    Example:
+      retriever index corpus.jsonl --index my-index
+    """
+    from retriever.config import resolve
+    from retriever.encoder.load import load_encoder
+    from retriever.indexing.build import IndexingConfig, build_index
+    from retriever.tables import human_bytes
+
+    if settings["chunk_tokens"] is not None or settings["chunk_overlap"] is not None:
+        settings["chunk"] = True
+    report = build_index(
+        corpus,
+        folder,
+        load_encoder(encoder, runtime),
+        resolve(IndexingConfig, config, **settings),
+        resume=resume,
+        progress=not quiet,
+    )
+    if report.bad:
+        click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
+    if report.truncated:
+        click.echo(
+            f"{report.truncated} texts are longer than the encoder reads; their vectors cover the start", err=True
+        )
+    if as_json:
+        click.echo(json.dumps(report._asdict()))
+        return
+    sizes = ", ".join(f"{part} {human_bytes(size)}" for part, size in report.sizes.items() if size)
+    chunks = f" in {report.chunks} chunks" if report.chunks > report.documents else ""
+    click.echo(
+        f"{report.documents} documents{chunks} ({report.empty} without text, {report.duplicates} duplicates left out) "
+        f"in {folder}: {sizes}; {report.seconds:.1f} s"
+    )
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("query", required=False)
+@click.option("--queries", type=click.Path(path_type=Path), help="A file of queries (JSONL or TSV) instead of QUERY.")
+@mode_option
+@click.option("--top-k", "-k", type=int, default=10, show_default=True)
+@click.option("--filter", metavar="F", help="Only documents whose metadata satisfy it: 'year >= 2020 and lang = en'.")
+@click.option("--explain", is_flag=True, help="Show which terms matched.")
+@click.option("--verify", is_flag=True, help="First read the whole index, and refuse a damaged one.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Where --queries writes its run (.trec, .jsonl).")
+@click.option("--tag", default="retriever", show_default=True, help="Name of the run in its file.")
+@fusion_options
+@index_encoder_option
+@query_mode_option
+@sparse_backend_option
+@json_option
+@quiet_option
+def search(
+    folder: Path,
+    query: str | None,
+    queries: Path | None,
+    mode: str,
+    top_k: int,
+    filter: str | None,
+    explain: bool,
+    verify: bool,
+    output: Path | None,
+    tag: str,
+    fusion: str | None,
+    weights: str | None,
+    normalisation: str | None,
+    encoder: str | None,
+    query_mode: str | None,
+    sparse_backend: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Search an index for QUERY, or for every query of a file.
+
+    \b
+    Example:
+      retriever search my-index "how do vaccines work" --explain
+      retriever search my-index --queries queries.jsonl --top-k 1000 --mode bm25 --output run.trec
+    """
+    from retriever.cli.render import hit_json, hit_text
+    from retriever.index.commit import unfinished
+    from retriever.search.retriever import Retriever
+
+    if (query is None) == (queries is None):
+        raise click.UsageError("give a QUERY or --queries FILE, one of the two")
+    if (queries is None) != (output is None):
+        raise click.UsageError("--queries and --output go together")
+    if queries is not None and (explain or as_json):
+        raise click.UsageError("--explain and --json are for one QUERY; --queries writes a run (.jsonl for JSON lines)")
+    how = fusion_from(fusion, weights, normalisation)
+    with Retriever.open(
+        folder, encoder, how, query_mode=query_mode, verify=verify, sparse_backend=sparse_backend
+    ) as retriever:
+        if unfinished(retriever.reader.commit_data):
+            click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
+        if queries is not None and output is not None:
+            _search_file(retriever, queries, output, mode, top_k, filter, tag, quiet)
+            return
+        hits = retriever.search(query or "", top_k, mode, explain, filter)
+        if not hits and not as_json:
+            click.echo("no hits", err=True)
+        for hit in hits:
+            click.echo(hit_json(hit) if as_json else hit_text(hit))
+
+
+def _search_file(
+    retriever: Retriever, queries: Path, output: Path, mode: str, top_k: int, filter: str | None, tag: str, quiet: bool
+) -> None:
+    from tqdm import tqdm
+
+    from retriever.corpus.corpus import load_queries
+    from retriever.eval.data.runs import RunWriter, separate_ties
+
+    asked = list(load_queries(queries))
+    rankings = retriever.rank(asked, top_k, mode, filter)
+    with RunWriter(output, tag) as writer:
+        bar = tqdm(rankings, total=len(asked), desc=mode, unit=" queries", file=sys.stderr, disable=quiet)
+        for query_id, ranking in bar:
+            writer.write(query_id, separate_ties(ranking))
+    click.echo(f"{len(asked)} queries in {output}", err=True)
+
+
+for command in (
+    demo,
+    doctor,
+    add,
+    delete,
+    compact,
+    verify,
+    info,
+    evaluate,
+    report,
+    compare,
+    tune,
+    reproduce,
+    export,
+    diagnose,
+    scale,
+    experts,
+    bench,
+    pseudo_queries,
+    mine,
+    score,
+    holdout,
+    upcycle,
+    train,
+):
+    cli.add_command(command)

@@ -1,0 +1,178 @@
+"""What the commands share: options, their parsing, and how the user's faults become one line."""
+
+from __future__ import annotations
+
+import errno
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retriever.search.fusion import FusionConfig
+
+__all__ = [
+    "MODES",
+    "SPARSE_BACKENDS",
+    "UNFINISHED_INDEX",
+    "Cli",
+    "encoder_option",
+    "fusion_from",
+    "fusion_options",
+    "index_encoder_option",
+    "json_option",
+    "mode_option",
+    "numbers",
+    "query_mode_option",
+    "query_modes_option",
+    "quiet_option",
+    "runtime_options",
+    "sparse_backend_option",
+]
+
+INTERRUPTED = 130
+UNFINISHED_INDEX = "its making was interrupted, so documents are missing; `retriever index ... --resume` goes on"
+INTERRUPTION = {
+    "index": "interrupted; what was committed is kept, and the same command with --resume goes on",
+    "add": "interrupted; what was committed is kept, and the same command goes on",
+    "train": "interrupted; the same command with --resume goes on from the last checkpoint, if there is one",
+}
+MODES = ("hybrid", "bm25", "sparse", "dense")
+
+
+class Cli(click.Group):
+    """Turns the user's faults into one line and exit code 1, Ctrl-C into exit code 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output has seen enough
+                raise
+            name = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{name}{error.strerror or error}") from None
+        except KeyboardInterrupt:
+            click.echo(INTERRUPTION.get(ctx.invoked_subcommand or "", "interrupted"), err=True)
+            ctx.exit(INTERRUPTED)
+
+
+ENCODERS = "A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone."
+_encoder_option = partial(click.option, "--encoder", "-e", metavar="E")
+encoder_option = _encoder_option(default="default", show_default=True, help=ENCODERS)
+index_encoder_option = _encoder_option(help=f"{ENCODERS}  [default: the index's own]")
+
+
+def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how an encoder runs; the command gets them as one RuntimeConfig, `runtime`."""
+
+    @wraps(command)
+    def run(*args: Any, precision: str, device: str, workers: int, **others: Any) -> None:
+        from retriever.encoder.runtime import RuntimeConfig
+
+        command(*args, runtime=RuntimeConfig(precision=precision, device=device, workers=workers), **others)
+
+    options = (
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+            default="auto",
+            show_default=True,
+        ),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, or several: cuda:0,cuda:1."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Encode documents in so many processes, each on cores of its own.",
+        ),
+    )
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
+def _mode(_ctx: click.Context, _param: click.Parameter, mode: str) -> str:
+    from retriever.search.modes import legs_named
+
+    try:
+        legs_named(mode)
+    except UserError as error:
+        raise click.BadParameter(str(error)) from None
+    return mode
+
+
+mode_option = click.option(
+    "--mode",
+    "-m",
+    callback=_mode,
+    default="hybrid",
+    show_default=True,
+    help="hybrid, bm25, sparse, dense, or legs joined as in dense+sparse.",
+)
+_query_mode_option = partial(
+    click.option,
+    "--query-mode",
+    type=click.Choice(["encoder", "lexical"]),
+    help="How queries become sparse terms: by the network, or without it.  [default: the encoder's own]",
+)
+query_mode_option = _query_mode_option()
+query_modes_option = _query_mode_option("query_modes", multiple=True)
+SPARSE_BACKENDS = ("lucene", "two-step", "memory", "seismic")
+sparse_backend_option = click.option(
+    "--sparse-backend",
+    type=click.Choice(SPARSE_BACKENDS),
+    default="lucene",
+    show_default=True,
+    help="What searches the sparse terms: two-step and seismic are not exact; memory and seismic load all terms first.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+
+
+def fusion_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose how hybrid search fuses its legs."""
+    options = (
+        click.option("--fusion", type=click.Choice(["weighted-sum", "rrf", "product"]), help="How to fuse the legs."),
+        click.option("--weights", metavar="LEG=W,...", help="Weights of the legs, e.g. bm25=0.3,sparse=0.2,dense=0.5."),
+        click.option(
+            "--normalisation", type=click.Choice(["none", "min-max", "max", "sum", "z-score"]), help="For weighted-sum."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def fusion_from(method: str | None, weights: str | None, normalisation: str | None) -> FusionConfig | None:
+    """Return the fusion that the options ask for, what they leave out at its default; None, the index's, for none."""
+    if method is weights is normalisation is None:
+        return None
+    from retriever.config import resolve
+    from retriever.search.fusion import FusionConfig
+
+    return resolve(FusionConfig, None, method=method, weights=_weights(weights), normalisation=normalisation)
+
+
+def _weights(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    try:
+        return {leg.strip(): float(weight) for leg, weight in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise UserError(f"weights {text!r} cannot be read; write them as bm25=0.3,sparse=0.2,dense=0.5") from None
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the whole numbers of "1,3,5"; raise UserError for anything else."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{text!r} cannot be read; write whole numbers as 1,3,5") from None

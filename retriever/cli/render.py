@@ -1,0 +1,145 @@
+"""What a person sees: hits, comparisons and tables as plain text. Functions of records, they print nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from retriever.tables import human_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from retriever.cli.checks import Finding
+    from retriever.index.info import IndexInfo
+    from retriever.search.fusion import FusionConfig
+    from retriever.types import Hit, TermMatch
+
+__all__ = [
+    "findings_text",
+    "fusion_text",
+    "hit_json",
+    "hit_text",
+    "info_text",
+    "side_by_side",
+]
+
+SNIPPET = 240
+TERMS_SHOWN = 8
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def hit_text(hit: Hit) -> str:
+    """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the best passage."""
+    lines = [f"{hit.rank:>2}. {hit.score:.4f}  {_safe(hit.doc_id)}  {_safe(' '.join(hit.title.split()))}".rstrip()]
+    said = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
+    passage = hit.text
+    if hit.chunks:
+        best = hit.chunks[0]
+        said.append(f"characters {best.start}-{best.end} of {len(hit.text)}")
+        passage = best.text
+    lines.append(f"    {' | '.join(said)}")
+    lines += [f"    {line}" for line in wrap(_safe(_snippet(passage)), max(shutil.get_terminal_size().columns - 4, 20))]
+    for leg in dict.fromkeys(match.leg for match in hit.terms):
+        matches = [match for match in hit.terms if match.leg == leg]
+        lines.append(f"    {leg} terms: {_terms_text(matches)}")
+    return "\n".join(lines)
+
+
+def _safe(text: str) -> str:
+    """Return a text with its control characters escaped: they could end a line or steer the terminal."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def _snippet(text: str) -> str:
+    """Return the start of a text, cut at a space unless that would lose more than half: not all scripts have spaces."""
+    start = " ".join(text[: 2 * SNIPPET].split())
+    if len(start) <= SNIPPET and len(text) <= 2 * SNIPPET:
+        return start
+    cut = start.rfind(" ", SNIPPET // 2, SNIPPET + 1)
+    return f"{start[: cut if cut > 0 else SNIPPET]} ..."
+
+
+def _terms_text(matches: Sequence[TermMatch]) -> str:
+    """Return "term query x document" of the best matches."""
+    shown = [f"{_safe(m.term)} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
+    more = len(matches) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def hit_json(hit: Hit) -> str:
+    """Return a hit as one line of JSON."""
+    values: dict[str, Any] = hit._asdict()
+    values["metadata"] = dict(hit.metadata)
+    values["parts"] = {leg: part._asdict() for leg, part in hit.parts.items()}
+    values["terms"] = [match._asdict() for match in hit.terms]
+    values["chunks"] = [chunk._asdict() for chunk in hit.chunks]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def side_by_side(columns: Mapping[str, Sequence[str]], width: int | None = None) -> str:
+    """Return lists of short texts as columns under their names.
+
+    >>> print(side_by_side({"bm25": ["a", "b"], "dense": ["c"]}, width=12))
+    bm25  dense
+    a     c
+    b
+    """
+    width = width or shutil.get_terminal_size().columns
+    cell = max(width // max(len(columns), 1), 6)
+    depth = max((len(texts) for texts in columns.values()), default=0)
+    rows = [list(columns)] + [[texts[i] if i < len(texts) else "" for texts in columns.values()] for i in range(depth)]
+    return "\n".join("".join(_fit(_safe(text), cell - 1).ljust(cell) for text in row).rstrip() for row in rows)
+
+
+def _fit(text: str, width: int) -> str:
+    """Cut a long text at its front: the end of a dotted name or a path says more."""
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """Return the doctor's findings, one a line, with the fix under those that need one."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.status:<8} {finding.name}: {finding.found}")
+        if finding.status != "ok":
+            lines.append(f"{'':<8} needed: {finding.needed}")
+            lines.append(f"{'':<8} fix: {finding.fix}")
+    return "\n".join(lines)
+
+
+def info_text(info: IndexInfo, fusion: FusionConfig | None = None) -> str:
+    """Return what is in an index, one subject a line; `fusion` is the one that was stored in it."""
+    sizes = ", ".join(f"{part} {human_bytes(size)}" for part, size in info.sizes.items())
+    encoder = info.encoder
+    views = f"{encoder.dense_dim} dimensions, {encoder.vocab_size} terms, sha256 {encoder.sha256[:12]}"
+    newer = info.rows - info.dense_rows
+    faiss = info.dense_type if info.dense_type in ("none", "flat") else f"{info.dense_type}, {newer} newer rows outside"
+    lines = {
+        "documents": f"{info.documents} ({info.empty} without text, {info.truncated} longer than the encoder reads)",
+        "rows": f"{info.rows} ({info.row_dtype}), {info.dead_rows} of them dead",
+        "size": f"{sizes}; {human_bytes(info.bytes_per_document)} a document",
+        "encoder": f"{encoder.name} ({views})" if encoder.sha256 else encoder.name,
+        "faiss": f"{faiss} (chosen: {info.dense_choice})",
+        "bm25": f"k1 {info.k1}, b {info.b}",
+        "fusion": "default" if fusion is None else fusion_text(fusion),
+        "commit": str(info.commit),
+    }
+    if info.chunking is not None:
+        lines["chunks"] = f"{info.chunks}, {info.chunks / max(info.documents, 1):.1f} a document, {info.chunking}"
+    return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
+
+
+def fusion_text(fusion: FusionConfig) -> str:
+    """Return a fusion as the options that ask for it.
+
+    >>> from retriever.search.fusion import FusionConfig
+    >>> fusion_text(FusionConfig(weights={"bm25": 0.25, "dense": 0.75}))
+    '--normalisation min-max --weights bm25=0.25,dense=0.75'
+    """
+    weights = ",".join(f"{leg}={weight:g}" for leg, weight in fusion.weights.items())
+    method = "" if fusion.method == "weighted-sum" else f"--fusion {fusion.method} "
+    return f"{method}--normalisation {fusion.normalisation} --weights {weights}"

@@ -1,0 +1,1 @@
+"""Corpora and queries in every format that is read, as streams of records."""

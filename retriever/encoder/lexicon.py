@@ -1,0 +1,107 @@
+"""What an encoder folder says without its network: the tokeniser, the terms, and the lexical part's learned values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retriever.network.checkpoint import read_values
+from retriever.network.lexical import blended_fractions, document_terms, idf, token_counts
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+    from tokenizers import Tokenizer
+
+    from retriever.network.lexical import TermStatistics
+    from retriever.types import FloatArray
+
+__all__ = ["Lexicon", "frame_ids"]
+
+
+class Lexicon:
+    """Makes token ids of texts and weighs terms by the formulas of `retriever.network.lexical`; needs no torch.
+
+    vocabulary: the term of each id. opening, closing: the ids that frame what the network reads. stem, fraction,
+    query_weight (vocab_size,): the term that stands for each, the share of training passages that hold it, and what a
+    query's count of it is multiplied by.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read the folder; raise UserError where its tokeniser and weights are damaged or do not fit each other."""
+        from tokenizers import Tokenizer
+
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise UserError(
+                f"{folder}/tokenizer.json: cannot be read ({error}); copy or build the encoder again"
+            ) from None
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        names = ("fraction", "log_weight", "gain", "expansion")
+        values = read_values(folder, ["sparse_head.stem", *(f"lexical.{name}" for name in names)])
+        self.stem: NDArray[np.int32] = values["sparse_head.stem"]
+        self.fraction: FloatArray = values["lexical.fraction"]
+        self._gain, self._expansion = float(values["lexical.gain"]), float(values["lexical.expansion"])
+        self.query_weight: FloatArray = idf(self.fraction) * np.exp(values["lexical.log_weight"])
+        size = self.tokenizer.get_vocab_size()
+        if size != len(self.stem):
+            raise UserError(
+                f"{folder}: the tokenizer knows {size} terms but the weights {len(self.stem)}: "
+                "they are of another vocabulary; put the tokenizer that the weights were trained with beside them"
+            )
+        self.vocabulary: Sequence[str] = [self.tokenizer.id_to_token(i) or "" for i in range(size)]
+        self.opening, self.closing = frame_ids(self.tokenizer)
+
+    def token_starts(self, text: str) -> list[int]:
+        """Return at which character of a text each of its tokens starts, ascending."""
+        return [start for start, _ in self.tokenizer.encode(_clean(text), add_special_tokens=False).offsets]
+
+    def token_ids(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+        """Return the token ids of each text with `prompt` before it, unframed."""
+        clean = [_clean(prompt + text) for text in texts]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
+
+    def counts(self, token_ids: Sequence[Sequence[int]]) -> csr_matrix:
+        """Return float32 (n, vocab_size): how often the tokens of each stem occur in each text."""
+        return token_counts(token_ids, self.stem)
+
+    def documents(self, counts: csr_matrix, expansions: csr_matrix) -> csr_matrix:
+        """Return the sparse view of documents, float32 (n, vocab_size), of their token counts and expansions."""
+        terms: csr_matrix = (expansions + document_terms(counts, self._gain)).tocsr()
+        terms.sort_indices()
+        return terms
+
+    def queries(self, counts: csr_matrix, expansions: csr_matrix | None) -> csr_matrix:
+        """Return the sparse view of queries, float32 (n, vocab_size); of token counts alone without expansions."""
+        terms = counts.copy() if expansions is None else (counts + self._expansion * expansions).tocsr()
+        terms.sort_indices()
+        terms.data *= self.query_weight[terms.indices]
+        return terms
+
+    def adapt(self, terms: csr_matrix, statistics: TermStatistics) -> csr_matrix:
+        """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched."""
+        adapted = terms.copy()
+        prior = self.fraction[terms.indices]
+        found = statistics.document_frequency(terms.indices)
+        adapted.data = terms.data * idf(blended_fractions(prior, found, statistics.documents)) / idf(prior)
+        return adapted
+
+
+def _clean(text: str) -> str:
+    # A lone surrogate, as in an argument that was not UTF-8, is no character: the tokeniser would refuse the text.
+    return text.encode(errors="replace").decode()
+
+
+def frame_ids(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Return the ids of the tokens that open and close a text."""
+    ids = tokenizer.encode("", add_special_tokens=True).ids
+    if len(ids) != 2:
+        raise UserError(f"the tokenizer frames a text with {len(ids)} special tokens; BERT-shaped encoders use two")
+    return ids[0], ids[1]

@@ -1,0 +1,285 @@
+"""Encoders by name, and the runtime of our own: texts in, both views out.
+
+Texts are tokenised, sorted by length inside a window and batched by a token budget; the network sees no padding, so a
+batch costs what its tokens cost, and a text's result does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from retriever.encoder.lexicon import Lexicon
+from retriever.encoder.runtime import RuntimeConfig, fastest_precision
+from retriever.network.checkpoint import read_settings, read_values
+from retriever.network.folder import load_model
+from retriever.types import Encoded, EncoderIdentity, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import ThreadPoolExecutor
+
+    from retriever.network.int8.network import Int8Network
+    from retriever.network.lexical import TermStatistics
+    from retriever.network.model import RetrieverConfig, RetrieverModel
+    from retriever.types import FloatArray
+
+__all__ = [
+    "QUERY_MODES",
+    "MoEEncoder",
+    "folder_digest",
+]
+
+QUERY_MODES = ("encoder", "lexical")
+NORM = "embeddings.norm.weight"
+"""A vector of the network's width."""
+SMALLEST_BATCH = 256  # tokens; fewer are not spread over threads
+MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
+
+
+def folder_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return the sha256 of the named files that exist, in order, each with its name."""
+    digest = hashlib.sha256()
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            digest.update(name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class Tokens(NamedTuple):
+    """Token ids of one text: all its own, and those that the network reads (prompt, special tokens, maybe a part)."""
+
+    own: list[int]
+    read: list[int]
+    truncated: bool
+
+
+class Views(NamedTuple):
+    """What the network makes of texts: vectors and expansions, a row for each; None where it is not asked for.
+
+    texts: their numbers.
+    """
+
+    texts: list[int]
+    dense: FloatArray | None
+    terms: sparse.csr_matrix | None
+
+
+class MoEEncoder:
+    """Runs an encoder folder; satisfies `Encoder`.
+
+    query_mode: where the sparse view of a query comes from: "encoder", its tokens and the network's expansions of them,
+    or "lexical", its tokens alone, which needs no network. Documents are the same for both.
+    """
+
+    query_modes = QUERY_MODES
+
+    def __init__(
+        self, folder: str | Path, name: str | None = None, runtime: RuntimeConfig | None = None, *, lazy: bool = False
+    ) -> None:
+        """Load the folder; raise UserError where it is none of ours or its parts do not fit each other.
+
+        lazy: load the network, and find out whether its weights fit, with the first text that needs it: where only
+        lexical queries are asked, torch is not even imported.
+        """
+        self._folder = Path(folder)
+        self.runtime = runtime or RuntimeConfig()
+        settings = read_settings(self._folder)
+        if not lazy:
+            _ = self._model
+        self.lexicon = Lexicon(self._folder)
+        self.vocabulary = self.lexicon.vocabulary
+        self.query_mode: str = settings.get("query_mode", QUERY_MODES[0])
+        self.identity = EncoderIdentity(
+            name or str(self._folder.resolve()),
+            folder_digest(self._folder, ("config.json", "tokenizer.json", "model.safetensors")),
+            len(read_values(self._folder, [NORM])[NORM]),
+            len(self.vocabulary),
+        )
+
+    @cached_property
+    def _model(self) -> RetrieverModel | Int8Network:
+        model = load_model(self._folder)
+        if self.precision == "int8":
+            from retriever.network.int8.network import Int8Network
+
+            return Int8Network(model)
+        model.set_precision(self.precision)
+        try:
+            model.to(device=self.runtime.device)  # type: ignore[call-arg]
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+            reason = str(error).splitlines()[0]
+            raise UserError(f"device {self.runtime.device!r} cannot be used ({reason}); use 'cpu'") from None
+        return model
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor | None:
+        from retriever.encoder.threads import encoding_threads
+
+        return encoding_threads() if self.runtime.device == "cpu" else None
+
+    @cached_property
+    def precision(self) -> str:
+        """Return the precision that the network runs in."""
+        asked = self.runtime.precision
+        return fastest_precision(self.runtime.device) if asked == "auto" else asked
+
+    @property
+    def config(self) -> RetrieverConfig:
+        """Return the sizes and limits of the network."""
+        return self._model.config
+
+    def with_query_mode(self, mode: str) -> MoEEncoder:
+        """Return this encoder, weights shared, with another query mode."""
+        if mode not in QUERY_MODES:
+            raise UserError(f"query mode {mode!r} is unknown; choose one of {', '.join(QUERY_MODES)}")
+        other = copy.copy(self)
+        other.query_mode = mode
+        return other
+
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Encode n passages, in order; the sparse view counts the tokens of the whole text, cut off or not."""
+        encoded = self._encode(texts, self.config.document_prompt, dense=dense, expand=sparse, count=sparse)
+        if encoded.sparse is None or encoded.tokens is None:
+            return encoded
+        return encoded._replace(sparse=self.lexicon.documents(encoded.tokens, encoded.sparse))
+
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Encode n queries, in order; without the dense view, lexical ones run no network."""
+        expand = sparse and self.query_mode == "encoder"
+        if sparse and not (dense or expand):
+            counts = self.lexicon.counts(self.lexicon.token_ids(texts))
+            return Encoded(None, self.lexicon.queries(counts, None), np.zeros(len(texts), dtype=np.bool_))
+        encoded = self._encode(texts, self.config.query_prompt, dense=dense, expand=expand, count=sparse)
+        if encoded.tokens is None:
+            return encoded
+        return encoded._replace(sparse=self.lexicon.queries(encoded.tokens, encoded.sparse), tokens=None)
+
+    def adapt(self, terms: sparse.csr_matrix, statistics: TermStatistics) -> sparse.csr_matrix:
+        """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched."""
+        return self.lexicon.adapt(terms, statistics)
+
+    def _encode(self, texts: Sequence[str], prompt: str, *, dense: bool, expand: bool, count: bool) -> Encoded:
+        """Return what is asked for: vectors, expansions in place of the sparse view, and how often tokens occur."""
+        truncated = np.zeros(len(texts), dtype=np.bool_)
+        counts = [self.lexicon.counts([])]
+        views: list[Views] = []
+        running: list[Callable[[], Views]] = []
+        for start in range(0, len(texts), self.runtime.window):
+            # While one window is in the network, the next is tokenised.
+            tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
+            if count:
+                counts.append(self.lexicon.counts([text.own for text in tokens]))
+            truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
+            lengths = [len(text.read) for text in tokens]
+            started = [
+                self._start([start + i for i in batch], [tokens[i].read for i in batch], dense, expand)
+                for batch in batches(lengths, self._budget(sum(lengths)))
+            ]
+            views += [result() for result in running]
+            running = started
+        views += [result() for result in running]
+        return Encoded(
+            _vectors(views, len(texts), self.identity.dense_dim) if dense else None,
+            _expansions(views, len(texts), self.identity.vocab_size) if expand else None,
+            truncated,
+            sparse.vstack(counts, format="csr") if count else None,
+        )
+
+    def _tokenise(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
+        """Return each text's tokens; a text without any is not read."""
+        own = self.lexicon.token_ids(texts)
+        full = self.lexicon.token_ids(texts, prompt) if prompt else own
+        room = self.config.max_length - 2
+        return [
+            Tokens(ids, [self.lexicon.opening, *read[:room], self.lexicon.closing] if ids else [], len(read) > room)
+            for ids, read in zip(own, full, strict=True)
+        ]
+
+    def _budget(self, tokens: int) -> int:
+        """Return how many tokens of a window a batch may have: few enough for each thread to get one."""
+        import torch
+
+        threads = 1 if self._threads is None else torch.get_num_threads()
+        return min(self.runtime.tokens_per_batch, max(SMALLEST_BATCH, -(-tokens // threads)))
+
+    def _start(self, texts: list[int], token_ids: list[list[int]], dense: bool, expand: bool) -> Callable[[], Views]:
+        """Begin a batch, if there are threads for it; return what gives its views."""
+        if self._threads is not None:
+            return self._threads.submit(self._run, texts, token_ids, dense, expand).result
+        return partial(self._run, texts, token_ids, dense, expand)
+
+    def _run(self, texts: list[int], token_ids: list[list[int]], dense: bool, expand: bool) -> Views:
+        """Run one batch, sorted by length."""
+        import torch
+
+        from retriever.network.packing import Packed, pack
+
+        packed = pack(token_ids)
+        device = self.runtime.device
+        packed = Packed(packed.input_ids.to(device), packed.positions.to(device), packed.groups)
+        with torch.inference_mode():
+            out = self._model.encode(packed, dense=dense, sparse=expand)
+            return Views(
+                texts,
+                None if out.dense is None else out.dense.cpu().numpy(),
+                None if out.sparse is None else _top_terms(out.sparse.cpu().numpy(), self.config.max_terms),
+            )
+
+
+def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Yield batches of text numbers, sorted by length, each within the token budget (or one text), without empty texts.
+
+    >>> list(batches([3, 0, 99, 3], 40))
+    [[0, 3], [2]]
+    """
+    batch: list[int] = []
+    total = 0
+    for i in sorted((i for i, length in enumerate(lengths) if length), key=lengths.__getitem__):
+        cost = max(lengths[i], MIN_COST)
+        if batch and total + cost > tokens_per_batch:
+            yield batch
+            batch, total = [], 0
+        batch.append(i)
+        total += cost
+    if batch:
+        yield batch
+
+
+def _top_terms(weights: FloatArray, limit: int) -> sparse.csr_matrix:
+    """Return at most `limit` positive terms of each row (n, vocab), the heaviest ones."""
+    rows, ids = np.nonzero(weights)
+    values = weights[rows, ids]
+    if np.bincount(rows).max(initial=0) > limit:
+        # Equal weights at the cut are decided by the term id, so that the choice is the same everywhere.
+        order = np.lexsort((ids, -values, rows))
+        place = np.empty(len(rows), np.int64)
+        place[order] = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        kept = place < limit
+        rows, ids, values = rows[kept], ids[kept], values[kept]
+    return sparse.csr_matrix((values, (rows, ids)), weights.shape, dtype=np.float32)
+
+
+def _vectors(views: list[Views], texts: int, width: int) -> FloatArray:
+    """Return float32 (texts, width); 0 for texts that the network did not read."""
+    vectors = np.zeros((texts, width), dtype=np.float32)
+    for part in views:
+        vectors[part.texts] = part.dense
+    return vectors
+
+
+def _expansions(views: list[Views], texts: int, vocab_size: int) -> sparse.csr_matrix:
+    """Return float32 (texts, vocab_size); nothing for texts that the network did not read."""
+    read = [text for part in views for text in part.texts]
+    parts: list[Any] = [*(part.terms for part in views), sparse.csr_array((texts - len(read), vocab_size))]
+    places = np.argsort(np.concatenate([read, np.setdiff1d(np.arange(texts), read)]).astype(np.int64))
+    return sparse.csr_matrix(sparse.vstack(parts, format="csr", dtype=np.float32)[places])

@@ -1,0 +1,66 @@
+"""The encoder that an index was built with, and no other, in the query mode that is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retriever.encoder.load import load_encoder
+from retriever.encoder.runtime import RuntimeConfig
+from retriever.types import Encoder, EncoderIdentity, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["in_query_mode", "load_index_encoder"]
+
+
+def load_index_encoder(
+    folder: Path,
+    wanted: EncoderIdentity,
+    given: str | Encoder | None = None,
+    runtime: RuntimeConfig | None = None,
+    *,
+    lazy: bool = False,
+) -> Encoder:
+    """Return the encoder of the index in `folder`, whose settings name the `wanted` one.
+
+    given: the encoder, or where it is, if not where it was when the index was built. lazy: as for `load_encoder`.
+
+    Raises:
+        UserError: it is not there, or not the same any more.
+    """
+    if given is None:
+        try:
+            encoder = load_encoder(wanted.name, runtime, lazy=lazy)
+        except UserError as error:
+            raise UserError(f"{folder}: its encoder is not where it was ({error}); say where with --encoder") from None
+    else:
+        encoder = load_encoder(given, runtime, lazy=lazy) if isinstance(given, str) else given
+    if encoder.identity.sha256 != wanted.sha256:
+        raise UserError(
+            f"{folder}: built with the encoder {_shown(wanted)}, found {_shown(encoder.identity)}; "
+            "give the original one with --encoder, or build the index again"
+        )
+    return encoder
+
+
+def in_query_mode(encoder: Encoder, mode: str) -> Encoder:
+    """Return the encoder with queries made sparse by the network ("encoder") or without it ("lexical").
+
+    Raises:
+        UserError: it has not this mode; those of sentence-transformers have "encoder" alone.
+    """
+    change: Callable[[str], Encoder] | None = getattr(encoder, "with_query_mode", None)
+    if change is not None:
+        return change(mode)
+    if mode != "encoder":
+        raise UserError(
+            f"the encoder {encoder.identity.name} has no query mode {mode!r}, only 'encoder'; "
+            "leave the query mode out, or index with an encoder of ours"
+        )
+    return encoder
+
+
+def _shown(identity: EncoderIdentity) -> str:
+    return f"{identity.name} (sha256 {identity.sha256[:12]})" if identity.sha256 else identity.name

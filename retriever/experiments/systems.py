@@ -1,0 +1,164 @@
+"""The systems that one index gives, a mode of search with a query mode each: their rankings and their latency."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from retriever.eval.report.results import Percentiles, SparseCosts
+from retriever.experiments.leg_runs import BOTH_VIEWS, LegRun, find_legs, timed_places
+from retriever.search.modes import CANDIDATES, HYBRID, Plan, legs_named
+from retriever.search.retriever import Retriever
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from retriever.eval.data.dataset import Dataset
+    from retriever.types import Encoder, Ranking, Run
+
+__all__ = ["QUERY_MODES", "LegRuns", "RankedSystem", "SystemPlan", "bytes_per_document", "plan_systems", "search_legs"]
+
+QUERY_MODES = ("encoder", "lexical")
+
+
+class SystemPlan(NamedTuple):
+    """What to measure: a mode of search and how queries become sparse terms, "" where the mode has no sparse leg."""
+
+    name: str
+    mode: str
+    query_mode: str
+    plan: Plan
+
+
+class RankedSystem(NamedTuple):
+    """The run of a system, and the latency of each of its parts."""
+
+    run: Run
+    latency: dict[str, Percentiles]
+
+
+def plan_systems(
+    retriever: Retriever, encoder: Encoder, modes: Sequence[str], query_modes: Sequence[str], notes: list[str]
+) -> list[SystemPlan]:
+    """Return the systems that an index can answer as; for what it cannot, add the reason to `notes`.
+
+    query_modes: none for the encoder's own; systems carry it in their names where there are several.
+    """
+    offered = getattr(encoder, "query_modes", ("encoder",))
+    name = encoder.identity.name
+    missing = [query_mode for query_mode in query_modes if query_mode not in offered]
+    if missing and "sparse" in retriever.legs:
+        notes.append(f"{name} has no query mode {', '.join(missing)}")
+    wanted = [query_mode for query_mode in dict.fromkeys(query_modes) if query_mode in offered]
+    found = []
+    lacking: dict[str, list[str]] = {}
+    for mode in modes:
+        missing_legs = [leg for leg in legs_named(mode) if leg not in retriever.legs]
+        if missing_legs:
+            lacking.setdefault(missing_legs[0], []).append(mode)
+            continue
+        try:
+            plan = retriever.plan(mode)
+        except UserError as error:
+            notes.append(f"{name}: {error}")
+            continue
+        same = [other for other in modes if other != mode == HYBRID and legs_named(other) == plan.legs]
+        if same:
+            notes.append(f"{name}: {mode} is left out, it would be {same[0]} again")
+        elif "sparse" not in plan.legs:
+            found.append(SystemPlan(mode, mode, "", plan))
+        elif not query_modes:
+            found.append(SystemPlan(mode, mode, getattr(encoder, "query_mode", "encoder"), plan))
+        else:
+            several = len(set(query_modes)) > 1
+            found += [SystemPlan(f"{mode}@{one}" if several else mode, mode, one, plan) for one in wanted]
+    notes += [f"{name} has no {leg} leg: {', '.join(left_out)} left out" for leg, left_out in lacking.items()]
+    return found
+
+
+class LegRuns:
+    """The runs of an index's legs for a data set; the sparse leg has one for each query mode."""
+
+    def __init__(self, runs: Mapping[tuple[str, str], LegRun], data: Dataset, depth: int) -> None:
+        self._runs, self._data, self._depth = runs, data, depth
+
+    def rank(self, system: SystemPlan) -> RankedSystem:
+        """Fuse the legs as the system's plan says; hits that are the query itself are dropped where the data set asks.
+
+        They are dropped before the fusion: the score of a query against itself would be the top of every scale.
+        """
+        legs = {leg: self._of(leg, system) for leg in system.plan.legs}
+        run: Run = {}
+        fusion = []
+        for query in self._data.queries:
+            rankings = {leg: self._others(found.run[query.query_id], query.query_id) for leg, found in legs.items()}
+            started = perf_counter()
+            run[query.query_id] = system.plan.fuse(rankings).ranking[: self._depth]
+            fusion.append((perf_counter() - started) * 1000)
+        chosen = [fusion[place] for place in timed_places(len(fusion))]
+        return RankedSystem(run, _latency({leg: found.times for leg, found in legs.items()}, chosen))
+
+    def costs(self, encoder: str, retriever: Retriever) -> list[SparseCosts]:
+        """Return how dense the queries and documents of the sparse leg are, for each query mode."""
+        documents = retriever.reader.sparse_terms_per_document()
+        return [
+            SparseCosts(encoder, query_mode, found.terms_per_query, documents, found.flops)
+            for (leg, query_mode), found in self._runs.items()
+            if leg == "sparse"
+        ]
+
+    def _of(self, leg: str, system: SystemPlan) -> LegRun:
+        return self._runs[leg, system.query_mode if leg == "sparse" else ""]
+
+    def _others(self, ranking: Ranking, query_id: str) -> Ranking:
+        return [hit for hit in ranking if hit.doc_id != query_id] if self._data.exclude_self else ranking
+
+
+def search_legs(
+    retriever: Retriever,
+    encoder: Encoder,
+    systems: Sequence[SystemPlan],
+    data: Dataset,
+    top_k: int,
+    *,
+    fresh: bool = False,
+) -> LegRuns:
+    """Search each leg that the systems need once, or take it from the cache of an earlier evaluation."""
+    depth = max(top_k, CANDIDATES) + data.exclude_self
+    needed = list(dict.fromkeys(leg for system in systems for leg in system.plan.legs))
+    runs: dict[tuple[str, str], LegRun] = {}
+    query_modes = list(dict.fromkeys(system.query_mode for system in systems if system.query_mode)) or ["encoder"]
+    for query_mode in query_modes:
+        legs = [leg for leg in needed if leg == "sparse" or (leg, "") not in runs]
+        with Retriever.open(retriever.reader.path, encoder, query_mode=query_mode) as searcher:
+            found = find_legs(searcher, data.queries, legs, depth, query_mode=query_mode, fresh=fresh)
+        runs |= {(leg, query_mode if leg == "sparse" else ""): run for leg, run in found.items()}
+    return LegRuns(runs, data, top_k)
+
+
+def bytes_per_document(retriever: Retriever, legs: Sequence[str]) -> float:
+    """Return the size of the parts of an index that a search in these legs reads, texts included."""
+    sizes = retriever.reader.sizes()
+    parts = ["lucene", "rows", "dense"] if "dense" in legs else ["lucene"]
+    return sum(sizes[part] for part in parts) / max(retriever.reader.num_documents, 1)
+
+
+def _latency(times: Mapping[str, Sequence[Mapping[str, float]]], fusion: Sequence[float]) -> dict[str, Percentiles]:
+    """Return the percentiles of each part and of their sum; a query is encoded once for all legs."""
+    parts = {leg: [found[leg] for found in of_leg] for leg, of_leg in times.items()}
+    views = [leg for leg in ("sparse", "dense") if leg in times]
+    if views:
+        part = "encoding" if len(views) == 1 else BOTH_VIEWS
+        parts = {"encoding": [found[part] for found in times[views[0]]]} | parts
+    if len(times) > 1:
+        parts["fusion"] = list(fusion)
+    parts["total"] = np.sum(list(parts.values()), axis=0).tolist()
+    return {part: _percentiles(values) for part, values in parts.items()}
+
+
+def _percentiles(values: Sequence[float]) -> Percentiles:
+    p50, p95, p99 = np.percentile(values, [50, 95, 99]).tolist()
+    return Percentiles(p50, p95, p99, len(values))

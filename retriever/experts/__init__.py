@@ -1,0 +1,1 @@
+"""What the experts of an encoder do: routing statistics and their report."""

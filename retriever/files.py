@@ -1,0 +1,115 @@
+"""Lines of a plain or gzipped file with their numbers, and a file that appears only when it is complete."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
+
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Line", "atomic_file", "cache_root", "decode", "file_errors", "numbered_lines", "read_lines"]
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """One line without its line break; `where` is "FILE:NUMBER" for messages."""
+
+    where: str
+    text: str
+
+
+@contextmanager
+def file_errors(path: Path, verb: str) -> Iterator[None]:
+    """Turn what the operating system says about `path` into one UserError; `verb` is "read" or "write"."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file or folder; check the path") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path}: cannot {verb} ({reason}); check permissions, free space and the path") from None
+
+
+def numbered_lines(path: Path) -> Iterator[Line]:
+    r"""Yield the lines of a UTF-8 file that are not blank; a path ending in .gz is unpacked on the way.
+
+    Only "\n" and "\r\n" end a line: ids may hold the other characters that `str.splitlines` breaks at.
+    """
+    for number, raw in enumerate(read_lines(path), start=1):
+        if raw.strip():
+            try:
+                yield Line(f"{path}:{number}", decode(raw))
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: {error}; save the file as UTF-8") from None
+
+
+@contextmanager
+def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[IO[bytes]]:
+    """Open a new file beside `path` for writing and rename it when the block ends well, so that no reader sees a part.
+
+    On an error nothing is left. A path ending in .gz is packed on the way.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise UserError(f"{path}: exists and is not a regular file; give the path of a file")
+    if target.exists() and not overwrite:
+        raise UserError(f"{path}: exists; give another path, remove it, or allow overwriting")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with file_errors(path, "write"):
+        raw = partial.open("wb")
+    stream = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if target.suffix == ".gz" else raw
+    try:
+        yield cast("IO[bytes]", stream)
+        with file_errors(path, "write"):
+            if stream is not raw:
+                stream.close()
+            raw.flush()
+            os.fsync(raw.fileno())
+            raw.close()
+            partial.replace(target)
+    finally:
+        # Closing a file on a full disk tries to write once more; the first error is the one to report.
+        for opened in (stream, raw):
+            with suppress(OSError):
+                opened.close()
+        partial.unlink(missing_ok=True)
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    r"""Yield the lines of a plain or gzip file, without a byte order mark, with their line ends.
+
+    Lines end at \n only: the other line separators of Unicode may stand inside a text.
+    """
+    try:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
+            yield stream.readline().removeprefix(BOM)
+            yield from stream
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{path}: the gzip data is damaged or cut off ({error}); get or compress the file again"
+        ) from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the path of a readable file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a readable file") from None
+
+
+def decode(line: bytes) -> str:
+    """Decode one line; raise ValueError that names the first byte that is not UTF-8."""
+    try:
+        return line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {line[error.start]:#04x} at position {error.start + 1} is not UTF-8") from None
+
+
+def cache_root() -> Path:
+    """Return the folder of what is kept to save time: nothing in it is ever needed."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retriever"

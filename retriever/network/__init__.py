@@ -1,0 +1,1 @@
+"""What runs inside a model: trunk, experts, heads, and how a model is made, saved and read."""

@@ -1,0 +1,1 @@
+"""The network in 8-bit integers: matrices, attention and the compiled steps between them."""

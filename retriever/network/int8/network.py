@@ -1,0 +1,242 @@
+"""The network for inference in int8: the same function as `RetrieverModel.encode`, run for speed on a CPU.
+
+- Products of int8 rows with int8 matrices (retriever/int8.py), and between them the steps of retriever/kernels.py.
+- Attention is bfloat16 (retriever/int8_attention.py), everything else between products float32.
+- A block of rows goes through a whole feed-forward layer while it is in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers.activations import GELUActivation
+
+from retriever.network.int8 import kernels
+from retriever.network.int8.attention import Attention, Spots, spots_of
+from retriever.network.int8.matrices import (
+    Matrix,
+    Rows,
+    Scratch,
+    add_product,
+    after,
+    blocks,
+    int8,
+    int8_layer,
+    padded_rows,
+    product,
+    taken,
+)
+from retriever.network.matmul import ROWS
+from retriever.network.model import RetrieverOutput
+from retriever.network.moe import MoELayer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from retriever.network.model import RetrieverConfig, RetrieverModel
+    from retriever.network.moe import Routing
+    from retriever.network.packing import Group, Packed
+    from retriever.network.sparse_head import SparseHead
+    from retriever.types import FloatArray
+
+__all__ = ["Int8Network"]
+
+HEAD_TOKENS = 256
+"""Tokens of whole texts that meet the vocabulary at once, or those of one text."""
+HEAD_LOGITS = 2**18
+"""Logits held at once, 1 MiB of them as whole numbers: as much as a core's cache."""
+
+
+class Int8Network:
+    """Encodes packed batches as a `RetrieverModel` does, from several threads if need be; takes over its weights."""
+
+    def __init__(self, model: RetrieverModel) -> None:
+        self.config: RetrieverConfig = model.config
+        self._embeddings, self._pool = model.embeddings, model.pool
+        self._layers = [Layer(layer, model.config.num_attention_heads) for layer in model.layers]
+        self._head = Head(model.sparse_head, model.embeddings.word.weight)
+        self._embeddings.word.to(torch.bfloat16)  # only looked up
+        self._scratch = Scratch()
+
+    def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
+        """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
+        x: FloatArray = self._embeddings(packed).numpy()
+        spots = spots_of(packed.groups, self.config.num_attention_heads)
+        hidden = np.zeros_like(x)
+        routings: list[Routing] = []
+        for index in range(len(self._layers) + 1):
+            if index:
+                routings += self._layers[index - 1].forward(x, spots, self._scratch)
+            if sparse and index in self.config.sparse_layers:
+                hidden += x
+        weights = None
+        if sparse:
+            hidden /= np.float32(len(self.config.sparse_layers))
+            weights, found = self._head.forward(hidden, packed.groups, self._scratch)
+            routings += found
+        vectors = self._pool(torch.from_numpy(x), packed.groups) if dense else None
+        return RetrieverOutput(vectors, weights, tuple(routings))
+
+
+class Layer:
+    """One transformer layer."""
+
+    def __init__(self, layer: Any, heads: int) -> None:
+        self.attention = Attention(layer.attention, heads)
+        self.attention_norm = _norm(layer.attention_norm)
+        inner = layer.feed_forward
+        self.feed_forward: FeedForward | Experts
+        if isinstance(inner, MoELayer):
+            self.feed_forward = Experts(inner)
+        else:
+            self.feed_forward = FeedForward(int8_layer(inner.up), int8_layer(inner.down), inner.activation)
+        self.feed_forward_norm = _norm(layer.feed_forward_norm)
+
+    def forward(self, x: FloatArray, spots: Spots, scratch: Scratch) -> list[Routing]:
+        """Put the layer's output in the place of its input x (n, hidden); return the routing of its experts, if any."""
+        self.attention.mix(x, spots, scratch)
+        rows = scratch.rows("rows", ROWS, x.shape[1])
+        for start, stop in blocks(len(x)):
+            block = x[start:stop]
+            self.attention.add(block, start, spots, scratch)
+            kernels.norm(block, *self.attention_norm)
+            if isinstance(self.feed_forward, FeedForward):
+                kernels.quantise(block, *rows)
+                self.feed_forward.add(rows, block, scratch)
+                kernels.norm(block, *self.feed_forward_norm)
+        if isinstance(self.feed_forward, FeedForward):
+            return []
+        rows = scratch.rows("all rows", *x.shape)
+        kernels.quantise(x, *rows)
+        y = np.zeros_like(x)
+        routing = self.feed_forward.add(x, rows, y, scratch)
+        x += y
+        kernels.norm(x, *self.feed_forward_norm)
+        return [routing]
+
+
+class FeedForward(NamedTuple):
+    """One feed-forward layer, or one expert."""
+
+    up: Matrix
+    down: Matrix
+    activation: nn.Module
+
+    def add(self, rows: Rows, out: FloatArray, scratch: Scratch) -> None:
+        """Add its output for the first n rows to out (n, hidden), n <= ROWS."""
+        add_product(self.inner(rows, len(out), scratch), self.down, out, scratch)
+
+    def inner(self, rows: Rows, n: int, scratch: Scratch) -> Rows:
+        """Return the activation, quantised, for the first n rows."""
+        up = self.up
+        acc = product(rows, up.weights, n, scratch)
+        inner = scratch.rows("inner", n, len(up.scale))
+        if isinstance(self.activation, GELUActivation):
+            kernels.gelu_quantise(acc[:n], rows.step, up.scale, up.bias, *inner)
+            return inner
+        values = torch.zeros(n, len(up.scale))
+        kernels.add_product(acc, rows.step, up.scale, up.bias, values.numpy())
+        kernels.quantise(self.activation(values).numpy(), *inner)
+        return inner
+
+
+class Experts:
+    """A MoE layer: each token goes through its experts and all shared ones."""
+
+    def __init__(self, layer: MoELayer) -> None:
+        self.shape, self.scale, self.route = layer.shape, np.float32(layer.routed_scale), layer.route
+        weights = (layer.up_proj, layer.up_bias, layer.down_proj, layer.down_bias)
+        experts = zip(*(taken(weight).unbind() for weight in weights), strict=True)
+        self.routed = [
+            FeedForward(int8(up, up_bias), int8(down, down_bias), layer.activation)
+            for up, up_bias, down, down_bias in experts
+        ]
+        self.shared: FeedForward | None = None
+        if layer.shape.shared:
+            up = int8(taken(layer.shared_up_proj), taken(layer.shared_up_bias))
+            down = int8(taken(layer.shared_down_proj), taken(layer.shared_down_bias))
+            self.shared = FeedForward(up, down, layer.activation)
+
+    def add(self, x: FloatArray, rows: Rows, out: FloatArray, scratch: Scratch) -> Routing:
+        """Add to out (n, hidden) what experts make of tokens x (n, hidden), in `rows` quantised; return the routing."""
+        routing = self.route(torch.from_numpy(x))
+        chosen = routing.expert_ids.numpy().ravel()
+        order = np.argsort(chosen, kind="stable")
+        tokens = order // self.shape.active
+        weights = (routing.weights.numpy().ravel() * self.scale)[order]
+        ends = np.cumsum(np.bincount(chosen, minlength=self.shape.routed))
+        sent = scratch.rows("sent", ROWS, x.shape[1])
+        for expert, begin, end in zip(self.routed, [0, *ends], ends, strict=False):
+            for start, stop in blocks(int(end - begin)):
+                n = stop - start
+                found = tokens[begin + start : begin + stop]
+                sent.values[:n] = rows.values[found]
+                sent.step[:n] = rows.step[found]
+                inner = expert.inner(sent, n, scratch)
+                acc = product(inner, expert.down.weights, n, scratch)
+                scale, bias = expert.down.scale, expert.down.bias
+                kernels.add_weighted(acc, inner.step, scale, bias, found, weights[begin + start :], out)
+        if self.shared is not None:
+            for start, stop in blocks(len(x)):
+                inner = self.shared.inner(after(rows, start), stop - start, scratch)
+                add_product(inner, self.shared.down, out[start:stop], scratch)
+        return routing
+
+
+class Head:
+    """The sparse head; a logit is the largest over the tokens of a text, before anything else is done with it."""
+
+    def __init__(self, head: SparseHead, word_embeddings: Tensor) -> None:
+        self.transform = int8_layer(head.transform)
+        self.experts = None if head.experts is None else Experts(head.experts)
+        self.norm = _norm(head.norm)
+        # A term that is not allowed never comes near a weight.
+        bias = head.bias.detach().float().masked_fill(~head.allowed, -1e30)
+        decoder = int8(word_embeddings.detach().float(), bias)
+        self.decoder = decoder._replace(scale=decoder.scale * head.scale.detach().float().numpy())
+        self.stem: NDArray[np.int64] = head.stem.clamp_min(0).long().numpy()
+
+    def forward(self, hidden: FloatArray, groups: Sequence[Group], scratch: Scratch) -> tuple[Tensor, list[Routing]]:
+        """Return float32 (n_texts, vocab) weights of hidden states (n_tokens, hidden), and the experts' routing."""
+        rows, routings = self.transformed(hidden, scratch)
+        lengths = [group.length for group in groups for _ in range(group.count)]
+        ends = np.cumsum([0, *lengths])
+        out = np.zeros((len(lengths), len(self.stem)), np.float32)
+        first = 0
+        while first < len(lengths):
+            last = max(first + 1, int(np.searchsorted(ends, ends[first] + HEAD_TOKENS, "right")) - 1)
+            best = self._largest(after(rows, ends[first]), ends[first : last + 1] - ends[first], scratch)
+            kernels.term_weights(best, self.decoder.scale, self.decoder.bias, self.stem, out[first:last])
+            first = last
+        return torch.from_numpy(out), routings
+
+    def transformed(self, hidden: FloatArray, scratch: Scratch) -> tuple[Rows, list[Routing]]:
+        """Return what the decoder reads of hidden states (n_tokens, hidden), quantised, and the experts' routing."""
+        rows = scratch.rows("all rows", *hidden.shape)
+        kernels.quantise(hidden, *rows)
+        out = hidden.copy()
+        routings = [] if self.experts is None else [self.experts.add(hidden, rows, out, scratch)]
+        for start, stop in blocks(len(hidden)):
+            add_product(after(rows, start), self.transform, out[start:stop], scratch)
+        kernels.norm(out, *self.norm)
+        kernels.quantise(out, *rows)
+        return rows, routings
+
+    def _largest(self, rows: Rows, ends: NDArray[np.int64], scratch: Scratch) -> FloatArray:
+        """Return float32 (n, vocab): each text's largest logits, but for its scale; ends (n + 1,) of the texts."""
+        best = scratch.array("best", (len(ends) - 1, len(self.stem)), np.float32)
+        tokens = int(ends[-1])
+        terms = HEAD_LOGITS // min(padded_rows(tokens), HEAD_TOKENS)
+        for first in range(0, len(self.stem), terms):
+            acc = product(rows, self.decoder.weights[:, first : first + terms], tokens, scratch)
+            kernels.max_over_tokens(acc, rows.step, ends, first, best)
+        return best
+
+
+def _norm(norm: nn.LayerNorm) -> tuple[FloatArray, FloatArray, float]:
+    return norm.weight.detach().float().numpy(), norm.bias.detach().float().numpy(), norm.eps

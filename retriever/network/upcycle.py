@@ -1,0 +1,315 @@
+"""Turn a dense BERT-shaped checkpoint into a Mixture-of-Experts encoder.
+
+- Copies: every expert starts as the parent's feed-forward layer (Komatsuzaki et al. 2023, "Sparse Upcycling").
+- Virtual groups: with granularity G each copy is cut into G fine-grained experts that share one router row, so that the
+  best experts_per_token * G experts are always whole copies (He et al. 2024, "Upcycling LLMs into Mixture of Experts").
+  Weights of the chosen experts sum to one, hence routed_scale = G, and the output equals the parent's exactly.
+- A shared expert takes half of what its neurons contribute, the routed experts keep the other half.
+- `reinit_fraction` > 0 draws that share of each expert's neurons afresh from the parent's statistics (Nakamura et al.
+  2025, "Drop-Upcycling"): the experts differ from the start, and the function is no longer preserved.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from retriever.network.checkpoint import local_folder
+from retriever.network.model import RetrieverConfig, RetrieverModel
+from retriever.network.moe import MoELayer
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from transformers import BertModel, PreTrainedTokenizerBase
+
+__all__ = ["UpcycleConfig", "term_prior", "upcycle", "upcycle_checkpoint"]
+
+LONGEST = 1_000_000
+"""Tokenisers without a limit of their own write a huge number."""
+
+
+@dataclass(frozen=True)
+class UpcycleConfig:
+    """How many experts, where, and how the sparse head starts.
+
+    moe_layers: indices of layers, or None for every second one from the second on. Term weights start as
+    log(1 + relu(logit_scale * idf_v * logit - logit_bias)), idf_v from `term_prior`; the defaults, and the choice of
+    layers, did best without training on Cranfield and CISI at about 250 terms a document.
+    sparse_layers: hidden states that feed the sparse head, negative ones counted from the last; None: the last three.
+    head_*: the MoE layer of the sparse head, none with 0 experts. head_shared_experts are of the fine-grained size,
+    head_intermediate_size / head_granularity, and every token meets them beside its routed ones: with 15 experts, 1 per
+    token, and 1 shared one, of 768 each, a token meets 1536 neurons.
+    """
+
+    num_experts: int = 4
+    experts_per_token: int = 1
+    granularity: int = 2
+    shared_experts: int = 0
+    moe_layers: tuple[int, ...] | None = None
+    reinit_fraction: float = 0.0
+    router_std: float = 0.02
+    sparse_layers: tuple[int, ...] | None = None
+    head_experts: int = 0
+    head_experts_per_token: int = 1
+    head_granularity: int = 1
+    head_intermediate_size: int = 1536
+    head_shared_experts: int = 0
+    logit_scale: float = 0.125
+    logit_bias: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no network."""
+        if not 1 <= self.experts_per_token <= self.num_experts:
+            raise UserError(
+                f"experts_per_token is {self.experts_per_token}, allowed are 1 to num_experts ({self.num_experts})"
+            )
+        if self.granularity < 1:
+            raise UserError(f"granularity is {self.granularity}, allowed is 1 or more")
+        if not 0 <= self.shared_experts <= self.granularity:
+            raise UserError(
+                f"shared_experts is {self.shared_experts}, allowed are 0 to granularity ({self.granularity}); "
+                "a shared expert copies one of the granularity slices of the parent's layer"
+            )
+        if self.head_shared_experts < 0 or (self.head_shared_experts and not self.head_experts):
+            raise UserError(
+                f"head_shared_experts is {self.head_shared_experts}, allowed is 0 or more, and 0 without head_experts"
+            )
+        if not 0 <= self.reinit_fraction <= 1:
+            raise UserError(f"reinit_fraction is {self.reinit_fraction}, allowed is 0 to 1")
+        if not self.router_std >= 0:
+            raise UserError(f"router_std is {self.router_std}, allowed is 0 or more")
+
+
+def upcycle_checkpoint(base: str, config: UpcycleConfig) -> tuple[RetrieverModel, PreTrainedTokenizerBase]:
+    """Load the checkpoint `base` (a folder or a hub name) and upcycle it; return the model and its tokenizer."""
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = local_folder(base)
+    try:
+        parent = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{base}: cannot load this checkpoint ({reason}); give a folder or a hub name") from None
+    return upcycle(parent, tokenizer, config, _sentence_settings(folder)), tokenizer
+
+
+def upcycle(
+    parent: BertModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: UpcycleConfig,
+    settings: dict[str, Any] | None = None,
+) -> RetrieverModel:
+    """Return a MoE encoder whose dense view equals `parent`'s pooled output (unless reinit_fraction > 0).
+
+    settings: further fields of RetrieverConfig, such as max_length, pooling and the prompts.
+    """
+    shape = parent.config
+    if shape.model_type != "bert":
+        raise UserError(
+            f"the base is a {shape.model_type!r} model; upcycling needs a BERT-shaped one (model_type 'bert', "
+            "absolute positions), such as all-MiniLM-L6-v2 or bge-small-en-v1.5"
+        )
+    layers = shape.num_hidden_layers
+    moe_layers = tuple(range(1, layers, 2)) if config.moe_layers is None else config.moe_layers
+    if any(not 0 <= layer < layers for layer in moe_layers):
+        raise UserError(f"moe_layers {list(moe_layers)} name a layer that is not there; the base has 0 to {layers - 1}")
+    if shape.intermediate_size % config.granularity:
+        raise UserError(f"granularity {config.granularity} does not divide intermediate_size {shape.intermediate_size}")
+    sparse_layers = (*range(max(layers - 2, 0), layers + 1),) if config.sparse_layers is None else config.sparse_layers
+    if not sparse_layers or any(not -layers - 1 <= layer <= layers for layer in sparse_layers):
+        raise UserError(
+            f"sparse_layers {list(sparse_layers)} must name one hidden state or more; the base has 0 to {layers} "
+            f"(or -1 to {-layers - 1}, counted from the last)"
+        )
+    model = RetrieverModel(
+        RetrieverConfig(
+            vocab_size=shape.vocab_size,
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=layers,
+            num_attention_heads=shape.num_attention_heads,
+            intermediate_size=shape.intermediate_size,
+            hidden_act=shape.hidden_act,
+            max_position_embeddings=shape.max_position_embeddings,
+            layer_norm_eps=shape.layer_norm_eps,
+            moe_layers=list(moe_layers),
+            num_experts=config.num_experts,
+            experts_per_token=config.experts_per_token,
+            granularity=config.granularity,
+            shared_experts=config.shared_experts,
+            routed_scale=float(config.granularity),
+            sparse_layers=[layer % (layers + 1) for layer in sparse_layers],
+            head_experts=config.head_experts,
+            head_experts_per_token=config.head_experts_per_token,
+            head_granularity=config.head_granularity,
+            head_intermediate_size=config.head_intermediate_size,
+            head_shared_experts=config.head_shared_experts,
+            **{"pad_token_id": shape.pad_token_id, "max_length": shape.max_position_embeddings, **(settings or {})},
+        )
+    )
+    generator = torch.Generator().manual_seed(config.seed)
+    with torch.no_grad():
+        _copy_trunk(parent, model)
+        layer: Any  # torch types the members of a list of modules as Tensor or Module
+        block: Any
+        for block, layer in zip(parent.encoder.layer, model.layers, strict=True):
+            up, down = block.intermediate.dense, block.output.dense
+            if isinstance(layer.feed_forward, MoELayer):
+                _fill_experts(layer.feed_forward, up, down, config, generator)
+            else:
+                layer.feed_forward.up.load_state_dict(up.state_dict())
+                layer.feed_forward.down.load_state_dict(down.state_dict())
+        _start_sparse_head(model, tokenizer, config, generator)
+    model.train(False)
+    return model
+
+
+def _copy_trunk(parent: BertModel, model: RetrieverModel) -> None:
+    """Copy embeddings and attention; every text is one segment, so its token-type row joins the position rows."""
+    source, target = parent.embeddings, model.embeddings
+    target.word.weight.copy_(source.word_embeddings.weight)
+    target.position.weight.copy_(source.position_embeddings.weight + source.token_type_embeddings.weight[0])
+    target.norm.load_state_dict(source.LayerNorm.state_dict())
+    old: Any
+    new: Any
+    for old, new in zip(parent.encoder.layer, model.layers, strict=True):
+        heads = (old.attention.self.query, old.attention.self.key, old.attention.self.value)
+        new.attention.qkv.weight.copy_(torch.cat([part.weight for part in heads]))
+        new.attention.qkv.bias.copy_(torch.cat([part.bias for part in heads]))
+        new.attention.out.load_state_dict(old.attention.output.dense.state_dict())
+        new.attention_norm.load_state_dict(old.attention.output.LayerNorm.state_dict())
+        new.feed_forward_norm.load_state_dict(old.output.LayerNorm.state_dict())
+
+
+def _fill_experts(
+    layer: MoELayer, up: torch.nn.Linear, down: torch.nn.Linear, config: UpcycleConfig, generator: torch.Generator
+) -> None:
+    """Cut the parent's neurons into slices and give every virtual group one copy of each slice."""
+    groups, slices, inner = config.num_experts, config.granularity, layer.shape.intermediate
+    rows = torch.randn(groups, layer.shape.hidden, generator=generator) * config.router_std
+    layer.router.copy_(rows.repeat_interleave(slices, 0))  # experts of one copy share their router row
+    up_slices = up.weight.view(slices, inner, -1)
+    down_slices = down.weight.view(-1, slices, inner).permute(1, 0, 2)  # (slices, hidden, inner)
+    # What the shared experts' neurons already give is left out of the routed experts, the bias included.
+    share = torch.ones(slices, 1, 1)
+    share[: config.shared_experts] = 0.5
+    layer.up_proj.copy_(up_slices.repeat(groups, 1, 1))
+    layer.up_bias.copy_(up.bias.view(slices, inner).repeat(groups, 1))
+    layer.down_proj.copy_((down_slices * share).repeat(groups, 1, 1))
+    layer.down_bias.copy_((down.bias / slices).expand(groups * slices, -1))
+    if config.shared_experts:
+        width = config.shared_experts * inner
+        layer.shared_up_proj.copy_(up.weight[:width])
+        layer.shared_up_bias.copy_(up.bias[:width])
+        layer.shared_down_proj.copy_(down.weight[:, :width] * 0.5)
+    if config.reinit_fraction:
+        _reinitialise(layer, config.reinit_fraction, generator)
+
+
+def _reinitialise(layer: MoELayer, fraction: float, generator: torch.Generator) -> None:
+    """Draw `fraction` of each routed expert's neurons from a normal with that expert's own mean and deviation."""
+
+    def draw(values: Tensor, count: int) -> Tensor:
+        noise = torch.randn(count, values.shape[-1], generator=generator)
+        return values.mean() + values.std() * noise
+
+    count = round(fraction * layer.shape.intermediate)
+    for expert in range(layer.shape.routed):
+        neurons = torch.randperm(layer.shape.intermediate, generator=generator)[:count]
+        layer.up_proj[expert, neurons] = draw(layer.up_proj[expert], count)
+        layer.up_bias[expert, neurons] = 0.0
+        layer.down_proj[expert][:, neurons] = draw(layer.down_proj[expert].T, count).T
+
+
+def _start_sparse_head(
+    model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, config: UpcycleConfig, generator: torch.Generator
+) -> None:
+    """Make the tied word embeddings a usable decoder before any training."""
+    head = model.sparse_head
+    head.transform.weight.zero_()
+    head.transform.bias.zero_()
+    if head.experts is not None:  # experts differ from the start, but add nothing until their second layer has learned
+        head.experts.router.normal_(std=config.router_std, generator=generator)
+        head.experts.up_proj.normal_(std=model.config.hidden_size**-0.5, generator=generator)
+        head.experts.down_proj.zero_()
+        head.experts.shared_up_proj.normal_(std=model.config.hidden_size**-0.5, generator=generator)
+        head.experts.shared_down_proj.zero_()
+    vocabulary = [str(tokenizer.convert_ids_to_tokens(i)) for i in range(min(len(tokenizer), model.config.vocab_size))]
+    head.scale.fill_(config.logit_scale)
+    head.scale[: len(vocabulary)] *= term_prior(vocabulary)
+    head.bias.fill_(-config.logit_bias)
+    special = set(tokenizer.all_special_ids)
+    for index, term in enumerate(vocabulary):
+        head.allowed[index] = index not in special and not term.startswith("[unused")
+    head.allowed[len(vocabulary) :] = False
+    head.stem[:] = torch.tensor(stems(vocabulary), dtype=torch.int32)
+    head.stem[~head.allowed] = -1
+    counted = head.stem >= 0
+    shares = torch.zeros(len(head.stem)).index_add(0, head.stem[counted].long(), zipf_fractions(vocabulary)[counted])
+    model.lexical.fraction.copy_(shares.clamp(1e-5, 0.9))
+
+
+def term_prior(vocabulary: list[str]) -> Tensor:
+    """Return a guess (vocab,) at inverse document frequency, mean 1, from the order of a WordPiece vocabulary alone."""
+    prior = torch.log(_ranks(vocabulary) + 10)
+    return prior / prior.mean()
+
+
+def stems(vocabulary: list[str]) -> list[int]:
+    """Return for each term the first one of the same stem (Porter 1980): whole words of letters alone have others."""
+    import snowballstemmer  # type: ignore[import-untyped]
+
+    stemmer = snowballstemmer.stemmer("porter")
+    first: dict[str, int] = {}
+    words = {i: term for i, term in enumerate(vocabulary) if re.fullmatch("[a-z]{3,}", term)}
+    return [first.setdefault(stemmer.stemWord(words[i]), i) if i in words else i for i in range(len(vocabulary))]
+
+
+def zipf_fractions(vocabulary: list[str]) -> Tensor:
+    """Return a guess (vocab,) at the share of passages with each term, from the order of the vocabulary alone."""
+    return (12 / (_ranks(vocabulary) + 12)).clamp_max(0.9)
+
+
+def _ranks(vocabulary: list[str]) -> Tensor:
+    """Return (vocab,) ranks by falling frequency, from 1.
+
+    BERT's vocabularies list words in that order, and by Zipf's law their frequency falls as 1 / rank. Characters stand
+    before the words and get the rank of a fairly common one.
+    """
+    first = vocabulary.index("the") if "the" in vocabulary else 0
+    ranks = (torch.arange(len(vocabulary), dtype=torch.float32) - first).clamp_min(1)
+    ranks[:first] = 190
+    return ranks
+
+
+def _sentence_settings(folder: Path) -> dict[str, Any]:
+    """Read length, pooling and prompts from the folder of a sentence-transformers model, old layout or new."""
+    settings: dict[str, Any] = {}
+    length = _read(folder / "sentence_bert_config.json").get("max_seq_length")
+    length = length or _read(folder / "tokenizer_config.json").get("model_max_length")
+    if isinstance(length, int) and length < LONGEST:
+        settings["max_length"] = length
+    pooling = _read(folder / "1_Pooling" / "config.json")
+    old = [name.removeprefix("pooling_mode_") for name, on in pooling.items() if "pooling_mode_" in name and on is True]
+    found = pooling.get("pooling_mode") or "+".join(old) or "mean"
+    kinds = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
+    if found not in kinds:
+        raise UserError(f"{folder}: pools by {found!r}; the dense head knows the mean of the tokens and [CLS]")
+    settings["pooling"] = kinds[found]
+    prompts = _read(folder / "config_sentence_transformers.json").get("prompts") or {}
+    settings["query_prompt"] = prompts.get("query", "")
+    settings["document_prompt"] = prompts.get("document", prompts.get("passage", ""))
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the values of a JSON file, none if it is not there."""
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return values

@@ -1,0 +1,424 @@
+"""A data set through the whole system: cached once, measured as its run files measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.sparse import csr_matrix
+
+from retriever.cli.main import cli
+from retriever.encoder.load import load_encoder
+from retriever.eval.data.datasets import load_dataset
+from retriever.eval.data.runs import read_run, separate_ties
+from retriever.eval.evaluator import evaluate_run
+from retriever.eval.report.results import read_per_query, read_results
+from retriever.eval.significance import holm, paired_differences, randomisation_test
+from retriever.experiments.experiment import ExperimentConfig, cache_folder, evaluate_dataset, run_experiment
+from retriever.index import FolderReader
+from retriever.indexing.build import IndexingConfig, build_index, interrupted
+from retriever.indexing.writer import IndexWriter
+from retriever.search.fusion import FusionConfig, fuse
+from retriever.search.retriever import Retriever
+from retriever.types import Document, Encoded, EncoderIdentity, UserError
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+LETTERS = 26
+
+
+class Letters:
+    """Counts letters, which is enough to rank by; `limit` texts are encoded before it fails."""
+
+    def __init__(self, sha: str = "a", limit: int = 1_000) -> None:
+        self.identity = EncoderIdentity("letters", sha * 64, LETTERS, LETTERS)
+        self.vocabulary: Sequence[str] = [chr(97 + i) for i in range(LETTERS)]
+        self.texts, self.queries, self._limit = 0, 0, limit
+        self.query_mode = "encoder"
+        self.views = list[tuple[bool, bool]]()
+
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        self.texts += len(texts)
+        if self.texts > self._limit:
+            raise RuntimeError("stopped")
+        counts = np.array([[text.lower().count(letter) for letter in self.vocabulary] for text in texts], np.float32)
+        vectors = counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
+        return Encoded(
+            vectors if dense else None, csr_matrix(counts / 10) if sparse else None, np.zeros(len(texts), bool)
+        )
+
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        self.queries += len(texts)
+        self.views.append((dense, sparse))
+        encoded = Letters().encode_documents(texts, dense=dense, sparse=sparse)
+        if encoded.sparse is None or self.query_mode == "encoder":
+            return encoded
+        return encoded._replace(sparse=encoded.sparse.sign())
+
+
+class TwoWays(Letters):
+    """Has a second way of making sparse terms of queries, with weights of 1."""
+
+    query_modes = ("encoder", "lexical")
+
+    def with_query_mode(self, mode: str) -> TwoWays:
+        other = TwoWays()
+        other.query_mode = mode
+        return other
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache" / "retriever" / "indexes"
+    return cache_folder()
+
+
+def test_nothing_is_encoded_twice(cache: Path, tmp_path: Path) -> None:
+    encoder = Letters()
+    first = evaluate_dataset(TINY, encoder)
+    assert encoder.texts == 20
+    assert list(first) == ["bm25", "sparse", "dense", "hybrid"]
+    judged = {line.split("\t")[0] for line in (TINY / "qrels" / "test.tsv").read_text().splitlines()[1:]}
+    for result in first.values():
+        assert result.queries_judged == len(judged) and list(result.mean) == ["nDCG@10", "R@100"]
+    assert evaluate_dataset(TINY, encoder) == first
+    evaluate_dataset(TINY, encoder, split="dev", modes=["dense"])
+    assert (encoder.texts, len(list(cache.iterdir()))) == (20, 1)
+    evaluate_dataset(TINY, Letters("b"), modes=["dense"])
+    assert len(list(cache.iterdir())) == 2, "another encoder has an index of its own"
+    copy = tmp_path / "tiny"
+    shutil.copytree(TINY, copy)
+    evaluate_dataset(copy, encoder, modes=["dense"])
+    assert (encoder.texts, len(list(cache.iterdir()))) == (20, 2), "the same documents in another place are the same"
+    with (copy / "corpus.jsonl").open("a") as corpus:
+        corpus.write('{"_id": "d99", "text": "one more"}\n')
+    evaluate_dataset(copy, encoder, modes=["dense"])
+    assert (encoder.texts, len(list(cache.iterdir()))) == (41, 3), "another corpus has one, too"
+
+
+def test_a_folder_of_the_users_own(cache: Path, tmp_path: Path) -> None:
+    encoder, folder = Letters(), tmp_path / "deep" / "index"
+    assert evaluate_dataset(TINY, encoder, folder=folder) == evaluate_dataset(TINY, Letters())
+    evaluate_dataset(TINY, encoder, folder=folder)
+    assert encoder.texts == 20 and len(list(cache.iterdir())) == 1
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        evaluate_dataset(TINY, encoder, folder=tmp_path / "full")
+
+
+@pytest.mark.parametrize("committed", [0, 8])
+def test_an_interrupted_index_is_finished_before_it_is_measured(tmp_path: Path, committed: int) -> None:
+    folder = tmp_path / "index"
+    with pytest.raises(RuntimeError):
+        build_index(TINY, folder, Letters(limit=committed + 2), IndexingConfig(batch=4, commit_every_documents=8))
+    assert interrupted(folder)
+    encoder = Letters()
+    assert evaluate_dataset(TINY, encoder, folder=folder) == evaluate_dataset(TINY, Letters())
+    assert encoder.texts == 20 - committed
+    with FolderReader.open(folder) as reader:
+        assert reader.num_documents == 20
+
+
+def test_runs_measure_the_same(tmp_path: Path) -> None:
+    measures = ("nDCG@10", "R@100", "AP")
+    results = evaluate_dataset(TINY, Letters(), output=tmp_path / "runs", measures=measures, top_k=15)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        *(f"tiny-test-{mode}.trec" for mode in results),
+        "results.json",
+        "per-query.parquet",
+    }
+    for mode, result in results.items():
+        path = tmp_path / "runs" / f"tiny-test-{mode}.trec"
+        options = [option for measure in measures for option in ("-m", measure)]
+        called = CliRunner().invoke(
+            cli, ["evaluate", str(path), str(TINY / "qrels" / "test.tsv"), *options, "--json", "--per-query"]
+        )
+        *queries, mean = map(json.loads, called.stdout.splitlines())
+        assert mean["mean"] == result.mean
+        assert {line["query_id"]: {name: line[name] for name in measures} for line in queries} == result.per_query
+        lines = [line.split() for line in path.read_text().splitlines()]
+        assert all(line[5] == f"retriever-{mode}" and int(line[3]) <= 15 for line in lines)
+        assert max(int(line[3]) for line in lines) == 15 or mode == "bm25"
+
+
+def test_faults(tmp_path: Path) -> None:
+    for modes in (["bm52"], ["bm25", "bm52"], []):
+        with pytest.raises(UserError, match="hybrid, bm25, sparse, dense"):
+            evaluate_dataset(TINY, Letters(), modes=modes)
+    with pytest.raises(UserError, match="no sparse leg"):
+        evaluate_dataset(TINY, load_encoder("none"), modes=["sparse"])
+    with pytest.raises(UserError, match="no split"):
+        evaluate_dataset(TINY, Letters(), split="train")
+    encoder, folder = Letters(), tmp_path / "index"
+    with pytest.raises(UserError, match="nDGC@10"):
+        evaluate_dataset(TINY, encoder, folder=folder, measures=["nDGC@10"])
+    assert encoder.texts == 0 and not folder.exists(), "refused before the work"
+    evaluate_dataset(TINY, Letters("a"), folder=folder, modes=["bm25"])
+    with pytest.raises(UserError, match="--encoder"):
+        evaluate_dataset(TINY, Letters("b"), folder=folder, modes=["dense"])
+
+
+def test_the_index_of_another_corpus_is_not_measured(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "changed")
+    corpus = tmp_path / "changed" / "corpus.jsonl"
+    encoder = load_encoder("none")
+    evaluate_dataset(tmp_path / "changed", encoder, folder=tmp_path / "index", modes=["bm25"])
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace("bread", "cake"), encoding="utf-8")
+    with pytest.raises(UserError, match="not the index of"):
+        evaluate_dataset(tmp_path / "changed", encoder, folder=tmp_path / "index", modes=["bm25"])
+
+
+def test_an_index_that_was_changed_is_not_measured(tmp_path: Path) -> None:
+    encoder = load_encoder("none")
+    evaluate_dataset(TINY, encoder, folder=tmp_path / "index", modes=["bm25"])
+    with IndexWriter.open(tmp_path / "index", encoder) as writer:
+        writer.add([Document("d01", "The same id, another text.")])
+        writer.commit()
+    with pytest.raises(UserError, match=r"not the index of .*changed since"):
+        evaluate_dataset(TINY, encoder, folder=tmp_path / "index", modes=["bm25"])
+
+
+MODES = ("bm25", "sparse", "dense", "dense+sparse", "hybrid")
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """Return a data set of another name, of which half of the documents and all queries are the tiny one's."""
+    folder = tmp_path / "second"
+    shutil.copytree(TINY, folder)
+    lines = (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "corpus.jsonl").write_text("".join(lines[:12]), encoding="utf-8")
+    return folder
+
+
+def test_several_sets_and_encoders(second: Path, tmp_path: Path) -> None:
+    encoders = [Letters("a"), load_encoder("none"), Letters("b")]
+    encoders[2].identity = encoders[2].identity._replace(name="models/other")  # type: ignore[misc]
+    found = run_experiment([TINY, second], encoders, ExperimentConfig(modes=MODES), output=tmp_path / "out")
+    own = [f"{label}/{mode}" for label in ("letters", "other") for mode in MODES[1:]]
+    assert found.results.system_names == ["bm25", *own], "BM25 once, with the index that holds nothing else"
+    assert [list(systems) for systems in found.evaluations.values()] == [["bm25", *own]] * 2
+    assert [index.encoder for index in found.results.datasets[0].indexes] == ["none", "letters", "other"]
+    for dataset, data in zip(found.results.datasets, (TINY, second), strict=True):
+        qrels = load_dataset(data).qrels
+        for system in dataset.systems:
+            run = read_run(tmp_path / "out" / f"{dataset.name}-test-{system.name.replace('/', '-')}.trec")
+            assert evaluate_run(run, qrels).mean == system.mean == found.evaluations[dataset.name][system.name].mean
+            assert system.precision == [
+                evaluate_run(run, qrels, [f"IPrec@{place / 10}"]).mean[f"IPrec@{place / 10}"] for place in range(11)
+            ]
+            legs = {"bm25"} if system.mode == "bm25" else {"encoding", *system.mode.split("+")}
+            legs = {"encoding", "bm25", "sparse", "dense"} if system.mode == "hybrid" else legs
+            fused = {"fusion"} if len(legs - {"encoding"}) > 1 else set()
+            assert system.latency.keys() == {"total"} | legs | fused
+            assert all(0 < part.p50 <= part.p95 <= part.p99 for part in system.latency.values())
+    assert set(found.results.notes) >= {
+        "none has no sparse leg: sparse, dense+sparse left out",
+        "none has no dense leg: dense left out",
+        "none: hybrid is left out, it would be bm25 again",
+    }
+    assert read_results(tmp_path / "out").system_names == found.results.system_names
+    values = read_per_query(tmp_path / "out", "R@100")
+    assert values["second"]["other/dense"] == {
+        query_id: of_query["R@100"]
+        for query_id, of_query in found.evaluations["second"]["other/dense"].per_query.items()
+    }
+
+
+def test_the_hybrid_of_no_encoder_does_not_pass_for_that_of_another() -> None:
+    alone = evaluate_dataset(TINY, Letters(), modes=["hybrid", "dense"])
+    bm25 = evaluate_dataset(TINY, load_encoder("none"), modes=["bm25"])["bm25"]
+    config = ExperimentConfig(modes=("hybrid", "dense", "hybrid"))
+    found = run_experiment([TINY], [load_encoder("none"), Letters()], config).evaluations["tiny"]
+    assert found == {"none/hybrid": bm25, **alone} and alone["hybrid"] != bm25
+
+
+def test_another_fusion_encodes_and_searches_nothing() -> None:
+    encoder = Letters()
+    run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES))
+    before = (encoder.texts, encoder.queries)
+    weights = FusionConfig(weights={"bm25": 0.2, "sparse": 0.1, "dense": 0.7})
+    found = run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES, fusion=weights))
+    assert (encoder.texts, encoder.queries) == before
+    data = load_dataset(TINY)
+    folder = Path(found.results.datasets[0].indexes[0].folder)
+    with Retriever.open(folder, encoder, weights) as retriever:
+        for mode in MODES:
+            run = {query_id: separate_ties(hits) for query_id, hits in retriever.rank(data.queries, 1000, mode)}
+            assert evaluate_run(run, data.qrels).mean == found.evaluations["tiny"][mode].mean
+    searched = encoder.queries
+    run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES, fresh=True))
+    assert encoder.queries > searched, "asked to search again"
+
+
+def test_other_numbers_are_not_taken_from_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Half(Letters):
+        precision = "float16"
+
+    config = ExperimentConfig(modes=("bm25", "dense"))
+    rankings = cache.parent / "rankings"
+    for number, encoder in enumerate((Letters(), Half(), Letters(), Half())):
+        if number == 2:
+            assert run_experiment([TINY], [again := Letters()], config) and again.texts == again.queries == 0
+            monkeypatch.setattr("retriever.encoder.runtime.NUMERICS_VERSION", 0)
+        run_experiment([TINY], [encoder], config)
+        assert encoder.texts == 20 and encoder.queries > 0
+        assert len([*cache.iterdir()]) == len([*rankings.glob("dense-*")]) == number + 1
+
+
+def test_a_kept_ranking_that_is_damaged_is_searched_again() -> None:
+    config = ExperimentConfig(modes=("bm25", "dense"))
+    before = run_experiment([TINY], [Letters()], config).evaluations
+    kept = [*(cache_folder().parent / "rankings").iterdir()]
+    assert kept
+    for path in kept:
+        path.write_bytes(b"torn")
+    assert run_experiment([TINY], [Letters()], config).evaluations == before
+
+
+def test_query_modes_differ_in_the_sparse_leg_alone() -> None:
+    both = ExperimentConfig(modes=MODES, query_modes=("encoder", "lexical", "encoder"))
+    found = run_experiment([TINY], [TwoWays()], both)
+    assert found.results.system_names == [
+        "bm25",
+        "sparse@encoder",
+        "sparse@lexical",
+        "dense",
+        "dense+sparse@encoder",
+        "dense+sparse@lexical",
+        "hybrid@encoder",
+        "hybrid@lexical",
+    ]
+    one = run_experiment([TINY], [TwoWays()], ExperimentConfig(modes=("sparse",), query_modes=("lexical",)))
+    assert one.evaluations["tiny"]["sparse"] == found.evaluations["tiny"]["sparse@lexical"]
+    encoder, lexical = found.results.datasets[0].costs
+    assert (encoder.query_mode, lexical.query_mode) == ("encoder", "lexical")
+    assert encoder.flops == lexical.flops, "the same terms with other weights"
+    found = run_experiment([TINY], [Letters()], both)
+    assert found.results.notes == ["letters has no query mode lexical"]
+    assert found.results.system_names[:2] == ["bm25", "sparse@encoder"]
+
+
+def test_a_leg_alone_is_timed_with_its_view_alone() -> None:
+    letters = Letters()
+    run_experiment([TINY], [letters], ExperimentConfig(modes=("dense",)))
+    assert set(letters.views) == {(True, False)}
+    letters.views.clear()
+    run_experiment([TINY], [letters], ExperimentConfig(modes=("bm25", "sparse")))
+    assert set(letters.views) == {(False, True), (True, True)}, "the second is for the modes of both legs"
+
+
+def test_encoding_both_views_is_timed_as_such() -> None:
+    """A system of both legs is not charged for the slower view alone."""
+
+    class Slow(Letters):
+        def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+            time.sleep(0.02 * dense + 0.04 * sparse)
+            return super().encode_queries(texts, dense=dense, sparse=sparse)
+
+    found = run_experiment([TINY], [Slow()], ExperimentConfig(modes=("sparse", "dense", "dense+sparse")))
+    took = {system.name: system.latency["encoding"].p50 for system in found.results.datasets[0].systems}
+    assert 20 <= took["dense"] < took["sparse"] < took["dense+sparse"] and took["dense+sparse"] >= 60
+
+
+def test_sparse_costs_are_counts() -> None:
+    data, letters = load_dataset(TINY), Letters()
+    found = run_experiment([TINY], [letters], ExperimentConfig(modes=("sparse",)))
+    [costs] = found.results.datasets[0].costs
+    records = [json.loads(line) for line in (TINY / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = [f"{record.get('title', '')} {record['text']}".strip() for record in records]
+    documents = [{letter for letter in letters.vocabulary if letter in text.lower()} for text in texts]
+    queries = [{letter for letter in letters.vocabulary if letter in query.text.lower()} for query in data.queries]
+    assert costs.terms_per_query == pytest.approx(sum(map(len, queries)) / len(queries))
+    assert costs.terms_per_document == pytest.approx(sum(map(len, documents)) / len(documents))
+    shared = sum(len(query & document) for query in queries for document in documents)
+    assert costs.flops == pytest.approx(shared / len(queries) / len(documents))
+
+
+def test_the_query_itself_is_dropped_before_the_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_dataset(TINY)
+    renamed = data._replace(
+        queries=[query._replace(query_id=f"d{n:02d}") for n, query in enumerate(data.queries, 1)],
+        qrels={f"d{n:02d}": data.qrels[query.query_id] for n, query in enumerate(data.queries, 1)},
+        exclude_self=True,
+    )
+    monkeypatch.setattr("retriever.experiments.experiment.load_dataset", lambda *_: renamed)
+    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=MODES, top_k=5))
+    assert found.results.datasets[0].exclude_self
+    legs = ("bm25", "sparse", "dense")
+    with Retriever.open(found.results.datasets[0].indexes[0].folder, Letters()) as retriever:
+        run = {}
+        for query in renamed.queries:
+            alone = {leg: dict(retriever.rank([query], 1001, leg))[query.query_id] for leg in legs}
+            others = {leg: [hit for hit in hits if hit.doc_id != query.query_id] for leg, hits in alone.items()}
+            run[query.query_id] = separate_ties(fuse(others).ranking[:5])
+    assert found.evaluations["tiny"]["hybrid"] == evaluate_run(run, renamed.qrels)
+
+
+def test_systems_are_compared_with_the_baseline() -> None:
+    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=MODES, baseline="dense"))
+    [dataset] = found.results.datasets
+    assert dataset.baseline == "dense"
+    values = found.evaluations["tiny"]
+    for one in dataset.systems:
+        assert one.differences.keys() == (set() if one.name == "dense" else {"nDCG@10", "R@100"})
+        for measure, difference in one.differences.items():
+            assert difference.difference == pytest.approx(one.mean[measure] - values["dense"].mean[measure])
+            assert difference.wins + difference.ties + difference.losses == dataset.queries_judged
+    others = [one for one in dataset.systems if one.name != "dense"]
+    for measure in ("nDCG@10", "R@100"):
+        before, *columns = (
+            [of_query[measure] for of_query in values[name].per_query.values()]
+            for name in ("dense", *(one.name for one in others))
+        )
+        alone = [randomisation_test(paired_differences(column, before)) for column in columns]
+        corrected = [one.differences[measure].p for one in others]
+        assert corrected == holm(alone), "over the systems of one measure"
+    best = max(dataset.systems, key=lambda one: (one.name != "dense", one.mean["nDCG@10"]))
+    assert values[dataset.examples_of].mean["nDCG@10"] == best.mean["nDCG@10"]
+    for example in dataset.examples:
+        after = values[dataset.examples_of].per_query[example.query_id]["nDCG@10"]
+        assert (example.value, example.baseline_value) == (
+            after,
+            values["dense"].per_query[example.query_id]["nDCG@10"],
+        )
+        grades = load_dataset(TINY).qrels[example.query_id]
+        assert [hit.grade for hit in example.hits] == [grades.get(hit.doc_id) for hit in example.hits]
+        assert all(hit.title for hit in example.baseline_hits if hit.doc_id != "d20")
+    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=("dense", "sparse"), baseline="bm25"))
+    assert found.results.datasets[0].baseline == "dense"
+    assert found.results.notes == ["tiny: there is no system bm25, so the baseline is dense"]
+
+
+def test_experiments_that_cannot_be_made(second: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="several data sets or encoders"):
+        run_experiment([TINY, second], [Letters()], folder=tmp_path / "index")
+    copy = tmp_path / "copy" / "tiny"
+    shutil.copytree(TINY, copy)
+    with pytest.raises(UserError, match="second data set called tiny"):
+        run_experiment([TINY, copy], [load_encoder("none")], ExperimentConfig(modes=("bm25",)))
+    with pytest.raises(UserError, match="given twice"):
+        run_experiment([TINY], [Letters(), Letters()])
+    for setting in ({"modes": ("dense+dense",)}, {"query_modes": ("words",)}, {"top_k": 0}, {"measures": ("x",)}):
+        with pytest.raises(UserError):
+            ExperimentConfig(**setting)
+
+
+def test_ids_with_spaces_are_written_as_json_lines(tmp_path: Path) -> None:
+    folder = tmp_path / "spaces"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "a b", "text": "bread"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "bread"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta b\t1\n")
+    evaluate_dataset(folder, load_encoder("none"), modes=["bm25"], output=tmp_path / "out")
+    assert read_run(tmp_path / "out" / "spaces-test-bm25.jsonl")["q"][0].doc_id == "a b"

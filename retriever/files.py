@@ -14,7 +14,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Line", "atomic_file", "cache_root", "decode", "file_errors", "numbered_lines", "read_lines"]
+__all__ = ["BOM", "Line", "atomic_file", "cache_root", "decode", "file_errors", "numbered_lines", "read_lines"]
 
 BOM = b"\xef\xbb\xbf"
 

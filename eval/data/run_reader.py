@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.corpus.formats import BOM
 from retriever.eval.collector import collector_paused
-from retriever.files import numbered_lines
+from retriever.files import BOM, numbered_lines
 from retriever.types import Ranking, Run, ScoredDoc, UserError
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-import retriever.encoder.moe_encoder
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.encoder.moe_encoder import MoEEncoder, batches
+from retriever.encoder.runtime import PRECISIONS as PRECISIONS_OFFERED
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.model import RetrieverModel, pack
 from retriever.types import Encoded, UserError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PRECISIONS = [precision for precision in retriever.runtime.PRECISIONS if precision not in ("auto", "float16")]
+PRECISIONS = [precision for precision in PRECISIONS_OFFERED if precision not in ("auto", "float16")]
 
 
 @pytest.fixture

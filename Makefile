@@ -16,7 +16,7 @@ BASE := .cache/all-MiniLM-L6-v2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install base train demo test clean
+.PHONY: help install base train demo docs test clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,7 +31,10 @@ train: install base ## train the default encoder anew into ./default-encoder; RE
 demo: install ## index the documentation of the running Python and search it
 	$(BIN)/retriever demo
 
-test: install base ## run the linters, the type checker and the tests
+docs: install ## build the documentation as a site in build/site
+	$(BIN)/python -m mkdocs build --quiet
+
+test: install base docs ## run the linters, the type checker and the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports

@@ -168,8 +168,8 @@ def java_version() -> str:
 
 
 def open_directory(folder: Path) -> Any:
-    """Return Lucene's view of a folder."""
-    return lucene("store.FSDirectory").open(java("java.nio.file.Paths").get(str(folder)))
+    """Return Lucene's view of a folder; Java stays in the working folder that it was started in, so paths are whole."""
+    return lucene("store.FSDirectory").open(java("java.nio.file.Paths").get(str(folder.absolute())))
 
 
 def english_analyzer() -> Any:

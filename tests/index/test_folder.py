@@ -159,6 +159,17 @@ def test_explanations_add_up(tmp_path: Path) -> None:
         assert reader.explain_bm25(text, "unknown") == [] == reader.explain_sparse(query.sparse, "unknown")
 
 
+def test_relative_paths_follow_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("first", "second"):  # Java, which is started once, stays where it was started
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with FolderWriter.create(Path("index"), SETTINGS) as writer:
+            add(writer, [Document(name, "river stone")])
+            writer.commit()
+        with FolderReader.open("index") as reader:
+            assert [hit.doc_id for hit in reader.bm25("river", 5)] == [name]
+
+
 def test_queries_without_terms(tmp_path: Path) -> None:
     with FolderWriter.create(tmp_path / "i", SETTINGS) as writer:
         add(writer, [*sample(5), Document("empty", ""), Document("blank", " \t\n", title=" ")])

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.index.files import COMPACT, VERIFY, checksum, damaged, sync_path
-from retriever.types import Ranking, ScoredDoc, UserError
+from retriever.ranking import order
+from retriever.types import Ranking, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,8 +151,7 @@ class DenseSearcher:
         rows, scores = _best(np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores]), top_k)
         if not np.isfinite(scores).all():
             raise damaged(self._rows.folder, "a vector is not finite", VERIFY)
-        hits = [ScoredDoc(*pair) for pair in zip(self._rows.doc_ids(rows), scores.tolist(), strict=True)]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id))[:top_k]
+        return order(zip(self._rows.doc_ids(rows), scores.tolist(), strict=True), top_k=top_k)
 
     def _propose(self, query: FloatArray, top_k: int, eligible: BoolArray) -> _Candidates:
         """Let FAISS propose rows, and score them exactly.

@@ -16,13 +16,14 @@ from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
 from retriever.index.files import COMPACT, checksum, damaged
 from retriever.index.filters import parse_filter
-from retriever.index.lucene.hits import Found, ranking
+from retriever.index.lucene.hits import Found
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, check_ids, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings
 from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.verify import damage_text, verify_folder
+from retriever.ranking import order
 from retriever.types import Document, Ranking, TermMatch, UserError
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class FolderReader:
 
         def chunks(count: int) -> Ranking:
             found = search(count)
-            return ranking(self.rows.doc_ids(found.rows), found.scores, count)
+            return order(zip(self.rows.doc_ids(found.rows), found.scores.tolist(), strict=True), top_k=count)
 
         return best_documents(chunks, top_k, self._expected)
 

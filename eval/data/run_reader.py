@@ -16,14 +16,15 @@ import numpy as np
 
 from retriever.eval.collector import collector_paused
 from retriever.files import BOM, numbered_lines
-from retriever.types import Ranking, Run, ScoredDoc, UserError
+from retriever.ranking import order
+from retriever.types import Run, ScoredDoc, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from retriever.files import Line
 
-__all__ = ["named_jsonl", "ordered", "read_run"]
+__all__ = ["named_jsonl", "read_run"]
 
 LARGE = 1 << 20
 """From this size in bytes on pyarrow reads a run; importing it would take longer than a small one does."""
@@ -36,15 +37,6 @@ class RunLine(NamedTuple):
     query_id: str
     doc_id: str
     score: float
-
-
-def ordered(ranking: list[ScoredDoc]) -> Ranking:
-    """Return a copy ordered by (score descending, doc_id ascending).
-
-    >>> ordered([ScoredDoc("b", 1.0), ScoredDoc("c", 2.0), ScoredDoc("a", 1.0)])
-    [ScoredDoc(doc_id='c', score=2.0), ScoredDoc(doc_id='a', score=1.0), ScoredDoc(doc_id='b', score=1.0)]
-    """
-    return sorted(ranking, key=lambda hit: (-hit.score, hit.doc_id))
 
 
 def read_run(path: str | Path) -> Run:
@@ -69,7 +61,7 @@ def _ranked(run: dict[str, dict[str, float]]) -> Run:
         scores = run.pop(query_id)  # the whole file in both forms would take twice the memory
         ranking = list(map(ScoredDoc._make, scores.items()))
         values = np.fromiter(scores.values(), np.float64, len(scores))
-        ranked[query_id] = ranking if (values[1:] < values[:-1]).all() else ordered(ranking)
+        ranked[query_id] = ranking if (values[1:] < values[:-1]).all() else order(ranking)
     return ranked
 
 

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.index.lucene.jvm import as_type, java, lucene, lucene_object, one_at_a_time
-from retriever.types import Ranking, ScoredDoc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-__all__ = ["Found", "by_score", "no_hits", "ranking", "read_documents", "read_hits"]
+__all__ = ["Found", "by_score", "no_hits", "read_documents", "read_hits"]
 
 
 class Found(NamedTuple):
@@ -48,12 +45,6 @@ def read_hits(top: Any) -> Found:
     keys = [hit[3] for hit in json.loads(text)["scoreDocs"]]
     rows = np.array([key[-1] for key in keys], np.int64)
     return Found(rows, np.array([key[0] for key in keys], np.float64))
-
-
-def ranking(doc_ids: Sequence[str], scores: NDArray[np.float64], top_k: int) -> Ranking:
-    """Order by (score descending, id ascending), then cut."""
-    pairs = sorted(zip((-scores).tolist(), doc_ids, strict=True))[:top_k]
-    return [ScoredDoc(doc_id, -score) for score, doc_id in pairs]
 
 
 @one_at_a_time()

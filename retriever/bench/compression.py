@@ -15,13 +15,12 @@ from tqdm import tqdm
 from retriever.bench.compression_plan import plan_storages
 from retriever.bench.encoding_cache import keep_encoding
 from retriever.encoder.load import load_encoder
-from retriever.eval.data.runs import separate_ties
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.exact_recall import exact_recall
-from retriever.index.exact import ranked
 from retriever.index.reader import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.network.lexical import AdaptiveEncoder
+from retriever.ranking import order, separate_ties, without_self
 from retriever.search.fusion import FusionConfig
 from retriever.search.modes import CANDIDATES, Plan
 from retriever.types import UserError
@@ -183,16 +182,13 @@ class _Bench:
         depth = max(RECALL_DEPTHS) + 1  # one may be the query itself
         least = np.partition(scores, -depth)[-depth] if len(scores) > depth else -np.inf
         rows = np.flatnonzero((scores >= least) & (scores > above)).tolist()
-        return ranked([self._kept.doc_ids[row] for row in rows], scores[rows].tolist(), depth)
+        return order(((self._kept.doc_ids[row], float(scores[row])) for row in rows), top_k=depth)
 
     def _run(self, found: Sequence[Ranking]) -> Run:
         """Return rankings by query, without the query itself where the data set asks for that."""
         own = self._data.exclude_self
         pairs = zip(self._data.queries, found, strict=True)
-        return {
-            query.query_id: [hit for hit in ranking if not (own and hit.doc_id == query.query_id)]
-            for query, ranking in pairs
-        }
+        return {query.query_id: without_self(ranking, query.query_id, exclude=own) for query, ranking in pairs}
 
     def _ndcg(self, run: Run) -> float:
         clear = {query_id: separate_ties(ranking) for query_id, ranking in run.items()}

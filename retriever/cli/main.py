@@ -212,7 +212,8 @@ def _search_file(
     from tqdm import tqdm
 
     from retriever.corpus.corpus import load_queries
-    from retriever.eval.data.runs import RunWriter, separate_ties
+    from retriever.eval.data.runs import RunWriter
+    from retriever.ranking import separate_ties
 
     asked = list(load_queries(queries))
     rankings = retriever.rank(asked, top_k, mode, filter)

@@ -10,7 +10,7 @@ from retriever.corpus.corpus import open_corpus, survey
 from retriever.encoder.runtime import numerics
 from retriever.eval.comparison import compare
 from retriever.eval.data.qrels import judged_documents
-from retriever.eval.data.runs import separate_ties, write_run
+from retriever.eval.data.runs import write_run
 from retriever.eval.evaluator import Evaluation, evaluate_run
 from retriever.eval.measures import parse_measures
 from retriever.eval.report.results import DatasetResult, Difference, IndexResult, SparseCosts, SystemResult
@@ -18,6 +18,7 @@ from retriever.experiments.examples import FirstHits, choose_examples, first_hit
 from retriever.experiments.systems import bytes_per_document, plan_systems, search_legs
 from retriever.files import cache_root
 from retriever.indexing.build import IndexingConfig, build_index, holds, interrupted
+from retriever.ranking import separate_ties
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
 

@@ -22,7 +22,8 @@ from retriever.eval.pairs.scores import BiasScore, bias_score
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
-from retriever.search.fusion import LEGS, FusionConfig, order
+from retriever.ranking import order
+from retriever.search.fusion import LEGS, FusionConfig
 from retriever.search.modes import HYBRID, Plan, legs_named, restricted
 from retriever.types import Document, Ranking, ScoredDoc, UserError
 

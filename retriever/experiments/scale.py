@@ -17,12 +17,12 @@ from retriever.corpus.corpus import NumberedDocument, open_corpus, survey
 from retriever.encoder.of_index import load_index_encoder
 from retriever.eval.data.datasets import load_dataset
 from retriever.eval.data.distractors import read_distractors
-from retriever.eval.data.runs import separate_ties
 from retriever.eval.evaluator import evaluate_run
 from retriever.files import atomic_file, file_errors
 from retriever.index.reader import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, write_stream
 from retriever.indexing.writer import IndexWriter
+from retriever.ranking import separate_ties, without_self
 from retriever.search.modes import HYBRID
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
@@ -191,7 +191,7 @@ def _measure(index: Path, encoder: Encoder, data: Dataset, modes: Sequence[str])
     with Retriever.open(index, encoder) as retriever:
         for query_id, rankings in retriever.rank_modes(data.queries, 1000, modes):
             for mode, ranking in rankings.items():
-                kept = [hit for hit in ranking if not (data.exclude_self and hit.doc_id == query_id)]
+                kept = without_self(ranking, query_id, exclude=data.exclude_self)
                 runs[mode][query_id] = separate_ties(kept)
     return {mode: evaluate_run(run, data.qrels, [MEASURE]).mean[MEASURE] for mode, run in runs.items()}
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from retriever.eval.report.results import Percentiles, SparseCosts
 from retriever.experiments.leg_runs import BOTH_VIEWS, LegRun, find_legs, timed_places
+from retriever.ranking import without_self
 from retriever.search.modes import CANDIDATES, HYBRID, Plan, legs_named
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
@@ -114,7 +115,7 @@ class LegRuns:
         return self._runs[leg, system.query_mode if leg == "sparse" else ""]
 
     def _others(self, ranking: Ranking, query_id: str) -> Ranking:
-        return [hit for hit in ranking if hit.doc_id != query_id] if self._data.exclude_self else ranking
+        return without_self(ranking, query_id, exclude=self._data.exclude_self)
 
 
 def search_legs(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.eval.data.runs import separate_ties
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.significance import Interval, bootstrap_interval, paired_differences
+from retriever.ranking import separate_ties, without_self
 from retriever.search.fusion import NORMALISATIONS, FusionConfig, fuse, normalise
 from retriever.search.modes import CANDIDATES
 from retriever.types import UserError
@@ -62,7 +62,7 @@ def leg_runs(retriever: Retriever, queries: Sequence[Query], *, exclude_self: bo
     depth = CANDIDATES + exclude_self
     return {
         leg: {
-            query_id: [hit for hit in ranking if not (exclude_self and hit.doc_id == query_id)]
+            query_id: without_self(ranking, query_id, exclude=exclude_self)
             for query_id, ranking in retriever.rank(queries, depth, leg)
         }
         for leg in retriever.legs

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from retriever.ranking import order
 from retriever.search.normalisation import NORMALISATIONS, non_negative
 from retriever.types import ScoredDoc, UserError
 
@@ -27,7 +28,6 @@ __all__ = [
     "FusionConfig",
     "fuse",
     "normalise",
-    "order",
     "product",
     "reciprocal_rank_fusion",
     "weighted_sum",
@@ -38,20 +38,6 @@ MISSING = ("zero", "min")
 
 Scores: TypeAlias = "dict[str, float]"
 """What one leg gives each document that it found."""
-
-
-def order(scored: Iterable[tuple[str, float]]) -> Ranking:
-    """Order by score, highest first, ties by id in code point order; raise ValueError for a score that is NaN.
-
-    >>> [hit.doc_id for hit in order([ScoredDoc("b", 1.0), ScoredDoc("a", 1.0), ScoredDoc("c", 2.0)])]
-    ['c', 'a', 'b']
-    """
-    pairs = [(-score, doc_id) for doc_id, score in scored]
-    for score, doc_id in pairs:
-        if score != score:
-            raise ValueError(f"the score of {doc_id!r} is NaN, need a number")
-    pairs.sort()  # as tuples of float and string, which takes half as long as with a key function
-    return [ScoredDoc(doc_id, -score) for score, doc_id in pairs]
 
 
 def normalise(ranking: Ranking, normalisation: str = "min-max") -> Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.search.fusion import order
+from retriever.ranking import order
 from retriever.types import ChunkHit, ScoredDoc
 
 if TYPE_CHECKING:

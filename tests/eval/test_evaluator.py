@@ -10,9 +10,10 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever.eval.data.runs import ordered, read_run, write_run
+from retriever.eval.data.runs import read_run, write_run
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.measures import parse_measures
+from retriever.ranking import order
 from retriever.types import Qrels, Run, ScoredDoc, UserError
 
 QUERY_ID = st.sampled_from(["q1", "q2", "q3", "q4"])
@@ -22,7 +23,7 @@ SCORE = st.sampled_from([1.0, 1.0 + 1e-9, 2.0, 0.5, 0.0, -1.0]) | st.floats(-1e6
 QRELS = st.dictionaries(QUERY_ID, st.dictionaries(DOC_ID, st.integers(-2, 4), min_size=1), min_size=1)
 RUNS = st.dictionaries(
     QUERY_ID | st.just("unjudged"),
-    st.dictionaries(DOC_ID, SCORE).map(lambda scores: ordered([ScoredDoc(*hit) for hit in scores.items()])),
+    st.dictionaries(DOC_ID, SCORE).map(lambda scores: order([ScoredDoc(*hit) for hit in scores.items()])),
 )
 
 
@@ -183,7 +184,7 @@ def test_a_perfect_run_of_a_real_set_scores_one() -> None:
 
     qrels = load_dataset(Path(os.environ["RETRIEVER_DATA"]) / "eval" / "nfcorpus").qrels
     perfect: Run = {
-        query_id: ordered([ScoredDoc(doc_id, float(grade)) for doc_id, grade in grades.items()])
+        query_id: order([ScoredDoc(doc_id, float(grade)) for doc_id, grade in grades.items()])
         for query_id, grades in qrels.items()
     }
     assert evaluate_run(perfect, qrels, ["nDCG@10"]).mean == pytest.approx({"nDCG@10": 1.0})

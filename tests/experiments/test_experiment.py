@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from retriever.cli.main import cli
 from retriever.encoder.load import load_encoder
 from retriever.eval.data.datasets import load_dataset
-from retriever.eval.data.runs import read_run, separate_ties
+from retriever.eval.data.runs import read_run
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.report.results import read_per_query, read_results
 from retriever.eval.significance import holm, paired_differences, randomisation_test
@@ -25,6 +25,7 @@ from retriever.experiments.experiment import ExperimentConfig, cache_folder, eva
 from retriever.index import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, interrupted
 from retriever.indexing.writer import IndexWriter
+from retriever.ranking import separate_ties
 from retriever.search.fusion import FusionConfig, fuse
 from retriever.search.retriever import Retriever
 from retriever.types import Document, Encoded, EncoderIdentity, UserError

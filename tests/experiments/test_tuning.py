@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retriever.eval.data.runs import ordered, separate_ties
 from retriever.eval.evaluator import evaluate_run
 from retriever.experiments.tuning import candidates, ndcg_of_candidates, tune
+from retriever.ranking import order, separate_ties
 from retriever.search.fusion import NORMALISATIONS, FusionConfig, fuse
 from retriever.types import Qrels, Run, ScoredDoc, UserError
 
@@ -22,7 +22,7 @@ def made(seed: int, queries: int, signal: dict[str, float]) -> tuple[dict[str, R
         qrels[f"q{n}"] = {doc_id: int(rng.integers(-1, 3)) for doc_id in rng.choice(DOCS, 8, replace=False).tolist()}
         for leg, strength in signal.items():
             scores = {doc_id: rng.normal() + strength * max(qrels[f"q{n}"].get(doc_id, 0), 0) for doc_id in DOCS}
-            runs[leg][f"q{n}"] = ordered([ScoredDoc(doc_id, float(s)) for doc_id, s in scores.items()])[:25]
+            runs[leg][f"q{n}"] = order([ScoredDoc(doc_id, float(s)) for doc_id, s in scores.items()])[:25]
     return runs, qrels
 
 

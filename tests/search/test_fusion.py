@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retriever.config import from_mapping
+from retriever.ranking import order
 from retriever.search import fusion
-from retriever.search.fusion import FusionConfig, fuse, order, product, reciprocal_rank_fusion, weighted_sum
+from retriever.search.fusion import FusionConfig, fuse, product, reciprocal_rank_fusion, weighted_sum
 from retriever.search.normalisation import NORMALISATIONS, non_negative
 from retriever.types import Ranking, ScoredDoc, UserError
 

@@ -1,22 +1,25 @@
-"""Effectiveness of a run: trec_eval's numbers through ir-measures."""
+"""Effectiveness of a run: the numbers of trec_eval and of ir-measures' other tools."""
 
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from retriever.eval.collector import collector_paused
-from retriever.eval.measures import JUDGED, parse_measures
+from retriever.eval.measures import parse_measures
+from retriever.eval.tools import compute
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ir_measures import Measure
+
+    from retriever.eval.tools import SubtopicQrels
     from retriever.types import Qrels, Ranking, Run
 
-__all__ = ["DEFAULT_MEASURES", "Evaluation", "evaluate_run"]
+__all__ = ["DEFAULT_MEASURES", "Evaluation", "evaluate_run", "others_than_trec_eval"]
 
 DEFAULT_MEASURES = ("nDCG@10", "R@100")
 
@@ -24,11 +27,12 @@ DEFAULT_MEASURES = ("nDCG@10", "R@100")
 class Evaluation(NamedTuple):
     """What a run is worth on some judgements; measures are called by their ir-measures names.
 
-    mean: measure -> mean over all judged queries.
+    mean: measure -> mean over all judged queries; the sum for counts (NumRet, NumRel, NumRelRet, NumQ).
     per_query: query_id -> measure -> value, for every judged query in the order of the qrels.
     queries_judged: how many queries have a judgement.
     queries_missing: how many of them have no hit in the run; each measure of theirs is 0.
     queries_ignored: how many queries of the run have no judgement and were left out.
+    tools: measure -> the tool of ir-measures that computed it; "pytrec_eval" is trec_eval's own code.
     """
 
     mean: dict[str, float]
@@ -36,58 +40,67 @@ class Evaluation(NamedTuple):
     queries_judged: int
     queries_missing: int
     queries_ignored: int
+    tools: Mapping[str, str] = MappingProxyType({})
 
 
 @collector_paused()
-def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Evaluation:
-    """Evaluate `run` with ir-measures' pytrec_eval provider, which is trec_eval's own code.
+def evaluate_run(
+    run: Run,
+    qrels: Qrels,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    *,
+    subtopics: SubtopicQrels | None = None,
+) -> Evaluation:
+    """Evaluate `run` with the tools of ir-measures; whatever trec_eval knows, its own code computes.
 
-    The mean is over all judged queries (`trec_eval -c`): one without hits counts as 0.
+    The mean is over all judged queries (`trec_eval -c`): one without hits counts as 0. Accuracy alone, by its
+    definition, leaves queries without a relevant hit out of its mean.
     Scores are handed over as they are and trec_eval ranks by them: it holds them in single precision and puts tied
     documents in descending order of their ids, whatever their order in the run. That is the field's convention, so
     figures compare with those of other systems. Grades below 1 are not relevant and gain nothing.
     Judged@k, which trec_eval does not have, comes from ir-measures' own code, on the ranking that trec_eval sees.
+    Other tools part ties by rules of their own, as `ir_measures.calc_aggregate` does with them.
+    subtopics: judgements by subtopic, for measures of diversity such as alpha_nDCG@20 (`read_judgements`).
     Raises UserError for an unknown measure, no judgements, a repeated document or a score that is not finite.
     """
-    import ir_measures
-
     parsed = parse_measures(measures)
-    judged = {query_id: _grades(grades) for query_id, grades in qrels.items() if grades}
+    judged = {query_id: grades for query_id, grades in qrels.items() if grades}
     if not judged:
         raise UserError("no judged queries; give qrels that hold at least one judgement")
     scores = {query_id: _scores(query_id, run[query_id]) for query_id in judged if run.get(query_id)}
-    per_query: dict[str, dict[str, float]] = {query_id: {} for query_id in judged}
-    shares = [measure for measure in parsed if measure.NAME == JUDGED]
-    others = [measure for measure in parsed if measure.NAME != JUDGED]
-    if others:
-        for value in ir_measures.pytrec_eval.iter_calc(others, judged, scores):
-            per_query[value.query_id][str(value.measure)] = value.value
-    if shares:
-        ranks = {query_id: _negative_ranks(found) for query_id, found in scores.items()}
-        for value in ir_measures.judged.iter_calc(shares, judged, ranks):
-            per_query[value.query_id][str(value.measure)] = value.value
-    names = [str(measure) for measure in parsed]
-    per_query = {query_id: {name: values.get(name, 0.0) for name in names} for query_id, values in per_query.items()}
+    found: dict[str, dict[str, float]] = {str(measure): {} for measure in parsed}
+    tools: dict[str, str] = {}
+    for tool in compute(parsed, judged, scores, subtopics):
+        tools |= {str(measure): tool.tool for measure in tool.measures}
+        for value in tool.values:
+            found[str(value.measure)][value.query_id] = value.value
+    per_query = {q: {name: values.get(q, 0.0) for name, values in found.items()} for q in judged}
     return Evaluation(
-        mean={name: math.fsum(values[name] for values in per_query.values()) / len(judged) for name in names},
+        mean={str(measure): _aggregate(measure, found[str(measure)], len(judged)) for measure in parsed},
         per_query=per_query,
         queries_judged=len(judged),
         queries_missing=len(judged) - len(scores),
         queries_ignored=len(run.keys() - judged.keys()),
+        tools={name: tools[name] for name in found},
     )
 
 
-def _grades(grades: dict[str, int]) -> dict[str, int]:
-    # trec_eval sizes a table by a query's highest grade and writes outside it, or crashes, where all are negative.
-    # No document of such a query is relevant; with grades of 0 instead every value is what it would be.
-    return grades if max(grades.values()) >= 0 else dict.fromkeys(grades, 0)
+def others_than_trec_eval(tools: Mapping[str, str]) -> str:
+    """Return which measures another tool than trec_eval computed, as a sentence; "" for none.
+
+    >>> others_than_trec_eval({"nDCG@10": "pytrec_eval", "RR@10": "msmarco"})
+    'by other tools of ir-measures than trec_eval: RR@10 (msmarco)'
+    """
+    others = ", ".join(f"{measure} ({tool})" for measure, tool in tools.items() if tool != "pytrec_eval")
+    return f"by other tools of ir-measures than trec_eval: {others}" if others else ""
 
 
-def _negative_ranks(scores: dict[str, float]) -> dict[str, float]:
-    """Return scores without ties that order documents as trec_eval does: single precision, then descending ids."""
-    single = dict(zip(scores, np.array(list(scores.values()), dtype=np.float32).tolist(), strict=True))
-    order = sorted(single, key=lambda doc_id: (single[doc_id], doc_id), reverse=True)
-    return {doc_id: -float(rank) for rank, doc_id in enumerate(order)}
+def _aggregate(measure: Measure, values: dict[str, float], judged: int) -> float:
+    """Return the sum for counts and the mean for all else."""
+    total = math.fsum(values.values())
+    if type(measure.aggregator()).__name__ == "SumAgg":
+        return total
+    return total / (len(values) or 1 if measure.NAME == "Accuracy" else judged)
 
 
 def _scores(query_id: str, ranking: Ranking) -> dict[str, float]:

@@ -15,10 +15,21 @@ if TYPE_CHECKING:
 
     from retriever.files import Line
 
-__all__ = ["Judgement", "collect", "judged_documents", "judgements", "parse_grade", "read_qrels"]
+__all__ = [
+    "JudgedFile",
+    "Judgement",
+    "collect",
+    "judged_documents",
+    "judgements",
+    "parse_grade",
+    "read_judgements",
+    "read_qrels",
+]
 
 # trec_eval keeps a table with one entry per grade: a grade of 300 million takes it 2 GB.
 LARGEST_GRADE = 1_000_000
+USUAL = "0"
+"""The second column of TREC qrels without subtopics."""
 
 
 class Judgement(NamedTuple):
@@ -28,22 +39,48 @@ class Judgement(NamedTuple):
     query_id: str
     doc_id: str
     grade: int
+    subtopic: str = USUAL
 
 
 def read_qrels(path: str | Path) -> Qrels:
     """Read judgements: BEIR's TSV (query-id, corpus-id, score under a header) or TREC qrels (query 0 document grade).
 
     The first line decides: three columns between tabs are BEIR's, four columns are TREC's. The path may end in .gz.
-    A repeated line is taken once; the same pair with another grade is an error. Raises UserError with file and line.
+    A repeated line is taken once; the same pair with another grade is an error. Where TREC's second column parts
+    subtopics, a document has the highest of its grades. Raises UserError with file and line.
     """
     return collect(str(path), judgements(Path(path)))
+
+
+class JudgedFile(NamedTuple):
+    """What one file judges: grades by query and document, and by subtopic too where these were asked for."""
+
+    qrels: Qrels
+    subtopics: dict[str, dict[str, dict[str, int]]] | None
+
+
+def read_judgements(path: str | Path, *, subtopics: bool) -> JudgedFile:
+    """Read judgements once, as `read_qrels` does; `subtopics`: by TREC's second column too, for diversity measures."""
+    if not subtopics:
+        return JudgedFile(read_qrels(path), None)
+    found = list(judgements(Path(path)))
+    parted: dict[str, dict[str, dict[str, int]]] = {}
+    for _, query_id, doc_id, grade, subtopic in found:
+        parted.setdefault(query_id, {}).setdefault(doc_id, {})[subtopic] = grade
+    return JudgedFile(collect(str(path), found), parted)
 
 
 def collect(source: str, found: Iterable[Judgement]) -> Qrels:
     """Return judgements by query and document; raise UserError for none, and for a pair with two grades."""
     qrels: Qrels = {}
-    for where, query_id, doc_id, grade in found:
-        before = qrels.setdefault(query_id, {}).setdefault(doc_id, grade)
+    parts: dict[tuple[str, str, str], int] = {}
+    for where, query_id, doc_id, grade, subtopic in found:
+        grades = qrels.setdefault(query_id, {})
+        if subtopic == USUAL:
+            before = grades.setdefault(doc_id, grade)
+        else:
+            before = parts.setdefault((query_id, doc_id, subtopic), grade)
+            grades[doc_id] = max(grades.get(doc_id, grade), grade)
         if before != grade:
             raise UserError(
                 f"{where}: query {query_id!r} and document {doc_id!r} have grade {grade} here and {before} before;"
@@ -86,7 +123,8 @@ def _trec_judgement(line: Line) -> Judgement:
             f"{line.where}: found {len(columns)} columns, need TREC's four (query 0 document grade)"
             " or BEIR's three between tabs under the header query-id, corpus-id, score"
         )
-    return Judgement(line.where, columns[0], columns[2], parse_grade(line.where, columns[3]))
+    subtopic = USUAL if columns[1] == "Q0" else columns[1]
+    return Judgement(line.where, columns[0], columns[2], parse_grade(line.where, columns[3]), subtopic)
 
 
 def parse_grade(where: str, text: str) -> int:

@@ -40,16 +40,20 @@ def compare(runs: tuple[Path, ...], qrels: Path, measures: tuple[str, ...], as_j
       retriever compare bm25.trec hybrid.trec qrels.tsv -m nDCG@10
     """
     from retriever.eval.comparison import compare as compare_evaluations
-    from retriever.eval.data.datasets import read_qrels
+    from retriever.eval.data.qrels import read_judgements
     from retriever.eval.data.runs import read_run
     from retriever.eval.evaluator import evaluate_run
+    from retriever.eval.measures import needs_subtopics
     from retriever.tables import table
 
     if len(runs) < 2:
         raise click.UsageError("give at least two runs, the baseline first, and QRELS")
     names = _names(runs)
-    judgements = read_qrels(qrels)
-    results = {name: evaluate_run(read_run(run), judgements, measures) for name, run in zip(names, runs, strict=True)}
+    judged = read_judgements(qrels, subtopics=needs_subtopics(measures))
+    results = {
+        name: evaluate_run(read_run(run), judged.qrels, measures, subtopics=judged.subtopics)
+        for name, run in zip(names, runs, strict=True)
+    }
     found = compare_evaluations(results)
     for name, result in results.items():
         if result.queries_missing:

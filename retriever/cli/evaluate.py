@@ -82,7 +82,9 @@ def evaluate(
 ) -> None:
     """Measure a RUN against QRELS, or whole data sets in several modes, with a report.
 
-    Values are trec_eval's, means are over all judged queries. Of data sets, what is indexed and searched is kept under
+    Values are trec_eval's, or of another tool of ir-measures, which is named; means are over all judged queries.
+
+    Of data sets, what is indexed and searched is kept under
     ~/.cache/retriever, so that measuring again with other weights takes seconds. With --json, one data set in the
     modes of one encoder gives a line for each mode, everything else gives one object: all of results.json.
 
@@ -93,13 +95,16 @@ def evaluate(
       retriever evaluate --dataset nfcorpus --dataset cranfield --encoder default --encoder st:parent --output report
     """
     if not datasets:
-        from retriever.eval.data.datasets import read_qrels
+        from retriever.eval.data.qrels import read_judgements
         from retriever.eval.data.runs import read_run
         from retriever.eval.evaluator import evaluate_run
+        from retriever.eval.measures import needs_subtopics
 
         if run is None or qrels is None:
             raise click.UsageError("give RUN and QRELS, or --dataset FOLDER")
-        _show({run.name: evaluate_run(read_run(run), read_qrels(qrels), measures)}, "run", per_query, as_json)
+        judged = read_judgements(qrels, subtopics=needs_subtopics(measures))
+        found_run = evaluate_run(read_run(run), judged.qrels, measures, subtopics=judged.subtopics)
+        _show({run.name: found_run}, "run", per_query, as_json)
         return
     from retriever.encoder.load import load_encoder
     from retriever.experiments.experiment import ExperimentConfig, run_experiment
@@ -156,6 +161,7 @@ def _show(
     results: dict[str, Evaluation], kind: str, per_query: bool, as_json: bool, compared: Results | None = None
 ) -> None:
     """Print evaluations by name; with JSON, one object a line, the mean of each name last."""
+    from retriever.eval.evaluator import others_than_trec_eval
     from retriever.tables import table
 
     for name, result in results.items():
@@ -170,7 +176,9 @@ def _show(
             click.echo(f"{name}: {result.queries_ignored} queries without judgements are left out", err=True)
         if as_json:
             counts = {"queries_judged": result.queries_judged, "queries_missing": result.queries_missing}
-            click.echo(json.dumps({kind: name, "mean": result.mean} | counts))
+            click.echo(json.dumps({kind: name, "mean": result.mean} | counts | {"tools": dict(result.tools)}))
+    if others := others_than_trec_eval(next(iter(results.values())).tools):
+        click.echo(others, err=True)
     if not as_json and compared is not None:
         _show_table(compared)
     elif not as_json:

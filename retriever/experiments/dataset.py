@@ -11,7 +11,7 @@ from retriever.encoder.runtime import numerics
 from retriever.eval.comparison import compare
 from retriever.eval.data.qrels import judged_documents
 from retriever.eval.data.runs import write_run
-from retriever.eval.evaluator import Evaluation, evaluate_run
+from retriever.eval.evaluator import Evaluation, evaluate_run, others_than_trec_eval
 from retriever.eval.measures import parse_measures
 from retriever.eval.report.results import DatasetResult, Difference, IndexResult, SparseCosts, SystemResult
 from retriever.experiments.examples import FirstHits, choose_examples, first_hits
@@ -92,6 +92,8 @@ class MeasuredDataset:
         whole = evaluate_run(run, self._data.qrels, [*self._config.measures, *RECALLS])
         asked = [str(measure) for measure in parse_measures(self._config.measures)]
         evaluation = _only(whole, asked)
+        if others := others_than_trec_eval(evaluation.tools):
+            self._notes.append(others)
         self.evaluations[name] = evaluation
         self._first_hits[name] = first_hits(run)
         self._systems.append(
@@ -189,6 +191,7 @@ def _only(evaluation: Evaluation, measures: Sequence[str]) -> Evaluation:
         per_query={
             query_id: {name: values[name] for name in measures} for query_id, values in evaluation.per_query.items()
         },
+        tools={name: evaluation.tools[name] for name in measures},
     )
 
 

@@ -143,11 +143,14 @@ def test_measures_are_called_by_one_name_and_given_once() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "ndcg@10", "nDCG@", "nDCG@x", "nDCG@0", "R@-1", "nDCG@1.5", "nDCG@10@5", "nDCG(10)", "nDCG(gain=3)@10"]
+    ["", " ", "ndgc@10", "nDCG@", "nDCG@x", "nDCG@0", "R@-1", "nDCG@1.5", "nDCG@10@5", "nDCG(10)", "nDCG(gain=3)@10"]
     + [
         "Bpref@3",
-        "RR@10",
-        "ERR@10",
+        "RR(judged_only=True)@10",
+        "ERR",
+        "RBP",
+        "gm_map",
+        "ndcg_cut_0",
         "R(rel=0)@5",
         "nDCG(gains=3)@10",
         "nDCG(**{})@10",

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from retriever.cli.main import cli
 from retriever.eval.data.qrels import read_judgements, read_qrels
-from retriever.eval.data.runs import ordered, write_run
+from retriever.eval.data.runs import write_run
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.measures import parse_measures
+from retriever.ranking import order
 from retriever.types import Qrels, Run, ScoredDoc, UserError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def random_case(seed: int) -> tuple[Run, Qrels]:
     for grades in qrels.values():
         grades |= {documents[0]: 2, documents[1]: 0}
     run = {
-        query_id: ordered([ScoredDoc(d, 30.0 - place) for place, d in enumerate(draw.sample(documents, 30))])
+        query_id: order([ScoredDoc(d, 30.0 - place) for place, d in enumerate(draw.sample(documents, 30))])
         for query_id in [*list(qrels)[1:], "unjudged"]
     }
     return run, qrels

@@ -64,7 +64,7 @@ def test_the_wheel_holds_code_configurations_and_encoder_and_nothing_else(source
     expected = {
         "retriever/py.typed",
         "retriever/configs/eval/probe.yaml",
-        "retriever/eval/report.css",
+        "retriever/eval/report/report.css",
         DATA[1],
         NESTED_DATA,
     }
@@ -152,4 +152,4 @@ def test_one_file_alone_imports_pyjnius() -> None:
         for path in (ROOT / top).rglob("*.py")
         if re.search(r"^\s*(import|from) jnius", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert found == {"index/jvm.py"}
+    assert found == {"index/lucene/jvm.py"}

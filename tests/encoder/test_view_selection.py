@@ -86,7 +86,7 @@ def test_lexical_queries_import_no_torch(tiny_encoder_folder: Path, tmp_path: Pa
     folder = save_encoder(load_model(tiny_encoder_folder), tokenizer, tmp_path / "encoder", storage)
     code = (
         "import sys, json\n"
-        "from retriever.encoder.moe_encoder import load_encoder\n"
+        "from retriever.encoder.load import load_encoder\n"
         f"encoder = load_encoder({str(folder)!r}, lazy=True).with_query_mode('lexical')\n"
         "found = encoder.encode_queries(['the moon and yeast', ''], dense=False)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"

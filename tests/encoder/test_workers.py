@@ -25,8 +25,8 @@ from retriever.types import Encoded, UserError
 TEXTS = ["yeast and flour", "", *("the sea has water " * n for n in range(30)), "  ", "trees and bread " * 99]
 SCRIPT = """
 import sys
-from retriever.encoder.moe_encoder.moe_encoder import load_encoder
-from retriever.encoder.moe_encoder.runtime import RuntimeConfig
+from retriever.encoder.load import load_encoder
+from retriever.encoder.runtime import RuntimeConfig
 encoder = load_encoder(sys.argv[1], RuntimeConfig(workers=1))
 encoder.encode_documents(["the sea", "the moon"])
 print(*(worker.process.pid for worker in encoder._pool._workers), flush=True)

@@ -129,7 +129,7 @@ def test_a_failure_leaves_nothing_behind(
     def fail(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("retriever.network.checkpoint.write_weights", fail)
+    monkeypatch.setattr("retriever.network.folder.write_weights", fail)
     with pytest.raises(OSError, match="No space"):
         save_encoder(model, tiny_parent.tokenizer, tmp_path / "encoder", "int8")
     assert list(tmp_path.iterdir()) == []

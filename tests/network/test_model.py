@@ -109,8 +109,8 @@ def test_sparse_view_does_not_depend_on_the_blocks(
     texts = sorted(TEXTS * 5, key=len)
     with torch.inference_mode():
         whole = model.encode(pack(texts)).sparse
-        monkeypatch.setattr(retriever.sparse_head, "HEAD_TOKENS", tokens)
-        monkeypatch.setattr(retriever.sparse_head, "HEAD_TERMS", terms)
+        monkeypatch.setattr(retriever.network.sparse_head, "HEAD_TOKENS", tokens)
+        monkeypatch.setattr(retriever.network.sparse_head, "HEAD_TERMS", terms)
         torch.testing.assert_close(model.encode(pack(texts)).sparse, whole, rtol=0, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.index.files import COMPACT, VERIFY, checksum, damaged, sync_path
+from retriever.index.files import COMPACT, VERIFY, checksum, damaged, named_in, sync_path
 from retriever.ranking import order
 from retriever.types import Ranking, UserError
 
@@ -131,9 +131,10 @@ class DenseSearcher:
         if path is not None:
             faiss = load_faiss()
             try:
-                self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+                with named_in("utf-8", path) as name:
+                    self._index = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC)
             except RuntimeError:
-                path.stat()  # FileNotFoundError if a newer commit has removed it
+                path.open("rb").close()  # FileNotFoundError if a newer commit has removed it
                 raise damaged(path, "FAISS cannot read it", COMPACT) from None
 
     def search(self, queries: FloatArray, top_k: int, allowed: BoolArray | None = None) -> list[Ranking]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ __all__ = [
     "checksum",
     "damaged",
     "disk_errors",
+    "named_in",
     "sync_path",
     "write_all",
     "write_whole",
@@ -76,6 +78,24 @@ def checksum(path: Path, size: int | None = None) -> int:
             value = zlib.crc32(block, value)
             left -= len(block)
     return value
+
+
+@contextmanager
+def named_in(encoding: str, path: Path) -> Iterator[str]:
+    """Give a path as text that is its bytes in an encoding, to a library that makes bytes of it by that one.
+
+    It is absolute. A path may be any bytes, and Python's text for it goes by the locale. Where there is no such text, it is that of a
+    link, which lasts as long as the block: open the file or folder, and name it no more.
+    """
+    try:
+        name = os.fsencode(path.absolute()).decode(encoding)
+    except (LookupError, UnicodeDecodeError):
+        with tempfile.TemporaryDirectory(prefix="retriever-") as links:
+            link = Path(links) / "link"
+            link.symlink_to(path.absolute().parent)
+            yield str(link / path.name)
+    else:
+        yield name
 
 
 @contextmanager

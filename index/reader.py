@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, check_ids, read_f
 from retriever.index.settings import IndexSettings, check_settings, read_settings
 from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.verify import damage_text, verify_folder
+from retriever.processes import refuse_fork
 from retriever.ranking import order
 from retriever.types import Document, Ranking, TermMatch, UserError
 
@@ -83,7 +85,7 @@ class FolderReader:
 
     def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader, trusted: str = "") -> None:
         self.path, self.settings, self._lucene = path, settings, lucene
-        self._users, self._counting = 1, threading.Lock()
+        self._users, self._counting, self._process = 1, threading.Lock(), os.getpid()
         self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
         check_settings(path, self.commit_data.settings_crc)
         self._dense: DenseSearcher | None = None
@@ -216,6 +218,7 @@ class FolderReader:
     def dense(self, vectors: FloatArray, top_k: int, selection: Selection | None = None) -> list[Ranking]:
         """Rank by inner product for each query vector (n, dense_dim); a zero vector has no hits."""
         check_top_k(top_k)
+        refuse_fork(self._process, "this index was opened")  # FAISS would wait for threads that are not there
         searcher = self._dense
         if searcher is None:
             raise UserError(f"{self.path}: has no vectors; search it with another mode")
@@ -307,13 +310,20 @@ class FolderReader:
         return {name: _size(self.path / folder) for name, folder in parts.items()}
 
     def share(self) -> FolderReader:
-        """Return this reader to one more user: each calls `close`, and the last one frees the files."""
+        """Return this reader to one more user: each calls `close`, and the last one frees the files.
+
+        Raises:
+            UserError: this process was forked from the one that opened the index.
+        """
+        refuse_fork(self._process, "this index was opened")
         with self._counting:
             self._users += 1
         return self
 
     def close(self) -> None:
-        """Free the files, if nobody else uses this reader."""
+        """Free the files, if nobody else uses this reader; nothing in a forked process, whose they are not."""
+        if self._process != os.getpid():
+            return
         with self._counting:
             self._users -= 1
             last = self._users == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import zlib
@@ -36,6 +37,7 @@ from retriever.index.rows import (
     write_flags,
 )
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
+from retriever.processes import refuse_fork
 from retriever.types import Document, Encoded, Span, UserError
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class FolderWriter:
     def __init__(self, path: Path, settings: IndexSettings, lock: WriteLock, lucene: LuceneWriter) -> None:
         self.path, self.settings = path, settings
         self._lock, self._lucene = lock, lucene
-        self._whole = True
+        self._whole, self._process = True, os.getpid()
         self.committed = parse_commit(path, read_user_data(path / "lucene"))
         check_settings(path, self.committed.settings_crc)
         self._rows_folder = self.committed.rows_folder
@@ -304,6 +306,7 @@ class FolderWriter:
     @contextmanager
     def _changes(self) -> Iterator[None]:
         """Refuse to go on after a change that failed or was interrupted half-way: only the last commit counts then."""
+        refuse_fork(self._process, "this index was opened")
         if not self._whole:
             raise RuntimeError("an earlier change failed; close this writer and open the index again")
         self._whole = False
@@ -323,7 +326,9 @@ class FolderWriter:
                 shutil.rmtree(folder)
 
     def close(self) -> None:
-        """Forget what was not committed and let the next writer in."""
+        """Forget what was not committed and let the next writer in; nothing in a forked process, whose it is not."""
+        if self._process != os.getpid():
+            return
         self._rows.close()
         try:
             self._lucene.close()

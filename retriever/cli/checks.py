@@ -5,6 +5,7 @@ Nothing here raises: what is missing or broken becomes a finding that says what 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -17,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from retriever.index.lucene.start import java_environment
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
@@ -28,6 +31,17 @@ Status = Literal["ok", "warning", "problem"]
 NEEDED_PYTHON = (3, 11)
 NEEDED_JAVA = 21
 NEEDED_GIB = 2.0
+PATIENCE = 60.0
+"""Seconds that Java may take to start."""
+START_JAVA = """
+import sys
+from retriever.index.lucene.jvm import java_version
+from retriever.types import UserError
+try:
+    java_version()
+except UserError as error:
+    sys.exit(str(error))
+"""
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
 
@@ -93,7 +107,9 @@ def _java() -> Finding:
         return Finding(name, "problem", module, needed, fix)
     java = str(module.JAVA)
     try:
-        result = subprocess.run([java, "-version"], capture_output=True, text=True, errors="replace", timeout=60)
+        result = subprocess.run(
+            [java, "-version"], env=java_environment(), capture_output=True, errors="replace", timeout=PATIENCE
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return Finding(
             name, "problem", f"{java} does not start: {_one_line(error)}", needed, fix + " --force-reinstall"
@@ -110,7 +126,27 @@ def _java() -> Finding:
         return Finding(name, "problem", found, needed, fix)
     if major > NEEDED_JAVA:
         return Finding(name, "warning", f"{found}: newer than tested, prints warnings", needed, fix)
+    if said := _start_fails():
+        return Finding(name, "problem", f"{found}, but a search cannot start it: {said}", needed, "see what was found")
     return Finding(name, "ok", found, needed)
+
+
+@functools.cache
+def _start_fails() -> str:
+    """Start Java in a process of its own as a search does, limits and all; return what goes wrong, or nothing."""
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", START_JAVA],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+            capture_output=True,
+            errors="replace",
+            timeout=PATIENCE,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return _one_line(error)
+    if result.returncode == 0:
+        return ""
+    return _one_line((result.stderr + result.stdout).strip().rpartition("\n")[2]) or f"exit code {result.returncode}"
 
 
 def _pyserini() -> Finding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,7 @@ from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
 from retriever.network.checkpoint import read_settings, read_values
 from retriever.network.folder import load_model
+from retriever.processes import one_thread_after_fork
 from retriever.types import Encoded, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ class MoEEncoder:
         lazy: load the network, and find out whether its weights fit, with the first text that needs it: where only
         lexical queries are asked, torch is not even imported.
         """
-        self._folder = Path(folder)
+        self._folder, self._process = Path(folder), os.getpid()
         self.runtime = runtime or RuntimeConfig()
         settings = read_settings(self._folder)
         if not lazy:
@@ -108,6 +110,7 @@ class MoEEncoder:
 
     @cached_property
     def _model(self) -> RetrieverModel | Int8Network:
+        one_thread_after_fork()
         model = load_model(self._folder)
         if self.precision == "int8":
             from retriever.network.int8.network import Int8Network
@@ -121,8 +124,13 @@ class MoEEncoder:
             raise UserError(f"device {self.runtime.device!r} cannot be used ({reason}); use 'cpu'") from None
         return model
 
-    @cached_property
+    @property
     def _threads(self) -> ThreadPoolExecutor | None:
+        """Return what runs batches side by side; None in a forked process, where the threads stayed behind."""
+        return self._started_threads if self._process == os.getpid() else None
+
+    @cached_property
+    def _started_threads(self) -> ThreadPoolExecutor | None:
         from retriever.encoder.threads import encoding_threads
 
         return encoding_threads() if self.runtime.device == "cpu" else None

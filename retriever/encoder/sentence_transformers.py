@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from retriever.processes import one_thread_after_fork
 from retriever.types import Encoded, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _load(name: str, kind: type[Any]) -> Any:
     """
     import torch
 
+    one_thread_after_fork()
     wanted = kind.__name__
     if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).exists()):
         raise UserError(f"{name}: no such model folder; give a folder or a hub name (OWNER/MODEL) of a {wanted}")

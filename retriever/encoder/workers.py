@@ -28,6 +28,7 @@ import numpy as np
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.encoder.views import joined, picked
+from retriever.processes import refuse_fork
 from retriever.types import Encoded, UserError
 
 if TYPE_CHECKING:
@@ -108,10 +109,11 @@ class _Pool:
     def __init__(self, folder: str, runtimes: Sequence[RuntimeConfig]) -> None:
         self._folder, self._runtimes = folder, runtimes
         self._workers: list[_Worker] = []
-        self._lock = Lock()
+        self._lock, self._process = Lock(), os.getpid()
         self._finalizer = weakref.finalize(self, _end, self._workers)
 
     def encode(self, texts: Sequence[str], window: int, *, dense: bool, sparse: bool) -> Encoded:
+        refuse_fork(self._process, "its encoder's workers could start")
         with self._lock:
             try:
                 if not self._workers:
@@ -125,8 +127,9 @@ class _Pool:
             return _in_order(done)
 
     def close(self) -> None:
-        with self._lock:
-            _end(self._workers)
+        if self._process == os.getpid():  # they are the parent's
+            with self._lock:
+                _end(self._workers)
 
     def _start(self) -> None:
         shares = core_shares(sorted(os.sched_getaffinity(0)), len(self._runtimes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,12 +10,13 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from retriever.encoder.of_index import in_query_mode, load_index_encoder
 from retriever.index.files import VERIFY, damaged
 from retriever.index.reader import FolderReader, check_top_k
 from retriever.network.lexical import AdaptiveEncoder
+from retriever.processes import refuse_fork
 from retriever.search.backends import make_sparse_backend
 from retriever.search.fusion import LEGS, Fused, FusionConfig
 from retriever.search.legs import Legs
@@ -73,7 +75,7 @@ class Retriever:
         self._encoder = encoder
         self._runtime = runtime
         self._query_mode = query_mode
-        self._swapping = threading.Lock()
+        self._swapping, self._process = threading.Lock(), os.getpid()
         self._pool = ThreadPoolExecutor(max_workers=len(LEGS), thread_name_prefix="leg")
 
     @classmethod
@@ -114,6 +116,7 @@ class Retriever:
         Raises:
             UserError: the folder is not there any more, was built again, or is damaged.
         """
+        self._check_process()
         with self._swapping:
             newer = self.reader.reopen()
             if newer is None:
@@ -130,6 +133,7 @@ class Retriever:
     @contextmanager
     def _view(self, filter: str | None = None) -> Iterator[Legs]:
         """Give one commit, filtered, to one search, which holds it open and so never sees half of another."""
+        self._check_process()
         with self._swapping:
             reader, sparse = self.reader.share(), self._sparse
         try:
@@ -285,8 +289,19 @@ class Retriever:
                 found[leg] = (perf_counter() - started) * 1000
         return found
 
+    def _check_process(self) -> None:
+        """Refuse before anything waits for a lock or a thread of the process that opened the index."""
+        refuse_fork(self._process, "this index was opened")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self.reader.path}: an open index cannot be sent to another process; send its path, open it there"
+        )
+
     def close(self) -> None:
-        """Free the index."""
+        """Free the index; nothing in a forked process, whose it is not."""
+        if self._process != os.getpid():
+            return
         self._pool.shutdown()
         self.reader.close()
 

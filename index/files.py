@@ -84,8 +84,8 @@ def checksum(path: Path, size: int | None = None) -> int:
 def named_in(encoding: str, path: Path) -> Iterator[str]:
     """Give a path as text that is its bytes in an encoding, to a library that makes bytes of it by that one.
 
-    It is absolute. A path may be any bytes, and Python's text for it goes by the locale. Where there is no such text, it is that of a
-    link, which lasts as long as the block: open the file or folder, and name it no more.
+    It is absolute. A path may be any bytes, and Python's text for it goes by the locale. Where there is no such text,
+    it is that of a link, which lasts as long as the block: open the file or folder, and name it no more.
     """
     try:
         name = os.fsencode(path.absolute()).decode(encoding)

@@ -198,8 +198,7 @@ def test_half_precision_models_run_in_single_precision(folder: Path, dense: Path
 def test_identity_is_stable_across_processes(both: SentenceTransformersEncoder, dense: Path, sparse: Path) -> None:
     assert both.identity.name == f"st:{dense.resolve()}+{sparse.resolve()}"
     code = (
-        "import sys; from retriever.encoder.load import load_encoder; "
-        "print(load_encoder(sys.argv[1]).identity.sha256)"
+        "import sys; from retriever.encoder.load import load_encoder; print(load_encoder(sys.argv[1]).identity.sha256)"
     )
     process = subprocess.run(
         [sys.executable, "-c", code, f"st:{dense.name}+{sparse.name}"],

@@ -151,8 +151,11 @@ def _mean(results: Results, name: str, of: Callable[[SystemResult], float]) -> f
 
 
 def _latency_table(dataset: DatasetResult) -> str:
-    parts = list(dict.fromkeys(part for system in dataset.systems for part in system.latency if part != "total"))
-    parts = [part for part in ("encoding", "bm25", "sparse", "dense", "fusion") if part in parts]
+    # Each system has its parts in order; the one with most of them comes first, so that its order is the table's.
+    longest_first = sorted(dataset.systems, key=lambda system: -len(system.latency))
+    found = dict.fromkeys(part for system in longest_first for part in system.latency)
+    legs = [part for part in found if part not in ("encoding", "fusion", "total")]
+    parts = [part for part in ("encoding", *legs, "fusion") if part in found]
     rows = []
     for system in dataset.systems:
         total = system.latency["total"]

@@ -10,7 +10,7 @@ from retriever.bench.search_task import SHOWN, Answers, Built
 from retriever.eval.exact_recall import exact_recall
 from retriever.experiments.environment import environment
 from retriever.files import atomic_file
-from retriever.search.fusion import LEGS
+from retriever.search.leg import LEGS
 from retriever.search.modes import CANDIDATES, HYBRID
 from retriever.tables import human_bytes, table
 from retriever.types import UserError

@@ -19,6 +19,8 @@ from retriever.experiments.systems import bytes_per_document, plan_systems, sear
 from retriever.files import cache_root
 from retriever.indexing.build import IndexingConfig, build_index, holds, interrupted
 from retriever.ranking import separate_ties
+from retriever.search.leg import views_of
+from retriever.search.modes import reads_text_alone
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
 
@@ -58,12 +60,13 @@ class MeasuredDataset:
     def add(self, label: str, encoder: Encoder, folder: Path | None, *, several: bool, progress: bool) -> None:
         """Index the data set with an encoder and measure the systems that it gives; `several` puts it in their names.
 
-        BM25 is the same with every encoder and is measured with the first.
+        A mode that reads the queries' texts alone (BM25) is the same with every encoder: it is measured with the first.
         """
         config = self._config
         path, seconds = _index(self._data, self._survey, encoder, folder, progress)
         with Retriever.open(path, encoder, config.fusion) as retriever:
-            modes = [mode for mode in dict.fromkeys(config.modes) if mode != "bm25" or mode not in self.evaluations]
+            known = {mode for mode in config.modes if reads_text_alone(mode) and mode in self.evaluations}
+            modes = [mode for mode in dict.fromkeys(config.modes) if mode not in known]
             systems = plan_systems(retriever, encoder, modes, config.query_modes, self._notes)
             self._indexes.append(_index_result(label, retriever, seconds))
             self._note_unknown_documents(retriever)
@@ -72,7 +75,7 @@ class MeasuredDataset:
             legs = search_legs(retriever, encoder, systems, self._data, config.top_k, fresh=config.fresh)
             self._costs += legs.costs(label, retriever)
             for system in systems:
-                own = several and system.name != "bm25"
+                own = several and not reads_text_alone(system.mode)
                 self._measure(f"{label}/{system.name}" if own else system.name, label, system, legs, retriever)
 
     def _note_unknown_documents(self, retriever: Retriever) -> None:
@@ -99,7 +102,7 @@ class MeasuredDataset:
         self._systems.append(
             SystemResult(
                 name=name,
-                encoder=label if system.plan.legs != ("bm25",) else "",
+                encoder=label if views_of(system.plan.legs) else "",
                 query_mode=system.query_mode,
                 mode=system.mode,
                 mean=evaluation.mean,

@@ -13,8 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from retriever.corpus.corpus import open_corpus
 from retriever.encoder.load import NoEncoder
 from retriever.eval.pairs.minimal_pairs import MinimalPair, minimal_pairs
@@ -22,10 +20,10 @@ from retriever.eval.pairs.scores import BiasScore, bias_score
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
-from retriever.ranking import order
-from retriever.search.fusion import LEGS, FusionConfig
+from retriever.search.fusion import FusionConfig
+from retriever.search.leg import LEGS, Candidates, LegOptions, views_of
 from retriever.search.modes import HYBRID, Plan, legs_named, restricted
-from retriever.types import Document, Ranking, ScoredDoc, UserError
+from retriever.types import Document, Ranking, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,11 +80,11 @@ def diagnose(
         suites.setdefault(pair.bias, []).append(pair)
     name = Path(str(corpus)).resolve().name.split(".")[0]
     scores = []
-    with _bm25_index(sample, suites) as reader:
+    with _index_of_texts(sample, suites) as reader:
         for bias, suite in _shown(suites, progress):
             found = _rankings(suite, encoder, legs, reader)
             for system, plan in plans.items():
-                margins = [_margin(number, plan.fuse(rankings).ranking) for number, rankings in enumerate(found)]
+                margins = [_margin(bias, number, plan.fuse(rankings).ranking) for number, rankings in enumerate(found)]
                 scores.append(bias_score(name, system, bias, margins))
     return Diagnosis(scores, made)
 
@@ -96,8 +94,7 @@ def plans_of(
 ) -> dict[str, Plan]:
     """Return how to score each mode; raise UserError for one that the encoder cannot answer in."""
     fusion = fusion or FusionConfig()
-    has = {"bm25": True, "sparse": encoder.identity.vocab_size > 0, "dense": encoder.identity.dense_dim > 0}
-    legs = tuple(leg for leg in LEGS if has[leg])
+    legs = tuple(name for name, leg in LEGS.items() if leg.available(encoder.identity))
     plans = {}
     for mode in modes or (*legs, *([HYBRID] if len(legs) > 1 else [])):
         named = legs_named(mode) or tuple(leg for leg in legs if fusion.weights.get(leg, 0) > 0)
@@ -111,7 +108,7 @@ def plans_of(
 
 
 @contextmanager
-def _bm25_index(sample: Sequence[Document], suites: dict[str, list[MinimalPair]]) -> Iterator[FolderReader]:
+def _index_of_texts(sample: Sequence[Document], suites: dict[str, list[MinimalPair]]) -> Iterator[FolderReader]:
     """Give an index of the sample and of the texts of all pairs, for the time that it is needed."""
     with tempfile.TemporaryDirectory(prefix="retriever-diagnose-") as folder:
         path = Path(folder) / "index"
@@ -130,11 +127,11 @@ def _numbered(sample: Sequence[Document], suites: dict[str, list[MinimalPair]]) 
     for bias, suite in suites.items():
         for number, pair in enumerate(suite):
             for role, text in ((PREFERRED, pair.preferred), (OTHER, pair.other)):
-                yield Document(f"{bias}-{_text_id(role, number)}", text, metadata={"bias": bias})
+                yield Document(_text_id(bias, role, number), text, metadata={"bias": bias})
 
 
-def _text_id(role: str, number: int) -> str:
-    return f"{role}-{number}"
+def _text_id(bias: str, role: str, number: int) -> str:
+    return f"{bias}-{role}-{number}"
 
 
 def _shown(suites: dict[str, list[MinimalPair]], progress: bool) -> Iterator[tuple[str, list[MinimalPair]]]:
@@ -147,34 +144,19 @@ def _rankings(
     suite: Sequence[MinimalPair], encoder: Encoder, legs: Sequence[str], reader: FolderReader
 ) -> list[dict[str, Ranking]]:
     """Return for each query of a suite each leg's ranking of all its texts."""
-    queries = [pair.query for pair in suite]
+    queries, bias = [pair.query for pair in suite], suite[0].bias
     roles = {PREFERRED: [pair.preferred for pair in suite], OTHER: [pair.other for pair in suite]}
-    ids = [_text_id(role, number) for role, texts in roles.items() for number in range(len(texts))]
-    found: dict[str, list[Ranking]] = {}
-    if "bm25" in legs:
-        bias = suite[0].bias
-        selection = reader.select(f'bias = "{bias}"')
-        hits = [reader.bm25(query, len(ids), selection) for query in queries]
-        found["bm25"] = [[hit._replace(doc_id=hit.doc_id.removeprefix(f"{bias}-")) for hit in one] for one in hits]
-    views = {view: view in legs for view in ("dense", "sparse")}
-    if any(views.values()):
-        asked = encoder.encode_queries(queries, **views)
-        texts = encoder.encode_documents([*roles[PREFERRED], *roles[OTHER]], **views)
-        if asked.sparse is not None and texts.sparse is not None:
-            products = (asked.sparse @ texts.sparse.T).toarray()  # (queries, texts)
-            found["sparse"] = [_ranking(ids, row, least=0.0) for row in products]
-        if asked.dense is not None and texts.dense is not None:
-            found["dense"] = [_ranking(ids, row) for row in asked.dense @ texts.dense.T]
+    ids = [_text_id(bias, role, number) for role, texts in roles.items() for number in range(len(texts))]
+    needed = views_of(legs)
+    views = {view: view in needed for view in ("dense", "sparse")}
+    asked = encoder.encode_queries(queries, **views) if needed else None
+    texts = encoder.encode_documents([*roles[PREFERRED], *roles[OTHER]], **views) if needed else None
+    candidates = Candidates(ids, texts, reader.select(f'bias = "{bias}"'))
+    found = {leg: LEGS[leg](reader, LegOptions()).rank_candidates(queries, asked, candidates) for leg in legs}
     return [{leg: column[number] for leg, column in found.items()} for number in range(len(suite))]
 
 
-def _ranking(ids: Sequence[str], scores: np.ndarray, least: float = -np.inf) -> Ranking:
-    """Return the texts with a score above `least`, ordered; scores: (texts,)."""
-    pairs = zip(ids, scores.tolist(), strict=True)
-    return order(ScoredDoc(doc_id, score) for doc_id, score in pairs if score > least)
-
-
-def _margin(number: int, ranking: Ranking) -> float:
+def _margin(bias: str, number: int, ranking: Ranking) -> float:
     """Return how far the preferred text stands above the other; one that was not found scores 0."""
     scores = dict(ranking)
-    return scores.get(_text_id(PREFERRED, number), 0.0) - scores.get(_text_id(OTHER, number), 0.0)
+    return scores.get(_text_id(bias, PREFERRED, number), 0.0) - scores.get(_text_id(bias, OTHER, number), 0.0)

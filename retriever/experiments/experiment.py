@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,8 @@ from retriever.eval.report.results import DatasetResult, EncoderResult, Results,
 from retriever.experiments.dataset import MeasuredDataset, cache_folder
 from retriever.experiments.environment import environment, parameters
 from retriever.experiments.systems import QUERY_MODES
-from retriever.search.modes import CANDIDATES, legs_named
+from retriever.search.leg import LEGS
+from retriever.search.modes import CANDIDATES, HYBRID, legs_named
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ExperimentConfig:
     """
 
     split: str = "test"
-    modes: tuple[str, ...] = ("bm25", "sparse", "dense", "hybrid")
+    modes: tuple[str, ...] = field(default_factory=lambda: (*LEGS, HYBRID))
     query_modes: tuple[str, ...] = ()
     measures: tuple[str, ...] = DEFAULT_MEASURES
     top_k: int = 1000
@@ -51,9 +52,8 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
         if not self.modes:
-            raise UserError(
-                "no mode is given; choose among hybrid, bm25, sparse, dense, or join legs as in dense+sparse"
-            )
+            known = ", ".join((HYBRID, *LEGS))
+            raise UserError(f"no mode is given; choose among {known}, or join legs as in dense+sparse")
         for mode in self.modes:
             legs_named(mode)
         for query_mode in self.query_modes:
@@ -77,19 +77,20 @@ def evaluate_dataset(
     *,
     split: str = "test",
     folder: Path | None = None,
-    modes: Sequence[str] = ("bm25", "sparse", "dense", "hybrid"),
+    modes: Sequence[str] | None = None,
     measures: Sequence[str] = DEFAULT_MEASURES,
     top_k: int = 1000,
     fusion: FusionConfig | None = None,
     output: Path | None = None,
     progress: bool = False,
 ) -> dict[str, Evaluation]:
-    """Return the evaluation of each mode on one data set with one encoder, see `run_experiment`.
+    """Return the evaluation of each mode (default: each leg and hybrid) on one data set with one encoder.
 
     Raises:
         UserError: as there, and where the encoder cannot answer in one of the modes.
     """
-    config = ExperimentConfig(split, tuple(modes), measures=tuple(measures), top_k=top_k, fusion=fusion)
+    modes = tuple((*LEGS, HYBRID) if modes is None else modes)
+    config = ExperimentConfig(split, modes, measures=tuple(measures), top_k=top_k, fusion=fusion)
     found = run_experiment([dataset], [encoder], config, folder=folder, output=output, progress=progress)
     [evaluations] = found.evaluations.values()
     if len(evaluations) < len(set(modes)):

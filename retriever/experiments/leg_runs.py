@@ -15,6 +15,7 @@ import numpy as np
 
 from retriever.encoder.runtime import numerics
 from retriever.files import atomic_file, cache_root
+from retriever.search.leg import LEGS, views_of
 from retriever.types import ScoredDoc
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class LegRun(NamedTuple):
     """What one leg found, and what it cost.
 
     run: query_id -> ranking, in the order of the queries. times: one mapping for each timed query, of part ("encoding",
-    BOTH_VIEWS, the leg) to milliseconds, asked one at a time. terms_per_query, flops: of the sparse leg, else 0 (see
-    SparseCosts).
+    BOTH_VIEWS, the leg) to milliseconds, asked one at a time. terms_per_query, flops: of a leg that reads the
+    sparse view, else 0 (see SparseCosts).
     """
 
     run: Run
@@ -74,11 +75,11 @@ def _search(retriever: Retriever, queries: Sequence[Query], legs: Sequence[str],
         for leg, ranking in rankings.items():
             runs[leg][query_id] = ranking
     found = {leg: LegRun(runs[leg], _times(retriever, queries, leg, depth)) for leg in legs}
-    if "sparse" in found:
-        found["sparse"] = found["sparse"]._replace(
-            terms_per_query=float(counts.sums.sum()) / len(queries), flops=counts.flops(retriever) / len(queries)
-        )
-    return found
+    terms, flops = counts.sums.sum() / len(queries), counts.flops(retriever) / len(queries)
+    return {
+        leg: run._replace(terms_per_query=float(terms), flops=flops) if "sparse" in LEGS[leg].views else run
+        for leg, run in found.items()
+    }
 
 
 class _TermCounts:
@@ -106,10 +107,11 @@ def _times(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int)
 
 
 def _time(retriever: Retriever, text: str, leg: str, depth: int) -> dict[str, float]:
-    """Return the milliseconds of a leg alone and of the encoding that it needs; of sparse, also with the dense view."""
+    """Return the milliseconds of a leg alone and of its encoding; for a leg of sparse terms, also that of all views."""
     times = retriever.time(text, depth, (leg,))
-    if leg == "sparse" and "dense" in retriever.legs:
-        times[BOTH_VIEWS] = retriever.time(text, depth, ("sparse", "dense"))["encoding"]
+    if LEGS[leg].by_query_mode() and views_of(retriever.legs) > views_of([leg]):
+        with_views = [other for other in retriever.legs if LEGS[other].views]
+        times[BOTH_VIEWS] = retriever.time(text, depth, with_views)["encoding"]
     return times
 
 
@@ -136,9 +138,9 @@ def _path(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int, 
         "leg": leg,
         "depth": depth,
     }
-    if leg != "bm25":
+    if LEGS[leg].views:
         key["numerics"] = numerics(retriever.encoder)
-    if leg == "sparse":
+    if LEGS[leg].by_query_mode():
         key["query_mode"] = query_mode
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     return cache_root() / "rankings" / f"{leg}-{digest[:24]}.parquet"

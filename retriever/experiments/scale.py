@@ -23,6 +23,7 @@ from retriever.index.reader import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, write_stream
 from retriever.indexing.writer import IndexWriter
 from retriever.ranking import separate_ties, without_self
+from retriever.search.leg import LEGS
 from retriever.search.modes import HYBRID
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
@@ -41,7 +42,7 @@ EXPERIMENT = "scale_experiment"
 """The note of a commit that names what the index is for."""
 # An exact index: what falls is then the representation's doing, not the approximation's.
 INDEXING = IndexingConfig(dense_type="flat")
-COLOURS = {"bm25": "#7f7f7f", "sparse": "#e69f00", "dense": "#0072b2", HYBRID: "#009e73"}  # told apart by everyone
+HYBRID_COLOUR = "#009e73"  # these and those of the legs are told apart by everyone
 OTHER_COLOURS = ("#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
 
 
@@ -109,10 +110,11 @@ def plot_scale(points: Sequence[ScalePoint], path: Path) -> None:
     axes = figure.add_subplot()
     sizes = sorted({point.distractors for point in points})
     places = {size: place for place, size in enumerate(sizes)}  # steps of equal width: sizes grow by factors, from 0 on
+    colours = {HYBRID: HYBRID_COLOUR} | {name: leg.colour for name, leg in LEGS.items()}
     others = iter(OTHER_COLOURS)
     for system in dict.fromkeys(point.system for point in points):
         line = [point for point in points if point.system == system]
-        colour = COLOURS.get(system) or next(others, None)
+        colour = colours.get(system) or next(others, None)
         x, y = [places[point.distractors] for point in line], [point.value for point in line]
         axes.plot(x, y, marker="o", markersize=4, linewidth=2, color=colour, label=system)
     axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])

@@ -10,14 +10,16 @@ import numpy as np
 from retriever.eval.report.results import Percentiles, SparseCosts
 from retriever.experiments.leg_runs import BOTH_VIEWS, LegRun, find_legs, timed_places
 from retriever.ranking import without_self
+from retriever.search.leg import LEGS, views_of
 from retriever.search.modes import CANDIDATES, HYBRID, Plan, legs_named
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, Sequence, Set
 
     from retriever.eval.data.dataset import Dataset
+    from retriever.search.leg import View
     from retriever.types import Encoder, Ranking, Run
 
 __all__ = ["QUERY_MODES", "LegRuns", "RankedSystem", "SystemPlan", "bytes_per_document", "plan_systems", "search_legs"]
@@ -26,7 +28,7 @@ QUERY_MODES = ("encoder", "lexical")
 
 
 class SystemPlan(NamedTuple):
-    """What to measure: a mode of search and how queries become sparse terms, "" where the mode has no sparse leg."""
+    """What to measure: a mode of search and how queries become sparse terms, "" where no leg of it reads these."""
 
     name: str
     mode: str
@@ -51,7 +53,7 @@ def plan_systems(
     offered = getattr(encoder, "query_modes", ("encoder",))
     name = encoder.identity.name
     missing = [query_mode for query_mode in query_modes if query_mode not in offered]
-    if missing and "sparse" in retriever.legs:
+    if missing and any(map(_by_query_mode, retriever.legs)):
         notes.append(f"{name} has no query mode {', '.join(missing)}")
     wanted = [query_mode for query_mode in dict.fromkeys(query_modes) if query_mode in offered]
     found = []
@@ -69,7 +71,7 @@ def plan_systems(
         same = [other for other in modes if other != mode == HYBRID and legs_named(other) == plan.legs]
         if same:
             notes.append(f"{name}: {mode} is left out, it would be {same[0]} again")
-        elif "sparse" not in plan.legs:
+        elif not any(map(_by_query_mode, plan.legs)):
             found.append(SystemPlan(mode, mode, "", plan))
         elif not query_modes:
             found.append(SystemPlan(mode, mode, getattr(encoder, "query_mode", "encoder"), plan))
@@ -80,8 +82,17 @@ def plan_systems(
     return found
 
 
+def _by_query_mode(leg: str) -> bool:
+    return LEGS[leg].by_query_mode()
+
+
+def _variant(leg: str, query_mode: str) -> tuple[str, str]:
+    """Name one run of a leg: a leg that reads sparse terms has one for each query mode."""
+    return leg, query_mode if _by_query_mode(leg) else ""
+
+
 class LegRuns:
-    """The runs of an index's legs for a data set; the sparse leg has one for each query mode."""
+    """The runs of an index's legs for a data set, by leg and query mode."""
 
     def __init__(self, runs: Mapping[tuple[str, str], LegRun], data: Dataset, depth: int) -> None:
         self._runs, self._data, self._depth = runs, data, depth
@@ -103,16 +114,15 @@ class LegRuns:
         return RankedSystem(run, _latency({leg: found.times for leg, found in legs.items()}, chosen))
 
     def costs(self, encoder: str, retriever: Retriever) -> list[SparseCosts]:
-        """Return how dense the queries and documents of the sparse leg are, for each query mode."""
+        """Return how dense queries and documents are in the sparse view, for each query mode."""
         documents = retriever.reader.sparse_terms_per_document()
         return [
             SparseCosts(encoder, query_mode, found.terms_per_query, documents, found.flops)
-            for (leg, query_mode), found in self._runs.items()
-            if leg == "sparse"
+            for query_mode, found in {mode: found for (_, mode), found in self._runs.items() if mode}.items()
         ]
 
     def _of(self, leg: str, system: SystemPlan) -> LegRun:
-        return self._runs[leg, system.query_mode if leg == "sparse" else ""]
+        return self._runs[_variant(leg, system.query_mode)]
 
     def _others(self, ranking: Ranking, query_id: str) -> Ranking:
         return without_self(ranking, query_id, exclude=self._data.exclude_self)
@@ -133,31 +143,39 @@ def search_legs(
     runs: dict[tuple[str, str], LegRun] = {}
     query_modes = list(dict.fromkeys(system.query_mode for system in systems if system.query_mode)) or ["encoder"]
     for query_mode in query_modes:
-        legs = [leg for leg in needed if leg == "sparse" or (leg, "") not in runs]
+        legs = [leg for leg in needed if _variant(leg, query_mode) not in runs]
         with Retriever.open(retriever.reader.path, encoder, query_mode=query_mode) as searcher:
             found = find_legs(searcher, data.queries, legs, depth, query_mode=query_mode, fresh=fresh)
-        runs |= {(leg, query_mode if leg == "sparse" else ""): run for leg, run in found.items()}
+        runs |= {_variant(leg, query_mode): run for leg, run in found.items()}
     return LegRuns(runs, data, top_k)
 
 
 def bytes_per_document(retriever: Retriever, legs: Sequence[str]) -> float:
     """Return the size of the parts of an index that a search in these legs reads, texts included."""
     sizes = retriever.reader.sizes()
-    parts = ["lucene", "rows", "dense"] if "dense" in legs else ["lucene"]
+    parts = {"lucene"}.union(*(LEGS[leg].folders for leg in legs))  # where the texts are, and what the legs read
     return sum(sizes[part] for part in parts) / max(retriever.reader.num_documents, 1)
 
 
 def _latency(times: Mapping[str, Sequence[Mapping[str, float]]], fusion: Sequence[float]) -> dict[str, Percentiles]:
     """Return the percentiles of each part and of their sum; a query is encoded once for all legs."""
     parts = {leg: [found[leg] for found in of_leg] for leg, of_leg in times.items()}
-    views = [leg for leg in ("sparse", "dense") if leg in times]
-    if views:
-        part = "encoding" if len(views) == 1 else BOTH_VIEWS
-        parts = {"encoding": [found[part] for found in times[views[0]]]} | parts
+    needed = views_of(times)
+    if needed:
+        parts = {"encoding": _encoding(needed, times)} | parts
     if len(times) > 1:
         parts["fusion"] = list(fusion)
     parts["total"] = np.sum(list(parts.values()), axis=0).tolist()
     return {part: _percentiles(values) for part, values in parts.items()}
+
+
+def _encoding(needed: Set[View], times: Mapping[str, Sequence[Mapping[str, float]]]) -> list[float]:
+    """Return the milliseconds that one encoding of these views takes, from a leg that was timed with all of them."""
+    alone = (leg for leg in times if views_of([leg]) == needed)
+    leg = next(alone, None)
+    if leg is not None:
+        return [found["encoding"] for found in times[leg]]
+    return next([found[BOTH_VIEWS] for found in one] for one in times.values() if BOTH_VIEWS in one[0])
 
 
 def _percentiles(values: Sequence[float]) -> Percentiles:

@@ -111,10 +111,11 @@ def candidates(legs: Sequence[str]) -> list[FusionConfig]:
     Those with the default normalisation come first, and of these the ones nearest to the default weights.
     """
     default = FusionConfig()
-    total = sum(default.weights[leg] for leg in legs)
+    given = {leg: default.weights.get(leg, 0.0) for leg in legs}
+    total = sum(given.values()) or 1.0
     shares = [steps for steps in itertools.product(range(STEPS + 1), repeat=len(legs)) if sum(steps) == STEPS]
     weights = [{leg: step / STEPS for leg, step in zip(legs, steps, strict=True)} for steps in shares]
-    weights.sort(key=lambda one: sum((one[leg] - default.weights[leg] / total) ** 2 for leg in legs))
+    weights.sort(key=lambda one: sum((one[leg] - given[leg] / total) ** 2 for leg in legs))
     names = sorted(NORMALISATIONS, key=lambda name: name != default.normalisation)
     return [FusionConfig(weights=one, normalisation=name) for name in names for one in weights]
 

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from retriever.ranking import order
+from retriever.search.leg import LEGS, default_weights
 from retriever.search.normalisation import NORMALISATIONS, non_negative
 from retriever.types import ScoredDoc, UserError
 
@@ -33,7 +34,6 @@ __all__ = [
     "weighted_sum",
 ]
 
-LEGS = ("bm25", "sparse", "dense")
 MISSING = ("zero", "min")
 
 Scores: TypeAlias = "dict[str, float]"
@@ -173,8 +173,7 @@ class FusionConfig:
     """
 
     method: str = "weighted-sum"
-    # Chosen on NFCorpus dev, Cranfield and CISI with the default encoder, so that any two of the legs do well, too.
-    weights: Mapping[str, float] = field(default_factory=lambda: {"bm25": 0.25, "sparse": 0.35, "dense": 0.4})
+    weights: Mapping[str, float] = field(default_factory=default_weights)
     normalisation: str = "min-max"
     missing: str = "zero"
     k: float = 60
@@ -217,7 +216,7 @@ METHODS: dict[str, Method] = {
 
 
 def fuse(rankings: Mapping[str, Ranking], config: FusionConfig | None = None) -> Fused:
-    """Fuse the rankings of the legs "bm25", "sparse" and "dense", or of some of them, as `config` says."""
+    """Fuse the rankings of legs, by name, as `config` says; a leg that it gives no weight adds nothing."""
     config = config or FusionConfig()
     for leg in rankings:
         _check("leg", leg, LEGS)

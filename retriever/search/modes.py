@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.search.fusion import LEGS, Fused, FusionConfig, fuse
+from retriever.search.fusion import Fused, FusionConfig, fuse
+from retriever.search.leg import LEGS, views_of
 from retriever.types import ScoredDoc, UserError
 
 if TYPE_CHECKING:
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 
     from retriever.types import Ranking
 
-__all__ = ["CANDIDATES", "HYBRID", "MODES", "Plan", "legs_named", "restricted"]
+__all__ = ["CANDIDATES", "HYBRID", "MODES", "Plan", "legs_named", "reads_text_alone", "restricted"]
 
 HYBRID = "hybrid"
 MODES = (HYBRID, *LEGS)
-"""The modes that have a name of their own."""
+"""The modes that have a name of their own, with the legs that come with the package."""
 CANDIDATES = 200
 """Hits of each leg that are fused: normalised scores depend on it, so it does not follow the number of hits wanted.
 On NFCorpus dev, Cranfield and CISI 200 to 1,000 are within 0.003 nDCG@10 of each other, and each costs time."""
@@ -66,10 +67,18 @@ def legs_named(mode: str) -> tuple[str, ...]:
         return ()
     names = [name.strip() for name in mode.split("+")]
     if len(set(names)) < len(names) or not set(names) <= set(LEGS):
-        raise UserError(
-            f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}, or join different legs as in dense+sparse"
-        )
+        known = ", ".join((HYBRID, *LEGS))
+        raise UserError(f"mode {mode!r} is unknown; choose one of {known}, or join different legs as in dense+sparse")
     return tuple(leg for leg in LEGS if leg in names)
+
+
+def reads_text_alone(mode: str) -> bool:
+    """Say whether no leg of a mode reads a view of the query: it is then the same with every encoder.
+
+    >>> reads_text_alone("bm25"), reads_text_alone("bm25+dense"), reads_text_alone("hybrid")
+    (True, False, False)
+    """
+    return mode != HYBRID and not views_of(legs_named(mode))
 
 
 def restricted(fusion: FusionConfig, legs: Sequence[str]) -> FusionConfig:

@@ -17,9 +17,9 @@ from retriever.index.files import VERIFY, damaged
 from retriever.index.reader import FolderReader, check_top_k
 from retriever.network.lexical import AdaptiveEncoder
 from retriever.processes import refuse_fork
-from retriever.search.backends import make_sparse_backend
-from retriever.search.fusion import LEGS, Fused, FusionConfig
-from retriever.search.legs import Legs
+from retriever.search.commit_view import CommitView, open_legs
+from retriever.search.fusion import Fused, FusionConfig
+from retriever.search.leg import LEGS, LegOptions, LegQuery, views_of
 from retriever.search.modes import CANDIDATES, HYBRID, MODES, Plan, legs_named, restricted
 from retriever.search.passages import Passages, best_passages
 from retriever.search.stored_fusion import stored_fusion
@@ -67,8 +67,8 @@ class Retriever:
         query_mode: str | None = None,
         sparse_backend: str = "lucene",
     ) -> None:
-        self._sparse = make_sparse_backend(sparse_backend, reader)
-        self._sparse_name = sparse_backend
+        self._options = LegOptions(sparse_backend)
+        self._legs = open_legs(reader, self._options)
         self.reader = reader
         self._given_fusion = fusion
         self.fusion = self._fusion_of(reader)
@@ -123,7 +123,7 @@ class Retriever:
                 return False
             self.reader.close()
             self.reader = newer
-            self._sparse = make_sparse_backend(self._sparse_name, newer)
+            self._legs = open_legs(newer, self._options)
             self.fusion = self._fusion_of(newer)
             return True
 
@@ -131,13 +131,13 @@ class Retriever:
         return self._given_fusion or stored_fusion(reader.commit_data.note) or FusionConfig()
 
     @contextmanager
-    def _view(self, filter: str | None = None) -> Iterator[Legs]:
+    def _view(self, filter: str | None = None) -> Iterator[CommitView]:
         """Give one commit, filtered, to one search, which holds it open and so never sees half of another."""
         self._check_process()
         with self._swapping:
-            reader, sparse = self.reader.share(), self._sparse
+            reader, legs = self.reader.share(), self._legs
         try:
-            yield Legs(reader, filter, sparse)
+            yield CommitView(reader, legs, filter)
         finally:
             reader.close()
 
@@ -155,15 +155,14 @@ class Retriever:
     @property
     def legs(self) -> tuple[str, ...]:
         """Return the legs that the index has."""
-        has = {"bm25": True, "sparse": self.reader.has_sparse, "dense": self.reader.has_dense}
-        return tuple(leg for leg in LEGS if has[leg])
+        return tuple(self._legs)
 
     def search(
         self, query: str, top_k: int = 10, mode: str = "hybrid", explain: bool = False, filter: str | None = None
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, with their texts.
 
-        mode: "hybrid", a leg ("bm25", "sparse", "dense"), or several as in "dense+sparse", fused with their weights.
+        mode: "hybrid", a leg ("bm25", "sparse", "dense", ...), or several as in "dense+sparse", fused by their weights.
         explain: also say which terms matched.
         filter: search only among the documents whose metadata satisfy it, e.g. "year >= 2020 and lang = en".
 
@@ -176,14 +175,11 @@ class Retriever:
         plan = self.plan(mode)
         legs = plan.legs
         self._check_filter(filter)
-        encoded = self._encode([query], legs)
+        asked = LegQuery(query, self._encode([query], legs))
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
-        vocabulary = self.encoder.vocabulary if encoded is not None else ()
+        vocabulary = self.encoder.vocabulary if asked.encoded is not None else ()
         with self._view(filter) as view:
-            # The sparse leg, the slowest, first: with fewer cores than legs it is what the others run beside.
-            first = sorted(legs, key=lambda leg: leg != "sparse")
-            futures = {leg: self._pool.submit(view.run, leg, query, encoded, 0, depth) for leg in first}
-            rankings = {leg: futures[leg].result() for leg in legs}
+            rankings = view.run_side_by_side(legs, asked, depth, self._pool)
             fused = plan.fuse(rankings)
             shown = fused.ranking[:top_k]
             documents = view.reader.stored(hit.doc_id for hit in shown)
@@ -191,9 +187,9 @@ class Retriever:
                 raise damaged(view.reader.path, "what was found is not stored", VERIFY)
             passages = dict.fromkeys(documents, Passages((), {}))
             if view.reader.settings.chunking is not None:
-                passages = best_passages(view.chunks(legs, query, encoded, documents), documents, plan)
+                passages = best_passages(view.chunks(legs, asked, documents), documents, plan)
             terms = {
-                hit.doc_id: view.explain(legs, query, encoded, hit.doc_id, vocabulary, passages[hit.doc_id].best)
+                hit.doc_id: view.explain(legs, asked, hit.doc_id, vocabulary, passages[hit.doc_id].best)
                 for hit in shown
                 if explain
             }
@@ -285,7 +281,7 @@ class Retriever:
         with self._view() as view:
             for leg in legs:
                 started = perf_counter()
-                view.run(leg, text, encoded, 0, depth)
+                view.run(leg, LegQuery(text, encoded), depth)
                 found[leg] = (perf_counter() - started) * 1000
         return found
 
@@ -346,10 +342,11 @@ class Retriever:
         return encoded
 
     def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
-        """Encode the queries once for all legs, in the views that these need; BM25 alone does not load the encoder."""
-        if tuple(legs) == ("bm25",):
+        """Encode the queries once, in the views that the legs need; for none the encoder is not even loaded."""
+        views = views_of(legs)
+        if not views:
             return None
-        encoded = self.encoder.encode_queries(texts, dense="dense" in legs, sparse="sparse" in legs)
+        encoded = self.encoder.encode_queries(texts, dense="dense" in views, sparse="sparse" in views)
         if encoded.sparse is None or not isinstance(self.encoder, AdaptiveEncoder):
             return encoded
         with self._view() as view:  # `reopen` may close `self.reader` meanwhile

@@ -8,7 +8,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever.search.fusion import LEGS, METHODS, FusionConfig, fuse
+from retriever.search.fusion import METHODS, FusionConfig, fuse
+from retriever.search.leg import LEGS
 from retriever.search.modes import CANDIDATES, Plan
 from retriever.types import ScoredDoc
 
@@ -20,7 +21,7 @@ from retriever.types import ScoredDoc
     seed=st.integers(0, 2**32),
 )
 def test_the_first_candidates_decide_and_the_rest_follows(method: str, lengths: list[int], seed: int) -> None:
-    plan = Plan(LEGS, FusionConfig(method=method))
+    plan = Plan(tuple(LEGS), FusionConfig(method=method))
     random, rankings = Random(seed), {}
     for leg, length in zip(LEGS, lengths, strict=True):
         found = random.sample(range(3 * CANDIDATES), length)

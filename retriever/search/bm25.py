@@ -1,0 +1,38 @@
+"""The leg of words: BM25 over title and text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retriever.search.leg import Leg
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from retriever.index.chunks import ScoredChunk
+    from retriever.index.reader import Selection
+    from retriever.index.stored import StoredDocument
+    from retriever.search.leg import LegQuery
+    from retriever.types import Ranking, TermMatch
+
+__all__ = ["Bm25Leg"]
+
+
+class Bm25Leg(Leg):
+    """Every index has it, and it reads a query's text as it is."""
+
+    name = "bm25"
+    weight = 0.25
+    colour = "#7f7f7f"
+
+    def run(self, query: LegQuery, depth: int, selection: Selection | None = None) -> Ranking:
+        """Return the best hits by BM25."""
+        return self.reader.bm25(query.text, depth, selection)
+
+    def chunks(self, query: LegQuery, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]:
+        """Return the scores of the chunks that hold a term of the query."""
+        return self.reader.bm25_chunks(query.text, list(documents))
+
+    def explain(self, query: LegQuery, doc_id: str, chunk: int, vocabulary: Sequence[str]) -> list[TermMatch]:
+        """Return the analysed terms that both share."""
+        return self.reader.explain_bm25(query.text, doc_id, chunk)

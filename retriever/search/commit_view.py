@@ -1,0 +1,71 @@
+"""One commit of an index, within a filter, as one search sees it: its legs, run side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retriever.search.leg import LEGS, LegOptions, LegQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Executor
+
+    from retriever.index.chunks import ScoredChunk
+    from retriever.index.reader import FolderReader
+    from retriever.index.stored import StoredDocument
+    from retriever.search.leg import Leg
+    from retriever.types import Encoded, Query, Ranking, TermMatch
+
+__all__ = ["CommitView", "open_legs"]
+
+
+def open_legs(reader: FolderReader, options: LegOptions | None = None) -> dict[str, Leg]:
+    """Return the legs of an index, in their order.
+
+    Raises:
+        UserError: the options name what is unknown or not installed.
+    """
+    opened = {name: leg(reader, options or LegOptions()) for name, leg in LEGS.items()}
+    return {name: leg for name, leg in opened.items() if leg.available(reader.settings.encoder)}
+
+
+class CommitView:
+    """Runs the legs of one reader, all within one filter, for queries that are encoded already."""
+
+    def __init__(self, reader: FolderReader, legs: Mapping[str, Leg], filter: str | None = None) -> None:
+        self.reader, self._legs = reader, legs
+        self._selection = None if filter is None else reader.select(filter)
+
+    def run(self, leg: str, query: LegQuery, depth: int) -> Ranking:
+        """Return the best `depth` hits of one leg."""
+        return self._legs[leg].run(query, depth, self._selection)
+
+    def run_side_by_side(self, legs: Sequence[str], query: LegQuery, depth: int, pool: Executor) -> dict[str, Ranking]:
+        """Return the best `depth` hits of several legs."""
+        # The slowest leg first: with fewer cores than legs it is what the others run beside.
+        first = sorted(legs, key=lambda leg: -self._legs[leg].cost)
+        futures = {leg: pool.submit(self.run, leg, query, depth) for leg in first}
+        return {leg: futures[leg].result() for leg in legs}
+
+    def run_batch(
+        self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor
+    ) -> list[Ranking]:
+        """Search one leg for each query of a batch, several at a time."""
+        queries = (LegQuery(query.text, encoded, row) for row, query in enumerate(batch))
+        return list(pool.map(lambda query: self.run(leg, query, depth), queries))
+
+    def chunks(
+        self, legs: Sequence[str], query: LegQuery, documents: Mapping[str, StoredDocument]
+    ) -> dict[str, list[ScoredChunk]]:
+        """Return for each leg the scores of the chunks of these documents."""
+        return {leg: self._legs[leg].chunks(query, documents) for leg in legs}
+
+    def explain(
+        self, legs: Sequence[str], query: LegQuery, doc_id: str, vocabulary: Sequence[str], best: Mapping[str, int]
+    ) -> tuple[TermMatch, ...]:
+        """Return the terms that the query shares with a document, leg by leg.
+
+        best: for each leg the number of the chunk that counts, the first one if it is not named.
+        """
+        found = (self._legs[leg].explain(query, doc_id, best.get(leg, 0), vocabulary) for leg in legs)
+        return tuple(match for matches in found for match in matches)

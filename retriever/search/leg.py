@@ -1,0 +1,165 @@
+"""What a leg is, and the legs that there are: each searches an index in its own way, and fusion puts them together.
+
+A leg is one class in one file, registered in `retriever.search`. Whatever searches, fuses, explains, evaluates, tunes
+or draws asks the registry and branches on no leg's name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from scipy.sparse import csr_matrix
+
+    from retriever.index.chunks import ScoredChunk
+    from retriever.index.reader import FolderReader, Selection
+    from retriever.index.stored import StoredDocument
+    from retriever.types import Encoded, EncoderIdentity, FloatArray, Ranking, TermMatch
+
+__all__ = [
+    "LEGS",
+    "Candidates",
+    "Leg",
+    "LegOptions",
+    "LegQuery",
+    "View",
+    "default_weights",
+    "register",
+    "registered",
+    "views_of",
+]
+
+View: TypeAlias = Literal["dense", "sparse"]
+"""A representation that an encoder gives a query: a vector, or weighted terms."""
+NOT_IN_A_NAME = "+@/"
+"""What joins legs to a mode, a mode to a query mode, and an encoder to a system."""
+
+
+class LegQuery(NamedTuple):
+    """A query as legs read it: its text, and its row in a batch of encoded queries, None where no leg needs a view."""
+
+    text: str
+    encoded: Encoded | None = None
+    row: int = 0
+
+    @property
+    def terms(self) -> csr_matrix:
+        """Return the sparse view, float32 csr (1, vocab_size)."""
+        assert self.encoded is not None and self.encoded.sparse is not None
+        return self.encoded.sparse[self.row]
+
+    @property
+    def vector(self) -> FloatArray:
+        """Return the dense view, float32 (1, dense_dim)."""
+        assert self.encoded is not None and self.encoded.dense is not None
+        return self.encoded.dense[self.row : self.row + 1]
+
+
+class Candidates(NamedTuple):
+    """Texts to rank all together, by `Leg.rank_candidates`.
+
+    ids: of n texts, as the index has them. encoded: their views, a row for each. selection: these texts in the index.
+    """
+
+    ids: Sequence[str]
+    encoded: Encoded | None
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class LegOptions:
+    """How legs search. sparse_backend: what searches sparse terms, see `retriever.search.backends`."""
+
+    sparse_backend: str = "lucene"
+
+
+class Leg(ABC):
+    """One way to search one commit of an index, from any number of threads at once.
+
+    The class describes the leg, an object of it searches. name: without "+", "@" and "/". views: which representations
+    of a query it reads; a leg that reads the sparse one gives another ranking in another query mode. folders: the parts
+    of the index folder that it reads, as `FolderReader.sizes` names them. weight: its share in the default fusion, 0
+    for none. cost: the costliest leg is started first. colour: of its line in charts.
+    """
+
+    name: ClassVar[str]
+    views: ClassVar[tuple[View, ...]] = ()
+    folders: ClassVar[tuple[str, ...]] = ("lucene",)
+    weight: ClassVar[float] = 0.0
+    cost: ClassVar[int] = 1
+    colour: ClassVar[str | None] = None
+
+    def __init__(self, reader: FolderReader, options: LegOptions) -> None:
+        """Take the commit to search; what has to be built or loaded for it waits for the first query."""
+        self.reader = reader
+
+    @classmethod
+    def available(cls, encoder: EncoderIdentity) -> bool:
+        """Say whether an index that was built with this encoder has the leg: by default, whether it has the views."""
+        sizes = {"dense": encoder.dense_dim, "sparse": encoder.vocab_size}
+        return all(sizes[view] > 0 for view in cls.views)
+
+    @classmethod
+    def by_query_mode(cls) -> bool:
+        """Say whether what it finds depends on the encoder's query mode."""
+        return "sparse" in cls.views
+
+    @abstractmethod
+    def run(self, query: LegQuery, depth: int, selection: Selection | None = None) -> Ranking:
+        """Return the best `depth` hits, by (score descending, id ascending), within the selection if there is one."""
+
+    def chunks(self, query: LegQuery, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]:
+        """Return the scores of the chunks of these documents, of those that it finds; by default none."""
+        return []
+
+    def explain(self, query: LegQuery, doc_id: str, chunk: int, vocabulary: Sequence[str]) -> list[TermMatch]:
+        """Return the terms that the query shares with a chunk of a document; by default none.
+
+        vocabulary: the term of each dimension of the sparse view.
+        """
+        return []
+
+    def rank_candidates(self, texts: Sequence[str], encoded: Encoded | None, candidates: Candidates) -> list[Ranking]:
+        """Rank all candidates, without approximation, for each query text; encoded: the queries' views.
+
+        By default by searching among them.
+        """
+        queries = (LegQuery(text, encoded, row) for row, text in enumerate(texts))
+        return [self.run(query, len(candidates.ids), candidates.selection) for query in queries]
+
+
+LEGS: dict[str, type[Leg]] = {}
+"""The legs by name, in the order in which they are named and shown."""
+
+
+def register(leg: type[Leg]) -> type[Leg]:
+    """Add a leg, after the others; raise ValueError for a name that is taken or cannot stand in a mode."""
+    if not leg.name or leg.name in (*LEGS, "hybrid") or any(sign in leg.name for sign in NOT_IN_A_NAME):
+        raise ValueError(f"a leg cannot be called {leg.name!r}: taken, empty, or with one of {NOT_IN_A_NAME}")
+    LEGS[leg.name] = leg
+    return leg
+
+
+@contextmanager
+def registered(leg: type[Leg]) -> Iterator[type[Leg]]:
+    """Add a leg for the time of a `with` block."""
+    register(leg)
+    try:
+        yield leg
+    finally:
+        del LEGS[leg.name]
+
+
+def views_of(legs: Iterable[str]) -> frozenset[View]:
+    """Return the views of a query that these legs need."""
+    return frozenset(view for leg in legs for view in LEGS[leg].views)
+
+
+def default_weights() -> dict[str, float]:
+    """Return the weights of the default fusion, of the legs that have one."""
+    return {name: leg.weight for name, leg in LEGS.items() if leg.weight > 0}

@@ -1,0 +1,59 @@
+"""The leg of learned sparse terms: the inner product of the weights of query and document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retriever.ranking import order
+from retriever.search.leg import Candidates, Leg, LegOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from retriever.index.chunks import ScoredChunk
+    from retriever.index.reader import FolderReader, Selection
+    from retriever.index.stored import StoredDocument
+    from retriever.search.leg import LegQuery
+    from retriever.types import Encoded, Ranking, TermMatch
+
+__all__ = ["SparseLeg"]
+
+
+class SparseLeg(Leg):
+    """Searched by one of several back ends; the slowest leg, as it has the longest queries."""
+
+    name = "sparse"
+    views = ("sparse",)
+    weight = 0.35
+    cost = 2
+    colour = "#e69f00"
+
+    def __init__(self, reader: FolderReader, options: LegOptions) -> None:
+        """Take the commit; raise UserError for a back end that is unknown or not installed."""
+        from retriever.search.backends import make_sparse_backend
+
+        super().__init__(reader, options)
+        self._backend = make_sparse_backend(options.sparse_backend, reader)
+
+    def run(self, query: LegQuery, depth: int, selection: Selection | None = None) -> Ranking:
+        """Return the best hits with a score above 0."""
+        return self._backend.search(query.terms, depth, selection)
+
+    def chunks(self, query: LegQuery, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]:
+        """Return the scores above 0 of the chunks."""
+        return self.reader.sparse_chunks(query.terms, list(documents))
+
+    def explain(self, query: LegQuery, doc_id: str, chunk: int, vocabulary: Sequence[str]) -> list[TermMatch]:
+        """Return the vocabulary's terms that both share."""
+        found = self.reader.explain_sparse(query.terms, doc_id, chunk)
+        return [match._replace(term=vocabulary[int(match.term)]) for match in found]
+
+    def rank_candidates(self, texts: Sequence[str], encoded: Encoded | None, candidates: Candidates) -> list[Ranking]:
+        """Rank by unrounded weights."""
+        assert encoded is not None and candidates.encoded is not None
+        assert encoded.sparse is not None and candidates.encoded.sparse is not None
+        products = (encoded.sparse @ candidates.encoded.sparse.T).toarray()  # (queries, candidates)
+        return [
+            order((doc_id, score) for doc_id, score in zip(candidates.ids, row.tolist(), strict=True) if score > 0)
+            for row in products
+        ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from retriever.index.lucene.writer import LuceneChunk
 from retriever.index.quantise import impact_strings, quantise, strongest, token_strings
@@ -15,6 +16,8 @@ from retriever.index.stored import check_document, stored_text
 from retriever.types import Document, Encoded, Span
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from retriever.index.row_formats import Records
 
 __all__ = ["Batch", "check_batch"]
@@ -23,13 +26,15 @@ __all__ = ["Batch", "check_batch"]
 class Batch(NamedTuple):
     """A batch, checked and converted: `raws` and `counts` have an entry per document, the others one per chunk.
 
-    counts: the number of chunks. records: the vectors as the rows keep them, or None.
+    counts: the number of chunks. records: the vectors as the rows keep them, or None. impacts: int32 csr
+    (chunks, vocab_size), without columns in an index without sparse terms.
     """
 
     raws: list[str]
     counts: list[int]
     chunks: list[LuceneChunk]
     records: Records | None
+    impacts: csr_matrix
     flags: list[int]
 
 
@@ -59,7 +64,8 @@ def check_batch(
     raws = [stored_text(document, None if settings.chunking is None else parts) for document, parts in together]
     contents = [part.contents for document, parts in together for part in document.parts(parts)]
     empty = np.array([not text.strip() for text in contents], dtype=bool)
-    impacts, tokens = [""] * len(contents), [""] * len(contents)
+    tokens = [""] * len(contents)
+    impacts = csr_matrix(np.zeros((len(contents), 0), np.int32))
     records, truncated = None, np.zeros(len(contents), bool)
     searchable = np.zeros(len(contents), bool)
     encoder = settings.encoder
@@ -80,12 +86,20 @@ def check_batch(
             searchable = encoded.dense.any(axis=1) & ~empty
         if encoded.sparse is not None:
             weights = encoded.sparse if settings.max_terms is None else strongest(encoded.sparse, settings.max_terms)
-            strings = impact_strings(quantise(weights, settings.impact_scale))
-            impacts = ["" if skip else line for line, skip in zip(strings, empty, strict=True)]
+            impacts = _without(quantise(weights, settings.impact_scale), empty)
         if encoded.tokens is not None:
             tokens = token_strings(encoded.tokens)
     flags = ALIVE | SEARCHABLE * searchable | EMPTY * empty | CONTINUES * np.ones(len(contents), np.uint8)
     firsts = np.cumsum(counts) - counts
     flags[firsts] &= ~CONTINUES
     flags[firsts] |= TRUNCATED * np.logical_or.reduceat(truncated, firsts)  # documents are counted by it
-    return Batch(raws, counts.tolist(), [*map(LuceneChunk, contents, impacts, tokens)], records, flags.tolist())
+    lucene = [*map(LuceneChunk, contents, impact_strings(impacts), tokens)]
+    return Batch(raws, counts.tolist(), lucene, records, impacts, flags.tolist())
+
+
+def _without(impacts: csr_matrix, rows: NDArray[np.bool_]) -> csr_matrix:
+    """Return impacts (n, vocab_size) with nothing in some rows (n,)."""
+    if rows.any():
+        impacts.data[np.repeat(rows, np.diff(impacts.indptr))] = 0
+        impacts.eliminate_zeros()
+    return impacts

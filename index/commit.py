@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retriever.index.files import damaged
+from retriever.index.postings import BlockFile
 from retriever.index.rows import RowMark
 
 __all__ = ["CommitRecord", "parse_commit"]
@@ -23,7 +24,7 @@ class CommitRecord:
 
     number: counts the commits. rows_folder, live_file, dense_file: paths inside the index folder ("" for none).
     mark: how far the row files reach. dense_choice: the FAISS type asked for ("auto" too), dense_type: what it came to.
-    dense_rows: rows that the FAISS file covers.
+    dense_rows: rows that the FAISS file covers. sparse_files: the blocks of postings, none in older indexes.
     documents, empty, truncated: live documents; those without text; those longer than the encoder reads.
     *_crc: CRC-32 of the files; settings_crc is that of index.json.
     note: the caller's own words, such as a position in the input.
@@ -40,6 +41,7 @@ class CommitRecord:
     dense_file: str = ""
     dense_rows: int = 0
     dense_crc: int = 0
+    sparse_files: tuple[BlockFile, ...] = ()
     documents: int = 0
     empty: int = 0
     truncated: int = 0
@@ -55,7 +57,8 @@ def parse_commit(folder: Path, user_data: Mapping[str, str]) -> CommitRecord:
     """Read a record back; raise UserError if this Lucene commit is not one of ours."""
     try:
         values = json.loads(user_data[KEY])
-        return CommitRecord(**values | {"mark": RowMark(**values["mark"])})
+        files = tuple(BlockFile(*file) for file in values.get("sparse_files", ()))
+        return CommitRecord(**values | {"mark": RowMark(**values["mark"]), "sparse_files": files})
     except (KeyError, TypeError, ValueError):
         raise damaged(folder, "retriever did not write its last commit") from None
 

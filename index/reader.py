@@ -22,6 +22,7 @@ from retriever.index.lucene.reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, check_ids, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings
+from retriever.index.sparse import open_postings
 from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.verify import damage_text, verify_folder
 from retriever.processes import refuse_fork
@@ -80,7 +81,8 @@ class FolderReader:
     """The state of an index folder at its last commit when it was opened; later commits do not change it.
 
     commit_data: what the commit says: counts, note, dense type. rows: ids and vectors of all rows, dead ones too.
-    num_chunks: one for each document, or more where they are parted.
+    num_chunks: one for each document, or more where they are parted. alive: bool (rows,). postings: the sparse terms of
+    all rows, dead ones too; None in an index of an older version that was not changed since.
     """
 
     def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader, trusted: str = "") -> None:
@@ -95,7 +97,9 @@ class FolderReader:
         # Every leg names its hits by these: 30 bytes a row, read in a hundredth of a second for a million.
         check_ids(path / commit.rows_folder, commit.mark, settings.row_format)
         flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
-        self.num_chunks = int(np.count_nonzero(flags & ALIVE))
+        self.alive = (flags & ALIVE).astype(bool)
+        self.num_chunks = int(np.count_nonzero(self.alive))
+        self.postings = open_postings(path, commit.sparse_files, commit.mark.rows)
         self._expected = max(1, -(-self.num_chunks // max(1, commit.documents)))
         if dim:
             file = path / commit.dense_file if commit.dense_file else None
@@ -306,7 +310,7 @@ class FolderReader:
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes that each part of the folder takes."""
-        parts = {"lucene": "lucene", "rows": self.commit_data.rows_folder, "dense": "dense"}
+        parts = {"lucene": "lucene", "rows": self.commit_data.rows_folder, "dense": "dense", "sparse": "sparse"}
         return {name: _size(self.path / folder) for name, folder in parts.items()}
 
     def share(self) -> FolderReader:

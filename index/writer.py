@@ -37,6 +37,7 @@ from retriever.index.rows import (
     write_flags,
 )
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
+from retriever.index.sparse import SparseWriter
 from retriever.processes import refuse_fork
 from retriever.types import Document, Encoded, Span, UserError
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
+
+    from retriever.index.postings import BlockFile
 
 __all__ = ["FolderWriter"]
 
@@ -71,7 +74,9 @@ class FolderWriter:
         rows = path / self._rows_folder
         self._flags = bytearray()
         self._row_of: dict[str, int] = {}  # the first row of a document
-        self._rows = RowWriter(rows, settings.row_format, self.committed.mark)
+        committed = self.committed
+        self._rows = RowWriter(rows, settings.row_format, committed.mark)
+        self._sparse = SparseWriter(path, committed.sparse_files, committed.mark.rows, committed.number + 1)
         try:
             self._load(rows)
         except BaseException:
@@ -180,6 +185,8 @@ class FolderWriter:
         with self._changes():
             ids = [doc.doc_id for doc, count in zip(documents, batch.counts, strict=True) for _ in range(count)]
             self._rows.append(ids, batch.records)
+            if self.settings.encoder.vocab_size:
+                self._sparse.add(batch.impacts)
             start = 0
             for document, raw, count in zip(documents, batch.raws, batch.counts, strict=True):
                 end = start + count
@@ -239,6 +246,7 @@ class FolderWriter:
             if len(alive) < len(flags):
                 self._move_rows(alive)
                 self._flags = bytearray(flags[alive].tobytes())
+            self._sparse.compact(alive)
             self._lucene.drop_deleted()
         self.commit(self.committed.note, dense_type or self.committed.dense_choice)
         return len(flags) - len(alive)
@@ -297,11 +305,24 @@ class FolderWriter:
             dense_file=file,
             dense_rows=rows,
             dense_crc=crc,
+            sparse_files=self._sparse_files(number, len(flags)),
             documents=len(self._row_of),
             empty=int(np.count_nonzero(flags & EMPTY)),
             truncated=int(np.count_nonzero(flags & TRUNCATED)),
             note=dict(note),
         )
+
+    def _sparse_files(self, number: int, rows: int) -> tuple[BlockFile, ...]:
+        """Write the postings of the next commit; Lucene gives them where there are none, or damaged ones."""
+        if not self.settings.encoder.vocab_size:
+            return ()
+        if not self._sparse.complete:
+            reader = self._lucene.reader()
+            try:
+                self._sparse.rebuild(reader.impacts(), rows)
+            finally:
+                reader.close()
+        return tuple(self._sparse.finish(number))
 
     @contextmanager
     def _changes(self) -> Iterator[None]:
@@ -318,7 +339,9 @@ class FolderWriter:
         """Remove files that the last commit does not name: those of older commits and of interrupted ones."""
         named = {self.path / self.committed.live_file, self.path / (self.committed.dense_file or "dense")}
         rows = self.path / self.committed.rows_folder
+        named |= {self.path / block.file for block in self.committed.sparse_files}
         found = {*rows.glob("live-*.bin*"), *self.path.glob("dense/*.faiss*"), *self.path.glob("index.json.tmp")}
+        found |= {*self.path.glob("sparse/*.postings*")}
         for file in found - named:
             file.unlink()
         for folder in set(self.path.glob("rows*/")) - {rows}:

@@ -11,6 +11,8 @@ import numpy as np
 from retriever.index.lucene.jvm import as_type, java, lucene, lucene_object, one_at_a_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 __all__ = ["Found", "by_score", "no_hits", "read_documents", "read_hits"]
@@ -44,14 +46,19 @@ def read_hits(top: Any) -> Found:
     text = _mapper().writeValueAsString(as_type("java.lang.Object", top))
     keys = [hit[3] for hit in json.loads(text)["scoreDocs"]]
     rows = np.array([key[-1] for key in keys], np.int64)
-    return Found(rows, np.array([key[0] for key in keys], np.float64))
+    return Found(rows, _floats(key[0] for key in keys))
 
 
 @one_at_a_time()
 def read_documents(top: Any) -> Found:
     """Return the hits of a search without an order of its own, with Lucene's document numbers in place of the rows."""
     hits = json.loads(_mapper().writeValueAsString(as_type("java.lang.Object", top)))["scoreDocs"]
-    return Found(np.array([hit[1] for hit in hits], np.int64), np.array([hit[0] for hit in hits], np.float64))
+    return Found(np.array([hit[1] for hit in hits], np.int64), _floats(hit[0] for hit in hits))
+
+
+def _floats(numbers: Iterable[float]) -> NDArray[np.float64]:
+    """Return the float32 values that Java wrote in as few digits as tell them apart."""
+    return np.array([*numbers], np.float32).astype(np.float64)
 
 
 @functools.cache

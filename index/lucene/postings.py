@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -11,30 +11,51 @@ from retriever.index.lucene.hits import read_documents
 from retriever.index.lucene.jvm import lucene, one_at_a_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-__all__ = ["stored_terms"]
+__all__ = ["TermImpacts", "stored_terms", "term_impacts"]
 
 
-@one_at_a_time()
-def stored_terms(searcher: Any, field: str, rows: NDArray[np.int64], shape: tuple[int, int]) -> csr_matrix:
-    """Return int32 csr (rows, vocab_size): the frequency of each term (a decimal column number) in each live row.
+class TermImpacts(NamedTuple):
+    """Of one term the live rows that hold it, int64 (n,), ascending, and its impact in each, int32 (n,)."""
+
+    term: int
+    rows: NDArray[np.int64]
+    impacts: NDArray[np.int32]
+
+
+def term_impacts(searcher: Any, field: str, rows: NDArray[np.int64]) -> Iterator[TermImpacts]:
+    """Yield what each term (a decimal column number) of a field holds of each live row, terms ascending.
 
     searcher: scores a document by the frequency of the term that is asked for: a search for each term brings its
     postings at once, about a microsecond each. rows: (max_doc,) the row of each of Lucene's document numbers.
     """
     index = searcher.getIndexReader()
     term_of, query_of = lucene("index.Term"), lucene("search.TermQuery")
+    for term, most in _terms(index, field):
+        with one_at_a_time():
+            found = read_documents(searcher.search(query_of(term_of(field, str(term))), most))
+        own = rows[found.rows]
+        order = np.argsort(own)
+        yield TermImpacts(term, own[order], found.scores[order].astype(np.int32))
+
+
+@one_at_a_time()
+def _terms(index: Any, field: str) -> list[tuple[int, int]]:
+    """Return the terms of a field, ascending, each with the number of documents that hold it, deleted ones included."""
     terms = lucene("index.MultiTerms").getTerms(index, field)
     walk = None if terms is None else terms.iterator()
-    docs, frequencies = [np.empty(0, np.int64)], [np.empty(0, np.float64)]
-    columns: list[int] = []
+    found = []
     while walk is not None and (term := walk.next()) is not None:
-        text = term.utf8ToString()
-        found = read_documents(searcher.search(query_of(term_of(field, text)), walk.docFreq()))
-        docs.append(found.rows)
-        frequencies.append(found.scores)
-        columns.append(int(text))
-    counts = [len(part) for part in docs[1:]]
-    places = rows[np.concatenate(docs)], np.repeat(np.array(columns, np.int64), counts)
-    return csr_matrix((np.concatenate(frequencies).astype(np.int32), places), shape=shape)
+        found.append((int(term.utf8ToString()), walk.docFreq()))
+    return sorted(found)
+
+
+def stored_terms(searcher: Any, field: str, rows: NDArray[np.int64], shape: tuple[int, int]) -> csr_matrix:
+    """Return int32 csr (rows, vocab_size): the frequency of each term (a decimal column number) in each live row."""
+    found = [TermImpacts(0, np.empty(0, np.int64), np.empty(0, np.int32)), *term_impacts(searcher, field, rows)]
+    terms, places, frequencies = zip(*found, strict=True)
+    columns = np.repeat(np.array(terms, np.int64), [len(part) for part in places])
+    return csr_matrix((np.concatenate(frequencies), (np.concatenate(places), columns)), shape=shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,7 @@ from retriever.index.lucene.jvm import (
     to_dict,
     well_formed,
 )
-from retriever.index.lucene.postings import stored_terms
+from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,6 +120,11 @@ class LuceneReader:
         """Return int32 csr (rows, vocab_size) of what `field` ("impact" or "token") holds of each live row."""
         with self._impact.lock:
             return stored_terms(self._impact.searcher, field, self._all_rows(), shape)
+
+    def impacts(self) -> Iterator[TermImpacts]:
+        """Yield the impacts of all live chunks, terms ascending."""
+        with self._impact.lock, damage_named(self._folder):
+            yield from term_impacts(self._impact.searcher, "impact", self._all_rows())
 
     def _all_rows(self) -> NDArray[np.int64]:
         with self._loading:

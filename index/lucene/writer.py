@@ -32,6 +32,7 @@ from retriever.index.lucene.jvm import (
     open_directory,
     start_jvm,
 )
+from retriever.index.lucene.reader import LuceneReader
 from retriever.types import MetadataValue, UserError
 
 __all__ = ["LONGEST_TERM", "LuceneChunk", "LuceneDocument", "LuceneWriter"]
@@ -56,7 +57,7 @@ class LuceneWriter:
         config.setMergePolicy(policy)
         self._merges = lucene("index.ConcurrentMergeScheduler")()
         config.setMergeScheduler(self._merges)
-        self._folder, self._directory = folder, open_directory(folder)
+        self._folder, self._directory, self._k1, self._b = folder, open_directory(folder), k1, b
         try:
             with damage_named(folder):
                 self._writer = lucene("index.IndexWriter")(self._directory, config)
@@ -102,6 +103,12 @@ class LuceneWriter:
             # A merge that was under way already takes along what has been deleted since it began.
             self._merges.sync()
             self._writer.forceMergeDeletes()
+
+    @naming_damage
+    @one_at_a_time()
+    def reader(self) -> LuceneReader:
+        """Return a reader of everything so far, uncommitted changes included."""
+        return LuceneReader(self._folder, lucene("index.DirectoryReader").open(self._writer), self._k1, self._b)
 
     @naming_damage
     @one_at_a_time()

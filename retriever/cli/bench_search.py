@@ -67,7 +67,7 @@ def bench_sparse_command(
 
     \b
     Example:
-      retriever bench sparse my-index --queries queries.jsonl --backends lucene,two-step,memory
+      retriever bench sparse my-index --queries queries.jsonl --backends postings,lucene,two-step
     """
     from retriever.bench.sparse import BackendSpeed, bench_sparse
     from retriever.files import atomic_file

@@ -125,13 +125,13 @@ _query_mode_option = partial(
 )
 query_mode_option = _query_mode_option()
 query_modes_option = _query_mode_option("query_modes", multiple=True)
-SPARSE_BACKENDS = ("lucene", "two-step", "memory", "seismic")
+SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
 sparse_backend_option = click.option(
     "--sparse-backend",
     type=click.Choice(SPARSE_BACKENDS),
-    default="lucene",
+    default="postings",
     show_default=True,
-    help="What searches the sparse terms: two-step and seismic are not exact; memory and seismic load all terms first.",
+    help="What searches the sparse terms: two-step and seismic are not exact; seismic loads all terms first.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")

@@ -1,4 +1,4 @@
-"""How the sparse leg is searched: Lucene, Lucene in two steps, or an index in this process, behind one protocol."""
+"""How the sparse leg is searched: by its postings, by Lucene, or by Seismic, behind one protocol."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from retriever.index.lucene.hits import Found
+from retriever.search.postings import StoredPostings
 from retriever.search.sparse_impacts import impacts_of, kept_folder
 from retriever.types import Ranking, UserError
 
@@ -63,32 +64,6 @@ class TwoStep:
     def search(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
         """Search in two steps."""
         return self._reader.sparse(terms, top_k, selection, first_terms=FIRST_TERMS)
-
-
-class InMemory:
-    """Exact, term by term over all postings in memory: 8 bytes for each."""
-
-    def __init__(self, reader: FolderReader) -> None:
-        self._reader, self._lock = reader, threading.Lock()
-        self._postings: csr_matrix | None = None
-
-    def search(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
-        """Add up the postings of the query's terms."""
-        with self._lock:
-            if self._postings is None:
-                self._postings = impacts_of(self._reader).T.tocsr()  # (vocab_size, rows)
-        kept = terms.indices[terms.data > 0]
-        scores = self._postings[kept].T @ terms.data[terms.data > 0].astype(np.float64)
-        if selection is not None:
-            scores[~selection.rows] = 0
-
-        def best(count: int) -> Found:
-            found = np.flatnonzero(scores > 0)
-            if len(found) > count:
-                found = np.flatnonzero(scores >= np.partition(scores, -count)[-count])  # ties with the last one too
-            return _found(self._reader, found, scores[found])
-
-        return self._reader.ranking(best, top_k)
 
 
 class Seismic:
@@ -167,9 +142,9 @@ def _found(reader: FolderReader, rows: NDArray[np.int64], scores: NDArray[np.flo
 
 
 SPARSE_BACKENDS: dict[str, Callable[[FolderReader], SparseBackend]] = {
+    "postings": StoredPostings,
     "lucene": Lucene,
     "two-step": TwoStep,
-    "memory": InMemory,
     "seismic": Seismic,
 }
 
@@ -181,5 +156,7 @@ def make_sparse_backend(name: str, reader: FolderReader) -> SparseBackend:
         UserError: an unknown name, or one that is not installed.
     """
     if name not in SPARSE_BACKENDS:
+        if name == "memory":
+            raise UserError("the sparse back end 'memory' is gone; 'postings' replaces it, and is the default")
         raise UserError(f"sparse back end {name!r} is not known; choose one of {', '.join(SPARSE_BACKENDS)}")
     return SPARSE_BACKENDS[name](reader)

@@ -75,7 +75,7 @@ class Candidates(NamedTuple):
 class LegOptions:
     """How legs search. sparse_backend: what searches sparse terms, see `retriever.search.backends`."""
 
-    sparse_backend: str = "lucene"
+    sparse_backend: str = "postings"
 
 
 class Leg(ABC):

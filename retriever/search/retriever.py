@@ -65,7 +65,7 @@ class Retriever:
         fusion: FusionConfig | None = None,
         runtime: RuntimeConfig | None = None,
         query_mode: str | None = None,
-        sparse_backend: str = "lucene",
+        sparse_backend: str = LegOptions.sparse_backend,
     ) -> None:
         self._options = LegOptions(sparse_backend)
         self._legs = open_legs(reader, self._options)
@@ -87,7 +87,7 @@ class Retriever:
         runtime: RuntimeConfig | None = None,
         query_mode: str | None = None,
         verify: bool = False,
-        sparse_backend: str = "lucene",
+        sparse_backend: str = LegOptions.sparse_backend,
     ) -> Retriever:
         """Open an index folder as it stands at its last commit.
 
@@ -95,8 +95,9 @@ class Retriever:
         query that needs it. fusion: how hybrid search combines the legs, if not as `retriever tune --write` stored.
         query_mode: how queries become sparse terms, "encoder" or "lexical", if not as the encoder's settings say.
         verify: read every file of the index first, and compare it with its checksum.
-        sparse_backend: what searches the sparse terms: "lucene"; "two-step", faster and not quite exact; "memory" or
-        "seismic", exact and approximate, which read all terms into memory with the first query, and after `reopen`.
+        sparse_backend: what searches the sparse terms: "postings" and "lucene" give the same ranking, the first without
+        Java and faster; "two-step" is Lucene, faster and not quite exact; "seismic" is approximate, and reads all terms
+        into memory with the first query, and after `reopen`.
 
         Raises:
             UserError: the folder is missing, foreign or damaged.

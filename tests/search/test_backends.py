@@ -54,7 +54,7 @@ def wanted(weights: csr_matrix, terms: csr_matrix, top_k: int, without: tuple[in
     return [hit.doc_id for hit in exact_sparse([f"d{row}" for row in kept], weights[kept], terms, top_k)]
 
 
-@pytest.mark.parametrize("name", ["lucene", "memory"])
+@pytest.mark.parametrize("name", ["lucene", "postings"])
 @pytest.mark.parametrize("top_k", [1, 10, 100, 1000])
 def test_exact_back_ends(folder: Path, weights: csr_matrix, name: str, top_k: int) -> None:
     queries = [weights[10], *(drawn(1, 0.3, seed) for seed in range(4, 8))]
@@ -93,12 +93,14 @@ def test_every_back_end_finds_most_obeys_filters_and_sees_its_commit(
     with FolderReader.open(folder) as reader:  # from what the one before has kept
         assert len(make_sparse_backend(name, reader).search(terms, 10)) == 10
     kept = list((folder.parent / "cache" / "retriever" / "impacts").glob("*/*"))
-    assert len(kept) == (name in ("memory", "seismic"))  # earlier commits' files are gone
+    assert len(kept) == (name == "seismic")  # earlier commits' files are gone
 
 
 def test_unknown_and_missing_back_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="'solr' is not known; choose one of lucene, two-step"):
+    with pytest.raises(UserError, match="'solr' is not known; choose one of postings, lucene, two-step"):
         Retriever.open(folder, sparse_backend="solr")
+    with pytest.raises(UserError, match="'memory' is gone; 'postings' replaces it"):
+        Retriever.open(folder, sparse_backend="memory")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install 'hybrid-retriever"):
         Retriever.open(folder, sparse_backend="seismic")
@@ -123,7 +125,7 @@ class Known:
 def test_a_retriever_searches_by_its_back_end_and_sees_new_documents_after_reopening(folder: Path) -> None:
     query = Query("q", "any words")
     with (
-        Retriever(FolderReader.open(folder), Known(), sparse_backend="memory") as ours,
+        Retriever(FolderReader.open(folder), Known(), sparse_backend="postings") as ours,
         Retriever(FolderReader.open(folder), Known()) as plain,
     ):
         [(_, found)] = ours.rank([query], 20, "sparse")
@@ -144,9 +146,9 @@ def test_the_bench_asks_every_back_end(folder: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr("retriever.search.retriever.load_index_encoder", lambda *_, **__: Known())
     queries = tmp_path / "queries.tsv"
     queries.write_text("".join(f"q{number}\tsome words\n" for number in range(4)))
-    found = bench_sparse(folder, queries, ["two-step", "memory"], 3, (10, 200))
+    found = bench_sparse(folder, queries, ["two-step", "postings"], 3, (10, 200))
     assert [(one.backend, one.top_k) for one in found] == [
-        (name, top_k) for top_k in (10, 200) for name in ("lucene", "two-step", "memory")
+        (name, top_k) for top_k in (10, 200) for name in ("lucene", "two-step", "postings")
     ]
     assert all(one.recall_10 == 1 for one in found if one.backend != "two-step")
     assert all((one.recall_100 is None) == (one.top_k == 10) and one.recall_1000 is None for one in found)

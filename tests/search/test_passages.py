@@ -120,7 +120,7 @@ def test_a_hit_is_a_document_with_its_best_chunks(folder: Path, mode: str) -> No
         assert {hit.doc_id for hit in everything} == {f"d{n}" for n in range(30)}, "each once"
 
 
-@pytest.mark.parametrize("backend", ["two-step", "memory"])
+@pytest.mark.parametrize("backend", ["two-step", "postings"])
 def test_every_sparse_back_end_ranks_documents(folder: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
     with Retriever.open(folder, Stub()) as lucene, Retriever.open(folder, Stub(), sparse_backend=backend) as other:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.eval.collector import collector_paused
 from retriever.eval.measures import parse_measures
 from retriever.eval.tools import compute
-from retriever.types import UserError
+from retriever.types import FrozenMapping, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +39,7 @@ class Evaluation(NamedTuple):
     queries_judged: int
     queries_missing: int
     queries_ignored: int
-    tools: Mapping[str, str] = MappingProxyType({})
+    tools: Mapping[str, str] = FrozenMapping()
 
 
 @collector_paused()

@@ -6,7 +6,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from retriever.index.settings import IndexSettings, check_settings, read_setting
 from retriever.index.sparse import open_postings
 from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.verify import damage_text, verify_folder
+from retriever.lazy import lazy
 from retriever.processes import refuse_fork
 from retriever.ranking import order
 from retriever.types import Document, Ranking, TermMatch, UserError
@@ -52,7 +52,7 @@ class Selection:
         self.query = query
         self._count, self._lucene = count, lucene
 
-    @cached_property
+    @lazy
     def rows(self) -> BoolArray:
         """Return which rows belong to these documents, bool (count,)."""
         return self._lucene.rows(self.query, self._count)
@@ -109,7 +109,7 @@ class FolderReader:
             self._dense = DenseSearcher(self.rows, (flags & SEARCHABLE).astype(bool), commit.dense_type, file)
 
     @classmethod
-    def open(cls, path: str | Path, verify: bool = False) -> FolderReader:
+    def open(cls, path: str | Path, *, verify: bool = False) -> FolderReader:
         """Open the last commit; raise UserError for a folder that is missing, foreign or damaged.
 
         verify: read every file first, so that a damaged one is never searched; else some damage is only met by the
@@ -273,7 +273,7 @@ class FolderReader:
         found = self._lucene.document_frequencies("id", asked)
         return [doc_id for doc_id, count in zip(asked, found, strict=True) if not count]
 
-    @cached_property
+    @lazy
     def token_statistics(self) -> TokenStatistics:
         """Return in how many documents each token of the encoder's vocabulary occurs."""
         return TokenStatistics(self._lucene)

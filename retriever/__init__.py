@@ -1,29 +1,103 @@
 """Hybrid text retrieval: one Mixture-of-Experts encoder, Lucene and FAISS indexes, fusion and evaluation.
 
-Importing the package is cheap: torch, faiss and the JVM are loaded when they are first needed.
+Importing the package is cheap: torch, FAISS and the JVM are loaded when they are first needed.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from retriever.types import Document, Encoded, Encoder, Hit, Query, ScoredDoc, UserError
+from retriever.types import (
+    ChunkHit,
+    Document,
+    Encoded,
+    Encoder,
+    EncoderIdentity,
+    Hit,
+    LegPart,
+    Query,
+    ScoredDoc,
+    Span,
+    TermMatch,
+    UserError,
+)
 
 if TYPE_CHECKING:
-    from retriever.indexing.writer import IndexWriter
+    from retriever.encoder.load import load_encoder
+    from retriever.encoder.runtime import RuntimeConfig
+    from retriever.eval.evaluator import Evaluation, evaluate_run
+    from retriever.experiments.experiment import ExperimentConfig, evaluate
+    from retriever.indexing.build import IndexingConfig, IndexReport, build_index
+    from retriever.indexing.writer import AddReport, IndexWriter, add_corpus
+    from retriever.search.fusion import FusionConfig, fuse
     from retriever.search.retriever import Retriever
 
-__all__ = ["Document", "Encoded", "Encoder", "Hit", "IndexWriter", "Query", "Retriever", "ScoredDoc", "UserError"]
+    __version__: str
+
+__all__ = [
+    "AddReport",
+    "ChunkHit",
+    "Document",
+    "Encoded",
+    "Encoder",
+    "EncoderIdentity",
+    "Evaluation",
+    "ExperimentConfig",
+    "FusionConfig",
+    "Hit",
+    "IndexReport",
+    "IndexWriter",
+    "IndexingConfig",
+    "LegPart",
+    "Query",
+    "Retriever",
+    "RuntimeConfig",
+    "ScoredDoc",
+    "Span",
+    "TermMatch",
+    "UserError",
+    "__version__",
+    "add_corpus",
+    "build_index",
+    "evaluate",
+    "evaluate_run",
+    "fuse",
+    "load_encoder",
+]
+
+_PLACES = {
+    "AddReport": "retriever.indexing.writer",
+    "Evaluation": "retriever.eval.evaluator",
+    "ExperimentConfig": "retriever.experiments.experiment",
+    "FusionConfig": "retriever.search.fusion",
+    "IndexReport": "retriever.indexing.build",
+    "IndexWriter": "retriever.indexing.writer",
+    "IndexingConfig": "retriever.indexing.build",
+    "Retriever": "retriever.search.retriever",
+    "RuntimeConfig": "retriever.encoder.runtime",
+    "add_corpus": "retriever.indexing.writer",
+    "build_index": "retriever.indexing.build",
+    "evaluate": "retriever.experiments.experiment",
+    "evaluate_run": "retriever.eval.evaluator",
+    "fuse": "retriever.search.fusion",
+    "load_encoder": "retriever.encoder.load",
+}
+"""Where names stand that bring NumPy and the indexes along: they are imported with their first use."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Retriever` and `IndexWriter` on first use, because they bring NumPy and the indexes along."""
-    if name == "Retriever":
-        from retriever.search.retriever import Retriever
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return Retriever
-    if name == "IndexWriter":
-        from retriever.indexing.writer import IndexWriter
+        found: Any = version("hybrid-retriever")
+    elif name in _PLACES:
+        found = getattr(import_module(_PLACES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
 
-        return IndexWriter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

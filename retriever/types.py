@@ -5,9 +5,8 @@ Importing this module imports neither numpy nor torch: the command line's help s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +22,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "EncoderIdentity",
+    "FrozenMapping",
     "Hit",
     "LegPart",
     "MetadataValue",
@@ -47,6 +47,34 @@ class UserError(ValueError):
     """
 
 
+class FrozenMapping(Mapping[str, Any]):
+    """A mapping that nobody can change, which can be copied and pickled, unlike `types.MappingProxyType`.
+
+    >>> FrozenMapping({"year": 2024})
+    {'year': 2024}
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        self._values = dict(values or {})
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+    def __reduce__(self) -> tuple[type[FrozenMapping], tuple[dict[str, Any]]]:
+        return FrozenMapping, (self._values,)
+
+
 class Span(NamedTuple):
     """A part of a text: characters `start` to `end`, the last one not included."""
 
@@ -60,7 +88,7 @@ class Document(NamedTuple):
     doc_id: str
     text: str
     title: str = ""
-    metadata: Mapping[str, MetadataValue] = MappingProxyType({})
+    metadata: Mapping[str, MetadataValue] = FrozenMapping()
 
     @property
     def contents(self) -> str:

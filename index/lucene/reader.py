@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +28,7 @@ from retriever.index.lucene.jvm import (
     well_formed,
 )
 from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
+from retriever.lazy import lazy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +100,7 @@ class LuceneReader:
         newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
         return None if newer is None else LuceneReader(self._folder, newer, self._k1, self._b)
 
-    @cached_property
+    @lazy
     def fields(self) -> dict[str, set[str]]:
         """Return the metadata fields, each with the kinds of its values."""
         return field_kinds(self._index)

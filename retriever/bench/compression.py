@@ -97,7 +97,7 @@ class _Bench:
     def __init__(self, data: Dataset, encoder: Encoder, kept: KeptEncoder, folder: Path) -> None:
         self._data, self._kept, self._folder = data, kept, folder
         texts = folder / "texts"
-        build_index(data.corpus, texts, load_encoder("none"))
+        build_index(data.corpus, texts, encoder=load_encoder("none"))
         with FolderReader.open(texts) as reader:
             self._texts_bytes = reader.sizes()["lucene"] / max(reader.num_documents, 1)
         self._encoder = encoder
@@ -108,7 +108,7 @@ class _Bench:
     def measure(self, storage: Storage) -> CompressionPoint:
         path = self._folder / "index"
         started = perf_counter()
-        build_index(self._data.corpus, path, self._kept, IndexingConfig(**storage._asdict()))
+        build_index(self._data.corpus, path, encoder=self._kept, config=IndexingConfig(**storage._asdict()))
         seconds = perf_counter() - started
         with FolderReader.open(path) as reader:
             legs = self._search(reader, storage)

@@ -80,7 +80,9 @@ def bench_index(
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             config = IndexingConfig(dense_type=dense_type)
-            report = build_index(corpus_start(corpus, size), Path(folder) / "index", StubEncoder(), config)
+            report = build_index(
+                corpus_start(corpus, size), Path(folder) / "index", encoder=StubEncoder(), config=config
+            )
         if report.documents < size:
             raise UserError(f"{corpus}: holds {report.documents} documents, need {size}; give a larger corpus")
         yield IndexingSpeed(

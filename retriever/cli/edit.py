@@ -62,9 +62,9 @@ def add(
     report = add_corpus(
         folder,
         corpus,
-        encoder,
-        runtime,
-        IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad),
+        encoder=encoder,
+        runtime=runtime,
+        config=IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad),
         progress=not quiet,
     )
     if report.bad:

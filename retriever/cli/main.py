@@ -114,8 +114,8 @@ def index(
     report = build_index(
         corpus,
         folder,
-        load_encoder(encoder, runtime),
-        resolve(IndexingConfig, config, **settings),
+        encoder=load_encoder(encoder, runtime),
+        config=resolve(IndexingConfig, config, **settings),
         resume=resume,
         progress=not quiet,
     )
@@ -192,14 +192,14 @@ def search(
         raise click.UsageError("--explain and --json are for one QUERY; --queries writes a run (.jsonl for JSON lines)")
     how = fusion_from(fusion, weights, normalisation)
     with Retriever.open(
-        folder, encoder, how, query_mode=query_mode, verify=verify, sparse_backend=sparse_backend
+        folder, encoder, fusion=how, query_mode=query_mode, verify=verify, sparse_backend=sparse_backend
     ) as retriever:
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
         if queries is not None and output is not None:
             _search_file(retriever, queries, output, mode, top_k, filter, tag, quiet)
             return
-        hits = retriever.search(query or "", top_k, mode, explain, filter)
+        hits = retriever.search(query or "", top_k, mode=mode, explain=explain, filter=filter)
         if not hits and not as_json:
             click.echo("no hits", err=True)
         for hit in hits:
@@ -216,7 +216,7 @@ def _search_file(
     from retriever.ranking import separate_ties
 
     asked = list(load_queries(queries))
-    rankings = retriever.rank(asked, top_k, mode, filter)
+    rankings = retriever.rank(asked, top_k, mode=mode, filter=filter)
     with RunWriter(output, tag) as writer:
         bar = tqdm(rankings, total=len(asked), desc=mode, unit=" queries", file=sys.stderr, disable=quiet)
         for query_id, ranking in bar:

@@ -36,13 +36,15 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
     else:
         click.echo("Indexing the documentation of the running Python: its docstrings, nothing is downloaded.", err=True)
         coder = load_encoder("default" if encoder is None else encoder)
-        report = build_index(python_documentation(), folder, coder, resume=begun, progress=not quiet)
+        report = build_index(python_documentation(), folder, encoder=coder, resume=begun, progress=not quiet)
         click.echo(f"{report.documents} documents in {folder}, {report.seconds:.0f} s.", err=True)
     with Retriever.open(folder, encoder) as retriever:
         modes = ("hybrid", *retriever.legs)
         for query in DEMO_QUERIES:
             click.echo(f"\n{query}")
-            click.echo(side_by_side({mode: [hit.doc_id for hit in retriever.search(query, 3, mode)] for mode in modes}))
+            click.echo(
+                side_by_side({mode: [hit.doc_id for hit in retriever.search(query, 3, mode=mode)] for mode in modes})
+            )
     click.echo(
         "\nTry next:\n"
         f'  retriever search {folder} "your own question" --explain\n'

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from scipy import sparse
 
 from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
+from retriever.lazy import lazy
 from retriever.network.checkpoint import read_settings, read_values
 from retriever.network.folder import load_model
 from retriever.processes import one_thread_after_fork
@@ -108,7 +109,7 @@ class MoEEncoder:
             len(self.vocabulary),
         )
 
-    @cached_property
+    @lazy
     def _model(self) -> RetrieverModel | Int8Network:
         one_thread_after_fork()
         model = load_model(self._folder)
@@ -129,13 +130,13 @@ class MoEEncoder:
         """Return what runs batches side by side; None in a forked process, where the threads stayed behind."""
         return self._started_threads if self._process == os.getpid() else None
 
-    @cached_property
+    @lazy
     def _started_threads(self) -> ThreadPoolExecutor | None:
         from retriever.encoder.threads import encoding_threads
 
         return encoding_threads() if self.runtime.device == "cpu" else None
 
-    @cached_property
+    @lazy
     def precision(self) -> str:
         """Return the precision that the network runs in."""
         asked = self.runtime.precision

@@ -64,7 +64,7 @@ class MeasuredDataset:
         """
         config = self._config
         path, seconds = _index(self._data, self._survey, encoder, folder, progress)
-        with Retriever.open(path, encoder, config.fusion) as retriever:
+        with Retriever.open(path, encoder, fusion=config.fusion) as retriever:
             known = {mode for mode in config.modes if reads_text_alone(mode) and mode in self.evaluations}
             modes = [mode for mode in dict.fromkeys(config.modes) if mode not in known]
             systems = plan_systems(retriever, encoder, modes, config.query_modes, self._notes)
@@ -160,7 +160,7 @@ def _index(
     begun = (folder / "index.json").exists()
     if not begun or interrupted(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return folder, build_index(data.corpus, folder, encoder, resume=begun, progress=progress).seconds
+        return folder, build_index(data.corpus, folder, encoder=encoder, resume=begun, progress=progress).seconds
     if not holds(folder, found):
         raise UserError(
             f"{folder}: not the index of {data.corpus} as it is now (another corpus, other policies, or changed "

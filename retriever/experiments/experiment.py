@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from retriever.encoder.load import load_encoder
 from retriever.eval.data.datasets import load_dataset
 from retriever.eval.evaluator import DEFAULT_MEASURES
 from retriever.eval.measures import parse_measures
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from retriever.search.fusion import FusionConfig
     from retriever.types import Encoder
 
-__all__ = ["Experiment", "ExperimentConfig", "cache_folder", "evaluate_dataset", "run_experiment"]
+__all__ = ["Experiment", "ExperimentConfig", "cache_folder", "evaluate", "run_experiment"]
 
 
 @dataclass(frozen=True)
@@ -71,29 +72,28 @@ class Experiment(NamedTuple):
     evaluations: dict[str, dict[str, Evaluation]]
 
 
-def evaluate_dataset(
+def evaluate(
     dataset: str | Path,
-    encoder: Encoder,
+    encoder: str | Encoder = "default",
     *,
-    split: str = "test",
+    config: ExperimentConfig | None = None,
     folder: Path | None = None,
-    modes: Sequence[str] | None = None,
-    measures: Sequence[str] = DEFAULT_MEASURES,
-    top_k: int = 1000,
-    fusion: FusionConfig | None = None,
     output: Path | None = None,
     progress: bool = False,
 ) -> dict[str, Evaluation]:
-    """Return the evaluation of each mode (default: each leg and hybrid) on one data set with one encoder.
+    """Index and search one data set with one encoder, and return the evaluation of each mode.
+
+    dataset: as `load_dataset` takes it, such as a BEIR folder. encoder: an object, or a specification as `load_encoder`
+    takes it. folder: of the index, see `run_experiment`, which several data sets and encoders need; output as there.
 
     Raises:
-        UserError: as there, and where the encoder cannot answer in one of the modes.
+        UserError: bad input, an index of something else, or a mode in which the encoder cannot answer.
     """
-    modes = tuple((*LEGS, HYBRID) if modes is None else modes)
-    config = ExperimentConfig(split, modes, measures=tuple(measures), top_k=top_k, fusion=fusion)
-    found = run_experiment([dataset], [encoder], config, folder=folder, output=output, progress=progress)
+    config = config or ExperimentConfig()
+    network = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    found = run_experiment([dataset], [network], config, folder=folder, output=output, progress=progress)
     [evaluations] = found.evaluations.values()
-    if len(evaluations) < len(set(modes)):
+    if len(evaluations) < len(set(config.modes)):
         raise UserError(found.results.notes[0])
     return evaluations
 

@@ -71,7 +71,7 @@ def find_legs(
 def _search(retriever: Retriever, queries: Sequence[Query], legs: Sequence[str], depth: int) -> dict[str, LegRun]:
     counts = _TermCounts(retriever.reader.settings.encoder.vocab_size)
     runs: dict[str, Run] = {leg: {} for leg in legs}
-    for query_id, rankings in retriever.rank_legs(queries, depth, legs, observe=counts.add):
+    for query_id, rankings in retriever.rank_legs(queries, depth, legs=legs, observe=counts.add):
         for leg, ranking in rankings.items():
             runs[leg][query_id] = ranking
     found = {leg: LegRun(runs[leg], _times(retriever, queries, leg, depth)) for leg in legs}
@@ -108,10 +108,10 @@ def _times(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int)
 
 def _time(retriever: Retriever, text: str, leg: str, depth: int) -> dict[str, float]:
     """Return the milliseconds of a leg alone and of its encoding; for a leg of sparse terms, also that of all views."""
-    times = retriever.time(text, depth, (leg,))
+    times = retriever.time(text, depth, legs=(leg,))
     if LEGS[leg].by_query_mode() and views_of(retriever.legs) > views_of([leg]):
         with_views = [other for other in retriever.legs if LEGS[other].views]
-        times[BOTH_VIEWS] = retriever.time(text, depth, with_views)["encoding"]
+        times[BOTH_VIEWS] = retriever.time(text, depth, legs=with_views)["encoding"]
     return times
 
 

@@ -161,7 +161,7 @@ def _prepare(dataset: str | Path, index: Path, encoder: Encoder, identity: str, 
             )
     if not begun or EXPERIMENT not in note:
         index.parent.mkdir(parents=True, exist_ok=True)
-        build_index(dataset, index, encoder, INDEXING, resume=begun, progress=progress)
+        build_index(dataset, index, encoder=encoder, config=INDEXING, resume=begun, progress=progress)
         with IndexWriter.open(index, encoder) as writer:
             writer.folder.commit({**writer.folder.committed.note, EXPERIMENT: identity})
     return found.documents
@@ -191,7 +191,7 @@ def _measure(index: Path, encoder: Encoder, data: Dataset, modes: Sequence[str])
     """Return nDCG@10 of each mode on the index as it is."""
     runs: dict[str, dict[str, Ranking]] = {mode: {} for mode in modes}
     with Retriever.open(index, encoder) as retriever:
-        for query_id, rankings in retriever.rank_modes(data.queries, 1000, modes):
+        for query_id, rankings in retriever.rank_modes(data.queries, 1000, modes=modes):
             for mode, ranking in rankings.items():
                 kept = without_self(ranking, query_id, exclude=data.exclude_self)
                 runs[mode][query_id] = separate_ties(kept)

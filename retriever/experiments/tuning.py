@@ -63,7 +63,7 @@ def leg_runs(retriever: Retriever, queries: Sequence[Query], *, exclude_self: bo
     return {
         leg: {
             query_id: without_self(ranking, query_id, exclude=exclude_self)
-            for query_id, ranking in retriever.rank(queries, depth, leg)
+            for query_id, ranking in retriever.rank(queries, depth, mode=leg)
         }
         for leg in retriever.legs
     }

@@ -8,20 +8,22 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.corpus.corpus import NumberedDocument, Survey, documents, open_corpus, survey
+from retriever.corpus.corpus import NumberedDocument, Survey, documents, survey
+from retriever.encoder.load import load_encoder
 from retriever.index.commit import UNFINISHED, unfinished
 from retriever.index.dense import choose_type
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
 from retriever.indexing.chunking import Chunker, chunking_for
+from retriever.indexing.documents import opened
 from retriever.types import EncoderIdentity, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from retriever.corpus.corpus import Corpus
-    from retriever.types import Encoder, Span
+    from retriever.types import Document, Encoder, Span
 
 __all__ = [
     "IndexReport",
@@ -92,17 +94,22 @@ class IndexReport(NamedTuple):
 
 
 def build_index(
-    corpus: str | Path | Corpus,
+    corpus: str | Path | Corpus | Iterable[Document],
     folder: str | Path,
-    encoder: Encoder,
-    config: IndexingConfig | None = None,
     *,
+    encoder: str | Encoder = "default",
+    config: IndexingConfig | None = None,
     resume: bool = False,
     progress: bool = False,
 ) -> IndexReport:
-    """Index a corpus into a new folder, or go on after the last commit of an interrupted run.
+    """Index a corpus into a new folder, or continue after the last commit of an interrupted run.
 
     Every record is read and checked once before the first is encoded, so bad input leaves nothing behind.
+    corpus: what `retriever index` takes (a path, "hf:NAME", ...), or documents; what can be iterated over only once,
+    such as a generator, is written to a temporary file beside the index first: memory does not grow with it.
+    encoder: an object, or a specification as `load_encoder` takes it.
+    resume: give the same corpus again, and the documents that are committed are not encoded again.
+    progress: show documents/s and the time left on standard error.
 
     Raises:
         UserError: bad input, a folder that is not empty, another corpus or encoder than the interrupted run had.
@@ -117,11 +124,12 @@ def build_index(
             f"{folder}: the output folder is not empty; choose another, remove it, or continue an interrupted run "
             "with --resume"
         )
-    source = open_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-    found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
-    with _open_writer(folder, encoder, config, found, resume) as writer:
-        _write(writer, source, found, encoder, config, progress)
-        committed = writer.committed
+    network = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    with opened(corpus, folder.absolute().parent) as source:
+        found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
+        with _open_writer(folder, network, config, found, resume) as writer:
+            _write(writer, source, found, network, config, progress)
+            committed = writer.committed
     with FolderReader.open(folder) as reader:
         sizes, chunks = reader.sizes(), reader.num_chunks
     return IndexReport(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.corpus.corpus import NumberedDocument, documents, open_corpus, survey
+from retriever.corpus.corpus import NumberedDocument, documents, survey
 from retriever.encoder.of_index import load_index_encoder
 from retriever.files import decode, read_lines
 from retriever.index.stored import check_document
 from retriever.index.writer import FolderWriter
 from retriever.indexing.build import IndexingConfig, add_batches, write_stream
+from retriever.indexing.documents import opened
+from retriever.lazy import lazy
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class IndexWriter:
     """
 
     def __init__(
-        self, folder: FolderWriter, encoder: str | Encoder | None = None, runtime: RuntimeConfig | None = None
+        self, folder: FolderWriter, encoder: str | Encoder | None = None, *, runtime: RuntimeConfig | None = None
     ) -> None:
         self.folder = folder
         self._encoder = encoder
@@ -49,7 +50,7 @@ class IndexWriter:
 
     @classmethod
     def open(
-        cls, path: str | Path, encoder: str | Encoder | None = None, runtime: RuntimeConfig | None = None
+        cls, path: str | Path, encoder: str | Encoder | None = None, *, runtime: RuntimeConfig | None = None
     ) -> IndexWriter:
         """Open an index folder for changes; only one writer at a time may.
 
@@ -59,9 +60,9 @@ class IndexWriter:
         Raises:
             UserError: the folder is missing, foreign, damaged or open in another writer.
         """
-        return cls(FolderWriter.open(path), encoder, runtime)
+        return cls(FolderWriter.open(path), encoder, runtime=runtime)
 
-    @cached_property
+    @lazy
     def encoder(self) -> Encoder:
         """Return the encoder of the index; raise UserError if it is not there or not the same any more."""
         return load_index_encoder(self.folder.path, self.folder.settings.encoder, self._encoder, self._runtime)
@@ -127,11 +128,11 @@ class AddReport(NamedTuple):
 
 def add_corpus(
     folder: str | Path,
-    corpus: str | Path | Corpus,
+    corpus: str | Path | Corpus | Iterable[Document],
+    *,
     encoder: str | Encoder | None = None,
     runtime: RuntimeConfig | None = None,
     config: IndexingConfig | None = None,
-    *,
     progress: bool = False,
 ) -> AddReport:
     """Add a corpus to an index; a document whose id is there already replaces it.
@@ -147,28 +148,28 @@ def add_corpus(
 
     config = config or IndexingConfig()
     started = time.monotonic()
-    with IndexWriter.open(folder, encoder, runtime) as writer:
+    with IndexWriter.open(folder, encoder, runtime=runtime) as writer:
         network = writer.encoder  # refused before the survey, which may take long
-        source = open_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-        found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
-        before = len(writer)
-        note = writer.folder.committed.note
-        start = int(note[POSITION]) if note.get(ADDING) == found.digest else 0
-        # Where the bad records stand is not known: all of them are taken to lie behind.
-        done = max(0, start - found.bad - sum(ordinal < start for ordinal in found.dropped))
-        with tqdm(
-            total=found.documents, initial=done, desc="add", unit=" docs", file=sys.stderr, disable=not progress
-        ) as bar:
-            written = write_stream(
-                writer.folder,
-                documents(source, found, start),
-                network,
-                config,
-                lambda position: {**note, ADDING: found.digest, POSITION: str(position)},
-                bar.update,
-            )
-            bar.set_description("commit")
-            writer.commit()
+        with opened(corpus, Path(folder).absolute().parent) as source:
+            found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
+            before = len(writer)
+            note = writer.folder.committed.note
+            start = int(note[POSITION]) if note.get(ADDING) == found.digest else 0
+            # Where the bad records stand is not known: all of them are taken to lie behind.
+            done = max(0, start - found.bad - sum(ordinal < start for ordinal in found.dropped))
+            with tqdm(
+                total=found.documents, initial=done, desc="add", unit=" docs", file=sys.stderr, disable=not progress
+            ) as bar:
+                written = write_stream(
+                    writer.folder,
+                    documents(source, found, start),
+                    network,
+                    config,
+                    lambda position: {**note, ADDING: found.digest, POSITION: str(position)},
+                    bar.update,
+                )
+                bar.set_description("commit")
+                writer.commit()
         committed = writer.folder.committed
     added = committed.documents - before
     return AddReport(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retriever.encoder.load import load_encoder
 from retriever.encoder.runtime import RuntimeConfig
+from retriever.lazy import lazy
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class MtebEncoder:
 
         return torch.from_numpy(np.einsum("nd,nd->n", np.atleast_2d(embeddings1), np.atleast_2d(embeddings2)))
 
-    @cached_property
+    @lazy
     def mteb_model_meta(self) -> Any:
         """Return what mteb writes beside its results."""
         from mteb.models import ModelMeta

@@ -6,7 +6,6 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from retriever.encoder.of_index import in_query_mode, load_index_encoder
 from retriever.index.files import VERIFY, damaged
 from retriever.index.reader import FolderReader, check_top_k
+from retriever.lazy import lazy
 from retriever.network.lexical import AdaptiveEncoder
 from retriever.processes import refuse_fork
 from retriever.search.commit_view import CommitView, open_legs
@@ -62,6 +62,7 @@ class Retriever:
         self,
         reader: FolderReader,
         encoder: str | Encoder | None = None,
+        *,
         fusion: FusionConfig | None = None,
         runtime: RuntimeConfig | None = None,
         query_mode: str | None = None,
@@ -83,6 +84,7 @@ class Retriever:
         cls,
         path: str | Path,
         encoder: str | Encoder | None = None,
+        *,
         fusion: FusionConfig | None = None,
         runtime: RuntimeConfig | None = None,
         query_mode: str | None = None,
@@ -102,9 +104,11 @@ class Retriever:
         Raises:
             UserError: the folder is missing, foreign or damaged.
         """
-        reader = FolderReader.open(path, verify)
+        reader = FolderReader.open(path, verify=verify)
         try:
-            return cls(reader, encoder, fusion, runtime, query_mode, sparse_backend)
+            return cls(
+                reader, encoder, fusion=fusion, runtime=runtime, query_mode=query_mode, sparse_backend=sparse_backend
+            )
         except UserError:
             reader.close()
             raise
@@ -142,7 +146,7 @@ class Retriever:
         finally:
             reader.close()
 
-    @cached_property
+    @lazy
     def encoder(self) -> Encoder:
         """Return the encoder of the index, in the query mode that was asked for.
 
@@ -159,7 +163,7 @@ class Retriever:
         return tuple(self._legs)
 
     def search(
-        self, query: str, top_k: int = 10, mode: str = "hybrid", explain: bool = False, filter: str | None = None
+        self, query: str, top_k: int = 10, *, mode: str = "hybrid", explain: bool = False, filter: str | None = None
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, with their texts.
 
@@ -211,7 +215,7 @@ class Retriever:
         ]
 
     def rank(
-        self, queries: Iterable[Query], top_k: int = 1000, mode: str = "hybrid", filter: str | None = None
+        self, queries: Iterable[Query], top_k: int = 1000, *, mode: str = "hybrid", filter: str | None = None
     ) -> Iterator[QueryRanking]:
         """Return each query's ranking without texts, in order, as a stream: for run files and evaluation.
 
@@ -220,11 +224,11 @@ class Retriever:
         Raises:
             UserError: top_k below 1, the index cannot answer in this mode, or has not a field of the filter.
         """
-        found = self.rank_modes(queries, top_k, (mode,), filter)
+        found = self.rank_modes(queries, top_k, modes=(mode,), filter=filter)
         return (QueryRanking(query_id, rankings[mode]) for query_id, rankings in found)
 
     def rank_modes(
-        self, queries: Iterable[Query], top_k: int, modes: Sequence[str], filter: str | None = None
+        self, queries: Iterable[Query], top_k: int, *, modes: Sequence[str], filter: str | None = None
     ) -> Iterator[QueryRankings]:
         """Return each query's ranking in each mode, as `rank` does; queries are encoded once and each leg runs once.
 
@@ -235,7 +239,7 @@ class Retriever:
         plans = {mode: self.plan(mode) for mode in modes}
         legs = tuple(leg for leg in LEGS if any(leg in plan.legs for plan in plans.values()))
         fused = any(len(plan.legs) > 1 for plan in plans.values())
-        found = self.rank_legs(queries, max(top_k, CANDIDATES) if fused else top_k, legs, filter)
+        found = self.rank_legs(queries, max(top_k, CANDIDATES) if fused else top_k, legs=legs, filter=filter)
         return (
             QueryRankings(query_id, {mode: plan.fuse(rankings).ranking[:top_k] for mode, plan in plans.items()})
             for query_id, rankings in found
@@ -245,6 +249,7 @@ class Retriever:
         self,
         queries: Iterable[Query],
         depth: int,
+        *,
         legs: Sequence[str],
         filter: str | None = None,
         observe: Callable[[Encoded], object] | None = None,
@@ -274,7 +279,7 @@ class Retriever:
                 for i, query in enumerate(batch):
                     yield QueryRankings(query.query_id, {leg: column[i] for leg, column in columns.items()})
 
-    def time(self, text: str, depth: int, legs: Sequence[str]) -> dict[str, float]:
+    def time(self, text: str, depth: int, *, legs: Sequence[str]) -> dict[str, float]:
         """Return the milliseconds that the parts of one search take: "encoding", if needed, and each leg by itself."""
         started = perf_counter()
         encoded = self._encode([text], legs)

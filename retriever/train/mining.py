@@ -109,7 +109,7 @@ def _mine(
 ) -> list[dict[str, Any]]:
     examples = [record.example for record in records]
     queries = [Query(str(place), example.query) for place, example in enumerate(examples)]
-    rankings = [found.ranking for found in retriever.rank(queries, config.depth, config.mode)]
+    rankings = [found.ranking for found in retriever.rank(queries, config.depth, mode=config.mode)]
     offers = [
         _offers(example, ranking[config.first_rank - 1 :], retriever.reader, answers, config.seed)
         for example, ranking in zip(examples, rankings, strict=True)

@@ -51,7 +51,9 @@ def index_passages(
     begun = Path(folder, "index.json").exists()
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(str(pairs), lambda: _rows(pairs, negatives), typed=False)
-    build_index(corpus, folder, encoder, IndexingConfig(on_duplicate="skip"), resume=begun, progress=progress)
+    build_index(
+        corpus, folder, encoder=encoder, config=IndexingConfig(on_duplicate="skip"), resume=begun, progress=progress
+    )
 
 
 def _rows(pairs: str | Path, negatives: bool) -> Iterator[Row]:

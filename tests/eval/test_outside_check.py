@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from retriever.encoder.load import load_encoder
 from retriever.eval.data.datasets import load_dataset
-from retriever.experiments.experiment import evaluate_dataset
+from retriever.experiments.experiment import ExperimentConfig, evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -58,6 +57,8 @@ def test_dense_ndcg_is_that_of_sentence_transformers(
     shutil.copytree(TINY, binary)
     qrels = binary / "qrels" / "test.tsv"
     qrels.write_text(qrels.read_text().replace("\t2\n", "\t1\n"))
-    ours = evaluate_dataset(binary, load_encoder(f"st:{tmp_path / 'model'}"), modes=["dense"])["dense"].mean["nDCG@10"]
+    ours = evaluate(binary, f"st:{tmp_path / 'model'}", config=ExperimentConfig(modes=("dense",)))["dense"].mean[
+        "nDCG@10"
+    ]
     assert 0 < ours < 1, "a random model ranks neither perfectly nor never right"
     assert ours == pytest.approx(outside(binary, tmp_path / "model"), abs=1e-4)

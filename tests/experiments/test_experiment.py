@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,21 +19,32 @@ from retriever.cli.main import cli
 from retriever.encoder.load import load_encoder
 from retriever.eval.data.datasets import load_dataset
 from retriever.eval.data.runs import read_run
-from retriever.eval.evaluator import evaluate_run
+from retriever.eval.evaluator import Evaluation, evaluate_run
 from retriever.eval.report.results import read_per_query, read_results
 from retriever.eval.significance import holm, paired_differences, randomisation_test
-from retriever.experiments.experiment import ExperimentConfig, cache_folder, evaluate_dataset, run_experiment
+from retriever.experiments.experiment import ExperimentConfig, cache_folder, evaluate, run_experiment
 from retriever.index import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, interrupted
 from retriever.indexing.writer import IndexWriter
 from retriever.ranking import separate_ties
 from retriever.search.fusion import FusionConfig, fuse
 from retriever.search.retriever import Retriever
-from retriever.types import Document, Encoded, EncoderIdentity, UserError
+from retriever.types import Document, Encoded, Encoder, EncoderIdentity, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"
+
+
+def evaluate_dataset(dataset: Path, encoder: Encoder, **settings: Any) -> dict[str, Evaluation]:
+    """Evaluate with the settings of an ExperimentConfig, lists as its tuples, and with places by their names."""
+    places = {name: settings.pop(name) for name in ("folder", "output") if name in settings}
+    tuples: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    return evaluate(dataset, encoder, config=ExperimentConfig(**tuples), **places)
+
+
 LETTERS = 26
 
 
@@ -121,7 +133,9 @@ def test_a_folder_of_the_users_own(cache: Path, tmp_path: Path) -> None:
 def test_an_interrupted_index_is_finished_before_it_is_measured(tmp_path: Path, committed: int) -> None:
     folder = tmp_path / "index"
     with pytest.raises(RuntimeError):
-        build_index(TINY, folder, Letters(limit=committed + 2), IndexingConfig(batch=4, commit_every_documents=8))
+        build_index(
+            TINY, folder, encoder=Letters(limit=committed + 2), config=IndexingConfig(batch=4, commit_every_documents=8)
+        )
     assert interrupted(folder)
     encoder = Letters()
     assert evaluate_dataset(TINY, encoder, folder=folder) == evaluate_dataset(TINY, Letters())
@@ -253,9 +267,9 @@ def test_another_fusion_encodes_and_searches_nothing() -> None:
     assert (encoder.texts, encoder.queries) == before
     data = load_dataset(TINY)
     folder = Path(found.results.datasets[0].indexes[0].folder)
-    with Retriever.open(folder, encoder, weights) as retriever:
+    with Retriever.open(folder, encoder, fusion=weights) as retriever:
         for mode in MODES:
-            run = {query_id: separate_ties(hits) for query_id, hits in retriever.rank(data.queries, 1000, mode)}
+            run = {query_id: separate_ties(hits) for query_id, hits in retriever.rank(data.queries, 1000, mode=mode)}
             assert evaluate_run(run, data.qrels).mean == found.evaluations["tiny"][mode].mean
     searched = encoder.queries
     run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES, fresh=True))
@@ -360,7 +374,7 @@ def test_the_query_itself_is_dropped_before_the_fusion(monkeypatch: pytest.Monke
     with Retriever.open(found.results.datasets[0].indexes[0].folder, Letters()) as retriever:
         run = {}
         for query in renamed.queries:
-            alone = {leg: dict(retriever.rank([query], 1001, leg))[query.query_id] for leg in legs}
+            alone = {leg: dict(retriever.rank([query], 1001, mode=leg))[query.query_id] for leg in legs}
             others = {leg: [hit for hit in hits if hit.doc_id != query.query_id] for leg, hits in alone.items()}
             run[query.query_id] = separate_ties(fuse(others).ranking[:5])
     assert found.evaluations["tiny"]["hybrid"] == evaluate_run(run, renamed.qrels)

@@ -99,7 +99,7 @@ def test_every_damage_is_named(folder: Path) -> None:
             assert named, (damage, str(caught.value))
     assert verify_folder(folder).damages == ()
     with Retriever.open(folder, SeededEncoder(), verify=True) as retriever:
-        assert retriever.search("river number7", 1, "bm25")[0].doc_id == "é7"
+        assert retriever.search("river number7", 1, mode="bm25")[0].doc_id == "é7"
 
 
 def test_no_damage_crashes_the_process(folder: Path, tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def use(folder: Path) -> list[object]:
     found: list[object] = []
     with Retriever.open(folder, SeededEncoder()) as retriever:
         for where in (None, "n >= 30 and n < 250 and word = river"):
-            found += retriever.rank_modes([Query("q", "stone river number7")], 1_000, MODES, where)
+            found += retriever.rank_modes([Query("q", "stone river number7")], 1_000, modes=MODES, filter=where)
             for mode in MODES:
-                found += retriever.search("stone river number7", 5, mode, explain=True, filter=where)
+                found += retriever.search("stone river number7", 5, mode=mode, explain=True, filter=where)
         retriever.reader.sizes()
         found.append(retriever.reader.sparse_terms_per_document())
     return found

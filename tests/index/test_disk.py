@@ -52,7 +52,7 @@ def answers(folder: Path) -> list[object]:
     """Return what the index holds and finds, whole."""
     assert verify_folder(folder).damages == ()
     with Retriever.open(folder, ENCODER) as retriever:
-        found = [retriever.search("river stone number7", 1_000, mode, filter="n < 290") for mode in MODES]
+        found = [retriever.search("river stone number7", 1_000, mode=mode, filter="n < 290") for mode in MODES]
         return [retriever.reader.num_documents, {hit.doc_id: hit.text for hit in found[0]}, found[2:]]
 
 
@@ -74,7 +74,7 @@ def compact(folder: Path) -> None:
 
 
 def grow(folder: Path) -> None:
-    add_corpus(folder, corpus(Path(tempfile.mkdtemp()) / "c.jsonl"), ENCODER, config=IndexingConfig(batch=50))
+    add_corpus(folder, corpus(Path(tempfile.mkdtemp()) / "c.jsonl"), encoder=ENCODER, config=IndexingConfig(batch=50))
 
 
 CHANGES = [add, delete, compact, grow]
@@ -132,7 +132,7 @@ def test_disk_full_while_indexing(small_disk: Path, tmp_path: Path) -> None:
     for free in (0, 12, 32, 64, 120, 250, 2_000):
         leave(small_disk, free << 10)
         try:
-            build_index(source, folder, ENCODER, every)
+            build_index(source, folder, encoder=ENCODER, config=every)
             outcomes.append("done")
         except UserError as error:
             assert "no space left on device" in str(error) and "\n" not in str(error)
@@ -142,7 +142,7 @@ def test_disk_full_while_indexing(small_disk: Path, tmp_path: Path) -> None:
             assert verify_folder(folder).damages == ()
             with FolderReader.open(folder) as reader:
                 assert reader.num_documents % 20 == 0
-        assert build_index(source, folder, ENCODER, small, resume=True).documents == 300
+        assert build_index(source, folder, encoder=ENCODER, config=small, resume=True).documents == 300
         shutil.rmtree(folder)
     assert outcomes[0] == "full" and outcomes[-1] == "done"
 
@@ -185,13 +185,13 @@ def test_read_only(tmp_path: Path, read_only: Callable[[Path], AbstractContextMa
 def main(folder: Path) -> None:
     assert verify_folder(folder).damages == ()
     with Retriever.open(folder, ENCODER, verify=True) as retriever:
-        hits = {len(retriever.search("river stone", 1_000, mode)) for mode in MODES}
+        hits = {len(retriever.search("river stone", 1_000, mode=mode)) for mode in MODES}
         assert not retriever.reopen()
     sys.stdout.write(f"{describe(folder).documents} documents, {', '.join(map(str, hits))} hits, whole\n")
     source = corpus(Path(tempfile.mkdtemp()) / "c.jsonl")
 
     def index(folder: Path) -> None:
-        build_index(source, folder.with_name("empty"), ENCODER)
+        build_index(source, folder.with_name("empty"), encoder=ENCODER)
 
     for change in (*CHANGES, index):
         said = "done"

@@ -151,14 +151,14 @@ def test_searching_within_a_filter(retriever: Retriever, model: dict[str, Docume
     kept = {i for i, document in model.items() if evaluate(parse_filter(text), document, frozenset({"number"}))}
     for query in ("river number7", "number12 number13"):
         for top_k in (1, 5, 1_000):
-            hits = retriever.search(query, top_k, mode, filter=text)
-            [ranked] = retriever.rank([Query("q", query)], top_k, mode, filter=text)
+            hits = retriever.search(query, top_k, mode=mode, filter=text)
+            [ranked] = retriever.rank([Query("q", query)], top_k, mode=mode, filter=text)
             assert [hit.doc_id for hit in hits] == [hit.doc_id for hit in ranked.ranking]
             if mode == "hybrid":
                 assert {hit.doc_id for hit in hits} <= kept
                 assert len(hits) == min(top_k, len(kept))
             else:
-                every = retriever.search(query, 1_000, mode)
+                every = retriever.search(query, 1_000, mode=mode)
                 wanted = [hit for hit in every if hit.doc_id in kept][:top_k]
                 assert [hit.doc_id for hit in hits] == [hit.doc_id for hit in wanted]
                 assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in wanted])
@@ -214,7 +214,7 @@ def test_against_brute_force(large: Mapping[str, FolderReader], kind: str, share
     assert reader.bm25("w3", 10, selection) == within["bm25"][:10]
     assert reader.sparse(asked.sparse, 10, selection) == within["sparse"][:10]
     with Retriever(reader.share(), ENCODER) as retriever:
-        [(_, fused)] = retriever.rank([Query("q", "w3")], 10, "hybrid", f"share < {share}")
+        [(_, fused)] = retriever.rank([Query("q", "w3")], 10, mode="hybrid", filter=f"share < {share}")
     # With many rows to choose from, hnsw and ivf may miss some of the thousand candidates of a query far from all.
     missed = set(fuse(within).ranking[:10]) - set(fused)
     assert len(missed) <= (1 if kind != "flat" and share == 0.5 else 0)

@@ -110,7 +110,7 @@ def compare(retriever: Retriever, model: Model, query: str, filter: str | None =
     has one term. All texts are equally long, so the statistics only scale its BM25 scores.
     """
     wanted = rankings(model, query, retriever.reader.settings)
-    [(_, found)] = retriever.rank_modes([Query("q", query)], 1_000, MODES, filter)
+    [(_, found)] = retriever.rank_modes([Query("q", query)], 1_000, modes=MODES, filter=filter)
     for mode in MODES:
         got, expected = found[mode], dict(wanted[mode])
         scale = wanted[mode][0].score / got[0].score if mode == "bm25" and got and len(query.split()) == 1 else 1.0
@@ -264,7 +264,7 @@ class Plan:
 
     def work(self) -> Iterator[int]:
         """Go on from the last commit to the end; yield the number of steps that are behind."""
-        build_index(self._corpus(0), self.folder, SeededEncoder(), self.config, resume=True)
+        build_index(self._corpus(0), self.folder, encoder=SeededEncoder(), config=self.config, resume=True)
         with Retriever.open(self.folder, SeededEncoder()) as retriever:
             done = step_of(retriever.reader.documents(["marker"]))
         yield done
@@ -276,7 +276,7 @@ class Plan:
     def _change(self, step: int) -> None:
         kind = self.kind(step)
         if kind == "corpus":
-            add_corpus(self.folder, self._corpus(step), SeededEncoder(), config=self.config)
+            add_corpus(self.folder, self._corpus(step), encoder=SeededEncoder(), config=self.config)
             return
         with IndexWriter.open(self.folder, SeededEncoder()) as writer:
             if kind == "delete":
@@ -398,7 +398,9 @@ def same_answers(killed: Path, whole: Path, model: Model) -> None:
         with Retriever.open(folder, SeededEncoder(), verify=True) as retriever:
             check(retriever, model, merged=True)
             queries = [Query(" ".join(pair), " ".join(pair)) for pair in pairwise(WORDS)]
-            found.append([list(retriever.rank_modes(queries, 100, MODES, where)) for where in (None, "n >= 20")])
+            found.append(
+                [list(retriever.rank_modes(queries, 100, modes=MODES, filter=where)) for where in (None, "n >= 20")]
+            )
     assert found[0] == found[1]
 
 

@@ -73,7 +73,7 @@ def look(retriever: Retriever, random: np.random.Generator, commit: int | None) 
     where = str(random.choice(["", f"block = {number}", f"block >= {number}", f"not block = {number}"])) or None
     seen = {
         (leg, bool(found) and found[0].doc_id == query_id)
-        for query_id, rankings in retriever.rank_legs(queries, 1, tuple(LEGS), where)
+        for query_id, rankings in retriever.rank_legs(queries, 1, legs=tuple(LEGS), filter=where)
         for leg, found in rankings.items()
     }
     there = {visible for _, visible in seen}

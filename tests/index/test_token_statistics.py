@@ -129,7 +129,7 @@ def test_search_weighs_queries_by_them(
             assert weights[moon] == pytest.approx(2 * np.log(1 + 1 / blended), rel=1e-5)  # the factor is 1 at the start
         expected = dict(zip((document.doc_id for document in documents), stored @ weights, strict=True))
         with Retriever.open(folder, chosen) as retriever:
-            hits = retriever.search("moon moon yeast", 20, "sparse")
+            hits = retriever.search("moon moon yeast", 20, mode="sparse")
             assert len(hits) >= 5
             for hit in hits:
                 assert hit.score == pytest.approx(expected[hit.doc_id], rel=5e-3, abs=0.02)  # impacts are rounded
@@ -155,7 +155,7 @@ def test_a_query_keeps_its_statistics_while_the_index_is_reopened(
         add(writer, encoder, documents)
         writer.commit({})
     with Retriever.open(folder, encoder) as retriever:
-        before = retriever.search("moon moon yeast", 5, "sparse")
+        before = retriever.search("moon moon yeast", 5, mode="sparse")
     with Retriever.open(folder, encoder) as retriever:
 
         def change() -> None:
@@ -165,5 +165,5 @@ def test_a_query_keeps_its_statistics_while_the_index_is_reopened(
             assert retriever.reopen()
 
         monkeypatch.setattr(encoder, "meanwhile", change)
-        after = retriever.search("moon moon yeast", 5, "sparse")
+        after = retriever.search("moon moon yeast", 5, mode="sparse")
     assert before[0].doc_id not in [hit.doc_id for hit in after] and after[0].doc_id == before[1].doc_id

@@ -89,7 +89,7 @@ def test_the_report_counts(tmp_path: Path) -> None:
     ]
     corpus = write(tmp_path / "corpus.jsonl", records)
     config = IndexingConfig(on_duplicate="skip", on_bad="skip")
-    report = build_index(corpus, tmp_path / "index", Stub(), config)
+    report = build_index(corpus, tmp_path / "index", encoder=Stub(), config=config)
     assert (report.documents, report.empty, report.truncated, report.bad, report.duplicates) == (4, 2, 1, 2, 1)
     assert report.first_bad.startswith(f"{corpus}:4: ")
     assert report.sizes["lucene"] > 0 and report.sizes["rows"] >= 4 * 4 * DIM
@@ -102,7 +102,9 @@ def test_the_report_counts(tmp_path: Path) -> None:
 def test_replace_keeps_the_last(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", [{"_id": "a", "text": f"version{n}"} for n in range(45)])
     stub = Stub()
-    report = build_index(corpus, tmp_path / "index", stub, IndexingConfig(on_duplicate="replace", batch=10))
+    report = build_index(
+        corpus, tmp_path / "index", encoder=stub, config=IndexingConfig(on_duplicate="replace", batch=10)
+    )
     assert (report.documents, report.duplicates, stub.seen) == (1, 44, ["version44"])
     with FolderReader.open(tmp_path / "index") as reader:
         assert [hit.doc_id for hit in reader.bm25("version44", 5)] == ["a"]
@@ -123,7 +125,7 @@ def test_replace_keeps_the_last(tmp_path: Path) -> None:
 def test_bad_settings_leave_no_folder(tmp_path: Path, config: dict[str, object]) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(3))
     with pytest.raises(UserError):
-        build_index(corpus, tmp_path / "index", Stub(), IndexingConfig(**config))  # type: ignore[arg-type]
+        build_index(corpus, tmp_path / "index", encoder=Stub(), config=IndexingConfig(**config))  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
 
 
@@ -131,7 +133,7 @@ def test_bad_settings_leave_no_folder(tmp_path: Path, config: dict[str, object])
 def test_bad_input_leaves_no_folder_and_encodes_nothing(tmp_path: Path, record: object) -> None:
     corpus, stub = write(tmp_path / "c.jsonl", [*numbered(50), record]), Stub()
     with pytest.raises(UserError, match=f"{corpus}:51"):
-        build_index(corpus, tmp_path / "index", stub, SMALL)
+        build_index(corpus, tmp_path / "index", encoder=stub, config=SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
     assert stub.seen == []
 
@@ -139,9 +141,9 @@ def test_bad_input_leaves_no_folder_and_encodes_nothing(tmp_path: Path, record: 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(3))
     with pytest.raises(UserError, match="--resume"):
-        build_index(corpus, tmp_path, Stub())
+        build_index(corpus, tmp_path, encoder=Stub())
     with pytest.raises(UserError, match="a file, need a new or empty folder"):
-        build_index(corpus, corpus, Stub())
+        build_index(corpus, corpus, encoder=Stub())
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
 
 
@@ -150,22 +152,22 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 def test_resuming_is_not_interrupting(tmp_path: Path, error: type[BaseException], limit: int, committed: int) -> None:
     corpus, ids = write(tmp_path / "c.jsonl", numbered(200)), [f"d{n}" for n in range(200)]
     whole = Stub()
-    build_index(corpus, tmp_path / "whole", whole, SMALL)
+    build_index(corpus, tmp_path / "whole", encoder=whole, config=SMALL)
     assert not interrupted(tmp_path / "whole")
     first, second = Stub(limit, error), Stub()
     with pytest.raises(error):
-        build_index(corpus, tmp_path / "index", first, SMALL)
+        build_index(corpus, tmp_path / "index", encoder=first, config=SMALL)
     assert interrupted(tmp_path / "index")
     with FolderReader.open(tmp_path / "index") as reader:
         assert reader.num_documents == committed
         assert reader.documents(ids).keys() == set(ids[:committed])
-    report = build_index(corpus, tmp_path / "index", second, SMALL, resume=True)
+    report = build_index(corpus, tmp_path / "index", encoder=second, config=SMALL, resume=True)
     assert report.documents == 200
     assert second.seen == whole.seen[committed:], "what was committed is not encoded again"
     assert not interrupted(tmp_path / "index")
     assert content(tmp_path / "index", ids) == content(tmp_path / "whole", ids)
     third = Stub()
-    assert build_index(corpus, tmp_path / "index", third, SMALL, resume=True).documents == 200
+    assert build_index(corpus, tmp_path / "index", encoder=third, config=SMALL, resume=True).documents == 200
     assert third.seen == []
     assert content(tmp_path / "index", ids) == content(tmp_path / "whole", ids)
 
@@ -175,10 +177,10 @@ def test_resuming_with_bad_records_and_duplicates(tmp_path: Path) -> None:
     corpus, ids = write(tmp_path / "c.jsonl", records), [f"d{n}" for n in range(40)]
     for policy in ("skip", "replace"):
         config = IndexingConfig(policy, "skip", batch=7, commit_every_documents=10)
-        build_index(corpus, tmp_path / f"{policy}-whole", whole := Stub(), config)
+        build_index(corpus, tmp_path / f"{policy}-whole", encoder=(whole := Stub()), config=config)
         with pytest.raises(RuntimeError):
-            build_index(corpus, tmp_path / policy, Stub(29), config)
-        build_index(corpus, tmp_path / policy, last := Stub(), config, resume=True)
+            build_index(corpus, tmp_path / policy, encoder=Stub(29), config=config)
+        build_index(corpus, tmp_path / policy, encoder=(last := Stub()), config=config, resume=True)
         assert last.seen == whole.seen[28:]
         assert max(Counter(whole.seen).values()) == 1
         assert content(tmp_path / policy, ids) == content(tmp_path / f"{policy}-whole", ids)
@@ -186,35 +188,35 @@ def test_resuming_with_bad_records_and_duplicates(tmp_path: Path) -> None:
 
 def test_a_new_index_may_be_asked_to_resume(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(3))
-    assert build_index(corpus, tmp_path / "index", Stub(), resume=True).documents == 3
+    assert build_index(corpus, tmp_path / "index", encoder=Stub(), resume=True).documents == 3
 
 
 def test_resuming_something_else(tmp_path: Path) -> None:
     corpus, other = write(tmp_path / "c.jsonl", numbered(200)), write(tmp_path / "o.jsonl", numbered(201))
     folder = tmp_path / "index"
     with pytest.raises(RuntimeError):
-        build_index(corpus, folder, Stub(150), SMALL)
+        build_index(corpus, folder, encoder=Stub(150), config=SMALL)
     with pytest.raises(UserError, match="another corpus"):
-        build_index(other, folder, Stub(), SMALL, resume=True)
+        build_index(other, folder, encoder=Stub(), config=SMALL, resume=True)
     with pytest.raises(UserError, match="stub-a, cannot go on with stub-b"):
-        build_index(corpus, folder, Stub(sha="b"), SMALL, resume=True)
+        build_index(corpus, folder, encoder=Stub(sha="b"), config=SMALL, resume=True)
     with pytest.raises(UserError, match=r"stub-a, cannot go on with none"):
-        build_index(corpus, folder, load_encoder("none"), SMALL, resume=True)
+        build_index(corpus, folder, encoder=load_encoder("none"), config=SMALL, resume=True)
     for name, value in (("k1", 1.2), ("b", 0.75), ("impact_scale", 1_000), ("rows", "float16"), ("max_terms", 9)):
         config = IndexingConfig(batch=20, **{name: value})  # type: ignore[arg-type]
         with pytest.raises(UserError, match=f"{name} .* cannot go on with {value}"):
-            build_index(corpus, folder, Stub(), config, resume=True)
+            build_index(corpus, folder, encoder=Stub(), config=config, resume=True)
     with pytest.raises(UserError, match="not empty"):
-        build_index(corpus, folder, Stub(), SMALL)
+        build_index(corpus, folder, encoder=Stub(), config=SMALL)
     with FolderReader.open(folder) as reader:
         assert reader.num_documents == 120
-    assert build_index(corpus, folder, Stub(), SMALL, resume=True).documents == 200
+    assert build_index(corpus, folder, encoder=Stub(), config=SMALL, resume=True).documents == 200
 
 
 def test_settings_reach_the_index(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(30))
     config = IndexingConfig(k1=1.2, b=0.75, impact_scale=10, dense_type="hnsw", rows="float16", max_terms=3)
-    build_index(corpus, tmp_path / "i", Stub(), config)
+    build_index(corpus, tmp_path / "i", encoder=Stub(), config=config)
     with FolderReader.open(tmp_path / "i") as reader:
         settings = reader.settings
         assert (settings.k1, settings.b, settings.impact_scale) == (1.2, 0.75, 10)
@@ -238,11 +240,11 @@ class Forgetful(Stub):
 
 def test_memory_holds_ids_and_no_texts(tmp_path: Path) -> None:
     """A text has 2,000 characters; an id with its entry in two tables takes a tenth of that."""
-    build_index(generated(200), tmp_path / "warm", Forgetful(), IndexingConfig(batch=50))
+    build_index(generated(200), tmp_path / "warm", encoder=Forgetful(), config=IndexingConfig(batch=50))
     peaks = {}
     for count in (2_000, 12_000):
         tracemalloc.start()
-        build_index(generated(count), tmp_path / str(count), Forgetful(), IndexingConfig(batch=50))
+        build_index(generated(count), tmp_path / str(count), encoder=Forgetful(), config=IndexingConfig(batch=50))
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert (peaks[12_000] - peaks[2_000]) / 10_000 < 400
@@ -253,6 +255,8 @@ def test_commits_every_so_many_seconds(tmp_path: Path, monkeypatch: pytest.Monke
     clock = iter(range(0, 10_000, 10))  # ten seconds pass at each look at the clock
     monkeypatch.setattr("retriever.indexing.build.time.monotonic", lambda: next(clock))
     with pytest.raises(RuntimeError, match="stopped"):
-        build_index(corpus, tmp_path / "i", Stub(limit=70), IndexingConfig(batch=10, commit_every_seconds=25.0))
+        build_index(
+            corpus, tmp_path / "i", encoder=Stub(limit=70), config=IndexingConfig(batch=10, commit_every_seconds=25.0)
+        )
     with FolderReader.open(tmp_path / "i") as reader:
         assert (reader.num_documents, reader.commit_data.number) == (60, 2)

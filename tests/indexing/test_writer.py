@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ids(retriever: Retriever, mode: str) -> set[str]:
-    return {hit.doc_id for hit in retriever.search("river", 1_000, mode)}
+    return {hit.doc_id for hit in retriever.search("river", 1_000, mode=mode)}
 
 
 def test_changes_are_seen_together_after_commit_and_reopen(folder: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_encoder_is_the_indexs_own_and_deleting_needs_none(folder: Path, tmp
     ):
         writer.add(numbered(50, 51))
     with pytest.raises(UserError, match=r"seeded .*aaaa.*seeded .*bbbb.*--encoder"):
-        add_corpus(folder, corpus, Stub(sha256="b" * 64))
+        add_corpus(folder, corpus, encoder=Stub(sha256="b" * 64))
     with IndexWriter.open(folder, "no such folder") as writer:
         assert writer.delete(["d0"]) == 1
         writer.commit()
@@ -120,8 +120,8 @@ def test_the_encoder_is_the_indexs_own_and_deleting_needs_none(folder: Path, tmp
 def test_adding_a_corpus(folder: Path, tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", [*numbered(30, 50, "stone"), *numbered(49, 50, "bread")])
     with pytest.raises(UserError, match="'d49' stands already"):
-        add_corpus(folder, corpus, Stub())
-    report = add_corpus(folder, corpus, Stub(), config=IndexingConfig(on_duplicate="replace"))
+        add_corpus(folder, corpus, encoder=Stub())
+    report = add_corpus(folder, corpus, encoder=Stub(), config=IndexingConfig(on_duplicate="replace"))
     assert (report.added, report.updated, report.duplicates, report.documents) == (10, 10, 1, 50)
     with FolderReader.open(folder) as reader:
         found = reader.documents(f"d{n}" for n in range(50))
@@ -134,9 +134,9 @@ def test_bad_input_changes_nothing(folder: Path, tmp_path: Path) -> None:
     corpus.write_text(corpus.read_text() + "{\n")
     stub = Stub()
     with pytest.raises(UserError, match=f"{corpus}:21"):
-        add_corpus(folder, corpus, stub)
+        add_corpus(folder, corpus, encoder=stub)
     assert stub.seen == []
-    report = add_corpus(folder, corpus, stub, config=IndexingConfig(on_bad="skip"))
+    report = add_corpus(folder, corpus, encoder=stub, config=IndexingConfig(on_bad="skip"))
     assert (report.bad, report.documents) == (1, 50) and report.first_bad.startswith(f"{corpus}:21")
 
 
@@ -144,23 +144,23 @@ def test_adding_goes_on_after_an_interruption(folder: Path, tmp_path: Path, caps
     corpus = write(tmp_path / "c.jsonl", numbered(20, 120, "stone"))
     small = IndexingConfig(batch=10, commit_every_documents=20)
     with pytest.raises(RuntimeError, match="stopped"):
-        add_corpus(folder, corpus, Stub(limit=50), config=small)
+        add_corpus(folder, corpus, encoder=Stub(limit=50), config=small)
     with FolderReader.open(folder) as reader:
         assert reader.num_documents == 60, "two commits of 20, the first of which are updates"
     stub = Stub()
-    report = add_corpus(folder, corpus, stub, config=small, progress=True)
+    report = add_corpus(folder, corpus, encoder=stub, config=small, progress=True)
     assert stub.seen[0] == "stone number60" and len(stub.seen) == 60 and report.documents == 120
     shown = [line for line in re.split(r"[\r\n]", capsys.readouterr().err) if line.startswith(("add", "commit"))]
     assert "| 40/100 " in shown[0] and "| 100/100 " in shown[-1]
     again = Stub()
-    report = add_corpus(folder, corpus, again, config=small)
+    report = add_corpus(folder, corpus, encoder=again, config=small)
     assert (len(again.seen), report.added, report.updated) == (100, 0, 100), "a finished one starts anew"
     with pytest.raises(RuntimeError, match="stopped"):
-        add_corpus(folder, corpus, Stub(limit=50), config=small)
+        add_corpus(folder, corpus, encoder=Stub(limit=50), config=small)
     with IndexWriter.open(folder) as writer:
         writer.delete(["d20"])
         writer.commit()
-    report = add_corpus(folder, corpus, stub, config=small)
+    report = add_corpus(folder, corpus, encoder=stub, config=small)
     assert (report.added, report.updated) == (1, 99), "what was deleted in between is there again"
 
 
@@ -168,10 +168,10 @@ def test_indexing_goes_on_after_other_changes(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(0, 100))
     small = IndexingConfig(batch=10, commit_every_documents=20)
     with pytest.raises(RuntimeError, match="stopped"):
-        build_index(corpus, tmp_path / "index", Stub(limit=50), small)
-    add_corpus(tmp_path / "index", write(tmp_path / "d.jsonl", numbered(500, 510)), Stub())
+        build_index(corpus, tmp_path / "index", encoder=Stub(limit=50), config=small)
+    add_corpus(tmp_path / "index", write(tmp_path / "d.jsonl", numbered(500, 510)), encoder=Stub())
     stub = Stub()
-    report = build_index(corpus, tmp_path / "index", stub, small, resume=True)
+    report = build_index(corpus, tmp_path / "index", encoder=stub, config=small, resume=True)
     assert report.documents == 110 and stub.seen[0] == "river number40"
 
 
@@ -221,7 +221,7 @@ def test_searching_while_another_thread_reopens(folder: Path) -> None:
         def search(mode: str) -> int:
             count = 0
             while not done.is_set():
-                hits = retriever.search("river", 1_000, mode)
+                hits = retriever.search("river", 1_000, mode=mode)
                 assert len(hits) % 10 == 0 and all(hit.text for hit in hits)
                 count += 1
             return count
@@ -238,7 +238,7 @@ def test_searching_while_another_thread_reopens(folder: Path) -> None:
             assert all(one.result() > 0 for one in searches)
         stream = retriever.rank([], 10)
         assert list(stream) == []
-        assert len(retriever.search("river", 1_000, "dense")) == 140
+        assert len(retriever.search("river", 1_000, mode="dense")) == 140
 
 
 def test_reopening_a_folder_that_changed_its_nature(folder: Path, tmp_path: Path) -> None:

@@ -128,17 +128,17 @@ def test_a_retriever_searches_by_its_back_end_and_sees_new_documents_after_reope
         Retriever(FolderReader.open(folder), Known(), sparse_backend="postings") as ours,
         Retriever(FolderReader.open(folder), Known()) as plain,
     ):
-        [(_, found)] = ours.rank([query], 20, "sparse")
-        [(_, exact)] = plain.rank([query], 20, "sparse")
+        [(_, found)] = ours.rank([query], 20, mode="sparse")
+        [(_, exact)] = plain.rank([query], 20, mode="sparse")
         assert [hit.doc_id for hit in found] == [hit.doc_id for hit in exact]
-        assert ours.search("any words", 3, "sparse")[0].doc_id == exact[0].doc_id
+        assert ours.search("any words", 3, mode="sparse")[0].doc_id == exact[0].doc_id
         with FolderWriter.open(folder) as writer:
             best = Known().encode_queries(["any words"])  # a document that is all that is asked for
             writer.add([Document("new", "text")], best._replace(tokens=None))
             writer.commit()
-        assert next(ours.rank([query], 1, "sparse")).ranking[0].doc_id == exact[0].doc_id
+        assert next(ours.rank([query], 1, mode="sparse")).ranking[0].doc_id == exact[0].doc_id
         assert ours.reopen()
-        assert next(ours.rank([query], 1, "sparse")).ranking[0].doc_id == "new"
+        assert next(ours.rank([query], 1, mode="sparse")).ranking[0].doc_id == "new"
 
 
 def test_the_bench_asks_every_back_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

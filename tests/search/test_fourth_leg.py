@@ -76,7 +76,7 @@ def title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def index(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fourth") / "index"
-    build_index(tiny_corpus, folder, SeededEncoder())
+    build_index(tiny_corpus, folder, encoder=SeededEncoder())
     return folder
 
 
@@ -113,9 +113,12 @@ def test_it_searches_alone_and_within_a_filter(index: Path, titles: dict[str, li
 def test_it_is_fused_only_where_it_has_a_weight(index: Path) -> None:
     assert FusionConfig().weights == {"bm25": 0.25, "sparse": 0.35, "dense": 0.4}
     weights = FusionConfig(weights={"bm25": 0.2, "sparse": 0.2, "dense": 0.2, "title": 0.4})
-    with Retriever.open(index, SeededEncoder()) as plain, Retriever.open(index, SeededEncoder(), weights) as weighted:
+    with (
+        Retriever.open(index, SeededEncoder()) as plain,
+        Retriever.open(index, SeededEncoder(), fusion=weights) as weighted,
+    ):
         assert plain.plan("hybrid").legs == ("bm25", "sparse", "dense")
-        legs = {leg: [ScoredDoc(h.doc_id, h.score) for h in plain.search(QUERY, 200, leg)] for leg in plain.legs}
+        legs = {leg: [ScoredDoc(h.doc_id, h.score) for h in plain.search(QUERY, 200, mode=leg)] for leg in plain.legs}
         found = weighted.search(QUERY, explain=True)
         assert [(h.doc_id, h.score) for h in found] == fuse(legs, weights).ranking[:10]
         assert set(found[0].parts) == {"bm25", "sparse", "dense", "title"}
@@ -158,6 +161,6 @@ def test_it_is_tuned_and_planned_as_the_others(index: Path, tiny_corpus: Path) -
 
 def test_it_is_a_mode_of_the_command_line(tmp_path: Path, tiny_corpus: Path, titles: dict[str, list[str]]) -> None:
     folder = tmp_path / "plain"
-    build_index(tiny_corpus, folder, load_encoder("none"))
+    build_index(tiny_corpus, folder, encoder=load_encoder("none"))
     found = CliRunner().invoke(cli, ["search", str(folder), QUERY, "--mode", "title", "--json", "--top-k", "1"])
     assert found.exit_code == 0 and f'"{by_definition(titles, QUERY)[0].doc_id}"' in found.stdout

@@ -69,7 +69,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(corpus: Path, tmp_path: Path) -> Path:
-    build_index(corpus, tmp_path / "index", Stub(), CHUNKED)
+    build_index(corpus, tmp_path / "index", encoder=Stub(), config=CHUNKED)
     return tmp_path / "index"
 
 
@@ -99,7 +99,7 @@ def check_hit(hit: Hit, found: Document) -> None:
 @pytest.mark.parametrize("mode", [*MODES, "dense+sparse"])
 def test_a_hit_is_a_document_with_its_best_chunks(folder: Path, mode: str) -> None:
     with Retriever.open(folder, Stub()) as retriever:
-        hits = retriever.search("turtle", 4, mode, explain=True)
+        hits = retriever.search("turtle", 4, mode=mode, explain=True)
         assert [hit.doc_id for hit in hits] == ["d0", "d10", "d15", "d20"], "equal documents, in the order of their ids"
         for hit in hits:
             check_hit(hit, document(int(hit.doc_id[1:])))
@@ -107,16 +107,16 @@ def test_a_hit_is_a_document_with_its_best_chunks(folder: Path, mode: str) -> No
             for leg in {"bm25", "sparse"} & hit.parts.keys():
                 terms = [match for match in hit.terms if match.leg == leg]
                 assert sum(match.contribution for match in terms) == pytest.approx(hit.parts[leg].score, abs=1e-4)
-        [query_ranking] = retriever.rank([Query("q", "turtle")], 4, mode)
+        [query_ranking] = retriever.rank([Query("q", "turtle")], 4, mode=mode)
         assert [hit.doc_id for hit in query_ranking.ranking] == [hit.doc_id for hit in hits]
-        assert [hit.doc_id for hit in retriever.search("turtle", 9, mode, filter="n > 15")] == [
+        assert [hit.doc_id for hit in retriever.search("turtle", 9, mode=mode, filter="n > 15")] == [
             "d20",
             "d25",
         ] or mode not in (
             "bm25",
             "sparse",
         )
-        everything = retriever.search("otter heron badger falcon lizard", 30, mode)
+        everything = retriever.search("otter heron badger falcon lizard", 30, mode=mode)
         assert {hit.doc_id for hit in everything} == {f"d{n}" for n in range(30)}, "each once"
 
 
@@ -125,12 +125,12 @@ def test_every_sparse_back_end_ranks_documents(folder: Path, backend: str, monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
     with Retriever.open(folder, Stub()) as lucene, Retriever.open(folder, Stub(), sparse_backend=backend) as other:
         for top_k in (1, 5, 30):
-            wanted, found = (r.search("otter turtle", top_k, "sparse") for r in (lucene, other))
+            wanted, found = (r.search("otter turtle", top_k, mode="sparse") for r in (lucene, other))
             assert [(hit.doc_id, hit.chunks) for hit in found] == [(hit.doc_id, hit.chunks) for hit in wanted]
 
 
 def test_whole_documents_have_no_chunks(corpus: Path, tmp_path: Path) -> None:
-    report = build_index(corpus, tmp_path / "whole", Stub(), IndexingConfig())
+    report = build_index(corpus, tmp_path / "whole", encoder=Stub(), config=IndexingConfig())
     assert (report.documents, report.chunks) == (30, 30)
     with Retriever.open(tmp_path / "whole", Stub()) as retriever:
         assert all(hit.chunks == () for hit in retriever.search("turtle"))
@@ -139,13 +139,13 @@ def test_whole_documents_have_no_chunks(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [0, 25, 110, 250])
 def test_resuming_is_not_interrupting(corpus: Path, folder: Path, tmp_path: Path, limit: int) -> None:
     whole, first, second = Stub(), Stub(limit), Stub()
-    build_index(corpus, tmp_path / "whole", whole, CHUNKED)
+    build_index(corpus, tmp_path / "whole", encoder=whole, config=CHUNKED)
     with pytest.raises(RuntimeError):
-        build_index(corpus, tmp_path / "again", first, CHUNKED)
+        build_index(corpus, tmp_path / "again", encoder=first, config=CHUNKED)
     with FolderReader.open(tmp_path / "again") as reader:
         committed = reader.num_chunks
         assert committed <= limit and (limit < 110 or committed > 0)
-    report = build_index(corpus, tmp_path / "again", second, CHUNKED, resume=True)
+    report = build_index(corpus, tmp_path / "again", encoder=second, config=CHUNKED, resume=True)
     assert (report.documents, report.chunks) == (30, len(whole.seen)) and report.chunks > 100
     assert second.seen == whole.seen[committed:], "what was committed is not encoded again"
     assert content(tmp_path / "again") == content(folder) == content(tmp_path / "whole")
@@ -153,12 +153,12 @@ def test_resuming_is_not_interrupting(corpus: Path, folder: Path, tmp_path: Path
 
 def test_resuming_with_other_chunks_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        build_index(corpus, tmp_path / "index", Stub(70), CHUNKED)
+        build_index(corpus, tmp_path / "index", encoder=Stub(70), config=CHUNKED)
     for config in (IndexingConfig(batch=20), IndexingConfig(batch=20, chunk=True)):
         with pytest.raises(
             UserError, match="begun with chunking by 12 tokens with an overlap of 4, cannot go on with "
         ):
-            build_index(corpus, tmp_path / "index", Stub(), config, resume=True)
+            build_index(corpus, tmp_path / "index", encoder=Stub(), config=config, resume=True)
 
 
 def test_changes_follow_the_chunking_of_the_index(folder: Path, corpus: Path, tmp_path: Path) -> None:
@@ -168,11 +168,11 @@ def test_changes_follow_the_chunking_of_the_index(folder: Path, corpus: Path, tm
         assert writer.add(new[:2]) == 2
         assert writer.delete(["d1", "d2", "unknown"]) == 2
         writer.commit()
-    report = add_corpus(folder, write(tmp_path / "more.jsonl", new[2:]), Stub())
+    report = add_corpus(folder, write(tmp_path / "more.jsonl", new[2:]), encoder=Stub())
     assert (report.added, report.updated, report.documents) == (0, 2, 29)
     model = {f"d{n}": document(n) for n in range(30)} | {found.doc_id: found for found in new}
     final = [found for doc_id, found in model.items() if doc_id not in ("d1", "d2")]
-    build_index(write(tmp_path / "final.jsonl", final), tmp_path / "final", Stub(), CHUNKED)
+    build_index(write(tmp_path / "final.jsonl", final), tmp_path / "final", encoder=Stub(), config=CHUNKED)
     before = content(folder)
     with IndexWriter.open(folder) as writer:
         assert writer.compact("hnsw") > 0
@@ -204,7 +204,7 @@ def test_memory_follows_the_chunks_of_a_batch_not_the_length_of_documents(tmp_pa
             return super().encode_documents(texts, dense=dense, sparse=sparse)
 
     corpus = write(tmp_path / "c.jsonl", [document(n, 60) for n in range(20)])
-    build_index(corpus, tmp_path / "i", Counting(), CHUNKED)
+    build_index(corpus, tmp_path / "i", encoder=Counting(), config=CHUNKED)
     assert batches == [60] * 20, "each document has more chunks than a batch is made of"
 
 
@@ -250,5 +250,5 @@ def test_chunks_that_the_encoder_cannot_read_leave_no_folder(
     with Retriever.open(tmp_path / "i") as retriever:
         assert retriever.reader.commit_data.truncated == 0 and retriever.reader.num_chunks > 60
         for mode in MODES:
-            for hit in retriever.search("turtle at place 3", 5, mode):
+            for hit in retriever.search("turtle at place 3", 5, mode=mode):
                 check_hit(hit, document(int(hit.doc_id[1:])))

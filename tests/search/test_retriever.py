@@ -127,7 +127,7 @@ def ranking_of(hits: Sequence[Hit]) -> Ranking:
 
 def legs_of(retriever: Retriever, query: str, depth: int) -> dict[str, Ranking]:
     asked = [Query("q", query)]
-    return {leg: next(retriever.rank(asked, depth, leg)).ranking for leg in ("bm25", "sparse", "dense")}
+    return {leg: next(retriever.rank(asked, depth, mode=leg)).ranking for leg in ("bm25", "sparse", "dense")}
 
 
 def same(found: Ranking, wanted: Ranking, tolerance: float = 1e-4) -> None:
@@ -143,7 +143,7 @@ def same(found: Ranking, wanted: Ranking, tolerance: float = 1e-4) -> None:
 def test_a_leg_is_its_definition(retriever: Retriever, documents: dict[str, Document], query: str, leg: str) -> None:
     wanted = by_definition(documents, query, leg)
     for top_k in (1, 10, 2_000):
-        hits = retriever.search(query, top_k, leg)
+        hits = retriever.search(query, top_k, mode=leg)
         same(ranking_of(hits), ranked(wanted, top_k))
         assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
         for hit in hits[:20]:
@@ -163,7 +163,7 @@ def test_hybrid_by_hand(folder: Path, documents: dict[str, Document], query: str
         for doc_id, score in ranking:
             wanted[doc_id] = wanted.get(doc_id, 0.0) + weight * (score - low) / (high - low)
     fusion = FusionConfig("weighted-sum", {"bm25": 0.3, "sparse": 0.3, "dense": 0.4}, "min-max", "zero")
-    with Retriever.open(folder, Stub(), fusion) as retriever:
+    with Retriever.open(folder, Stub(), fusion=fusion) as retriever:
         same(ranking_of(retriever.search(query, 50)), ranked(wanted, 50), 1e-3)
 
 
@@ -178,7 +178,7 @@ def test_hybrid_by_hand(folder: Path, documents: dict[str, Document], query: str
     ids=["default", "rrf", "product", "two-legs"],
 )
 def test_hybrid_is_the_fusion_of_its_legs(folder: Path, fusion: FusionConfig) -> None:
-    with Retriever.open(folder, Stub(), fusion) as retriever:
+    with Retriever.open(folder, Stub(), fusion=fusion) as retriever:
         for query in QUERIES:
             legs = {leg: hits for leg, hits in legs_of(retriever, query, CANDIDATES).items() if fusion.weights.get(leg)}
             fused = fuse(legs, fusion)
@@ -196,9 +196,9 @@ def test_hybrid_is_the_fusion_of_its_legs(folder: Path, fusion: FusionConfig) ->
 @pytest.mark.parametrize("mode", MODES)
 def test_fewer_hits_are_the_first_of_more(retriever: Retriever, mode: str) -> None:
     for query in QUERIES:
-        many = retriever.search(query, 300, mode)
+        many = retriever.search(query, 300, mode=mode)
         for top_k in (1, 3, 10, 299):
-            assert retriever.search(query, top_k, mode) == many[:top_k]
+            assert retriever.search(query, top_k, mode=mode) == many[:top_k]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -207,13 +207,13 @@ def test_rank_is_search(folder: Path, mode: str, top_k: int) -> None:
     texts = [*QUERIES, "", " \n", "?!", *(f"{WORDS[n % 15]} {n}" for n in range(250))]  # more than one batch
     stub = Stub()
     with Retriever.open(folder, stub) as retriever:
-        rankings = list(retriever.rank((Query(f"q{i}", text) for i, text in enumerate(texts)), top_k, mode))
+        rankings = list(retriever.rank((Query(f"q{i}", text) for i, text in enumerate(texts)), top_k, mode=mode))
         assert [ranking.query_id for ranking in rankings] == [f"q{i}" for i in range(len(texts))]
         assert len(stub.views) == (0 if mode == "bm25" else 2), "one call for 256 queries"
         assert rankings[5].ranking == rankings[6].ranking == []
         for text, (_, ranking) in list(zip(texts, rankings, strict=True))[:16]:
             if text.strip():
-                assert ranking == ranking_of(retriever.search(text, top_k, mode))
+                assert ranking == ranking_of(retriever.search(text, top_k, mode=mode))
 
 
 @pytest.mark.parametrize("query", QUERIES)
@@ -226,7 +226,7 @@ def test_terms_add_up_to_the_score_of_their_leg(retriever: Retriever, query: str
                 assert total == pytest.approx(hit.parts[leg].score, abs=1e-4)
             assert all(m.contribution == pytest.approx(m.query_weight * m.doc_weight) for m in terms)
             assert {match.term for match in terms} <= set(WORDS if leg == "bm25" else Stub().vocabulary)
-    [hit] = retriever.search(query, 1, "dense", explain=True)
+    [hit] = retriever.search(query, 1, mode="dense", explain=True)
     assert hit.terms == (), "a vector has no terms"
 
 
@@ -234,11 +234,11 @@ def test_ties_stand_in_the_order_of_their_ids(tmp_path: Path) -> None:
     ids = [f"d{n:03d}" for n in np.random.default_rng(1).permutation(60).tolist()]
     folder = build(tmp_path / "index", [*(Document(i, "salt river") for i in ids), Document("x", "moon")], Stub())
     for fusion in (FusionConfig(), FusionConfig("rrf", {"bm25": 1, "sparse": 1, "dense": 1}), FusionConfig("product")):
-        with Retriever.open(folder, Stub(), fusion) as retriever:
+        with Retriever.open(folder, Stub(), fusion=fusion) as retriever:
             for mode in MODES:
-                hits = retriever.search("river", 61, mode)
+                hits = retriever.search("river", 61, mode=mode)
                 assert [hit.doc_id for hit in hits if hit.doc_id != "x"] == sorted(ids)
-                assert retriever.search("river", 5, mode) == hits[:5]
+                assert retriever.search("river", 5, mode=mode) == hits[:5]
 
 
 @pytest.mark.parametrize("query", ["", "  ", "\n\t"])
@@ -253,9 +253,9 @@ def test_top_k_below_one(folder: Path, mode: str, top_k: int) -> None:
     stub = Stub()
     with Retriever.open(folder, stub) as retriever:
         with pytest.raises(UserError, match="top_k"):
-            retriever.search("river", top_k, mode)
+            retriever.search("river", top_k, mode=mode)
         with pytest.raises(UserError, match="top_k"):
-            retriever.rank([Query("q", "river")], top_k, mode)
+            retriever.rank([Query("q", "river")], top_k, mode=mode)
     assert len(stub.views) == 0, "refused before the work"
 
 
@@ -290,8 +290,8 @@ def test_an_index_without_encoder(documents: dict[str, Document], tmp_path: Path
 def test_only_the_views_of_the_legs_are_encoded(folder: Path, mode: str, views: tuple[bool, bool]) -> None:
     stub = Stub()
     with Retriever.open(folder, stub) as retriever:
-        alone = retriever.search("salt bread", 5, mode, explain=True)
-        batch = next(retriever.rank([Query("q", "salt bread")], 5, mode)).ranking
+        alone = retriever.search("salt bread", 5, mode=mode, explain=True)
+        batch = next(retriever.rank([Query("q", "salt bread")], 5, mode=mode)).ranking
         assert [hit.doc_id for hit in alone] == [hit.doc_id for hit in batch]
     assert stub.views == [views, views]
 
@@ -306,14 +306,14 @@ def test_an_encoder_without_query_modes(folder: Path) -> None:
 
 
 def test_query_modes(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path: Path) -> None:
-    build_index(str(tiny_corpus), tmp_path / "index", load_encoder(str(tiny_encoder_folder)))
+    build_index(str(tiny_corpus), tmp_path / "index", encoder=load_encoder(str(tiny_encoder_folder)))
     found = {}
     for mode in (None, "encoder", "lexical"):
         with Retriever.open(tmp_path / "index", query_mode=mode) as retriever:
-            found[mode] = [(hit.doc_id, hit.score) for hit in retriever.search("moon and bread", 20, "sparse")]
+            found[mode] = [(hit.doc_id, hit.score) for hit in retriever.search("moon and bread", 20, mode="sparse")]
             assert ("_model" in vars(retriever.encoder)) == (mode != "lexical"), "no network is loaded for words alone"
-            dense = retriever.search("moon and bread", 20, "dense")
-            assert dense == retriever.search("moon and bread", 20, "dense") and len(dense) > 10
+            dense = retriever.search("moon and bread", 20, mode="dense")
+            assert dense == retriever.search("moon and bread", 20, mode="dense") and len(dense) > 10
     assert found[None] == found["encoder"] != found["lexical"] and found["lexical"]
     unknown = pytest.raises(UserError, match="query mode 'magic' is unknown; choose one of encoder, lexical")
     with Retriever.open(tmp_path / "index", query_mode="magic") as retriever, unknown:
@@ -322,9 +322,9 @@ def test_query_modes(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path: Pat
 
 def test_threads_find_the_same(retriever: Retriever) -> None:
     tasks = [(query, mode) for query in QUERIES[:4] for mode in MODES] * 2
-    wanted = {task: retriever.search(task[0], 10, task[1], explain=True) for task in tasks}
+    wanted = {task: retriever.search(task[0], 10, mode=task[1], explain=True) for task in tasks}
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda task: retriever.search(task[0], 10, task[1], explain=True), tasks))
+        found = list(pool.map(lambda task: retriever.search(task[0], 10, mode=task[1], explain=True), tasks))
     assert found == [wanted[task] for task in tasks]
 
 
@@ -338,16 +338,16 @@ def test_closing(folder: Path) -> None:
 
 def test_the_tiny_encoder(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path: Path) -> None:
     encoder = load_encoder(str(tiny_encoder_folder))
-    build_index(tiny_corpus, tmp_path / "index", encoder, IndexingConfig(rows="float32"))
+    build_index(tiny_corpus, tmp_path / "index", encoder=encoder, config=IndexingConfig(rows="float32"))
     with Retriever.open(tmp_path / "index") as retriever:
-        documents = retriever.reader.documents(hit.doc_id for hit in retriever.search("water", 20, "dense"))
+        documents = retriever.reader.documents(hit.doc_id for hit in retriever.search("water", 20, mode="dense"))
         assert len(documents) == 19, "one of the twenty has no text"
         texts = encoder.encode_documents([document.contents for document in documents.values()])
         asked = encoder.encode_queries(["how do vaccines work"])
         assert texts.dense is not None and asked.dense is not None
         scores = dict(zip(documents, (texts.dense.astype(float) @ asked.dense[0]).tolist(), strict=True))
-        same(ranking_of(retriever.search("how do vaccines work", 20, "dense")), ranked(scores, 20), 1e-5)
-        [hit] = retriever.search("how do vaccines work", 1, "sparse", explain=True)
+        same(ranking_of(retriever.search("how do vaccines work", 20, mode="dense")), ranked(scores, 20), 1e-5)
+        [hit] = retriever.search("how do vaccines work", 1, mode="sparse", explain=True)
         assert hit.terms and {match.term for match in hit.terms} <= set(encoder.vocabulary)
         assert sum(match.contribution for match in hit.terms) == pytest.approx(hit.score, rel=1e-4)
         assert retriever.search("how do vaccines work", 1)[0].parts.keys() == {"bm25", "sparse", "dense"}
@@ -359,11 +359,11 @@ def test_joined_legs_are_fused_with_their_share_of_the_weights(retriever: Retrie
         total = sum(weights[leg] for leg in legs)
         shares = FusionConfig(weights={leg: weights[leg] / total for leg in legs})
         for query in QUERIES:
-            alone = {leg: ranking_of(retriever.search(query, COUNT, leg)) for leg in legs}
-            hits = retriever.search(query, 20, "+".join(legs))
+            alone = {leg: ranking_of(retriever.search(query, COUNT, mode=leg)) for leg in legs}
+            hits = retriever.search(query, 20, mode="+".join(legs))
             cut = {leg: ranking[:CANDIDATES] for leg, ranking in alone.items()}
             assert ranking_of(hits) == fuse(cut, shares).ranking[:20]
-            assert hits == retriever.search(query, 20, " + ".join(reversed(legs)))
+            assert hits == retriever.search(query, 20, mode=" + ".join(reversed(legs)))
             assert all(hit.parts.keys() <= set(legs) and hit.score <= 1 for hit in hits)
 
 
@@ -378,7 +378,7 @@ def test_legs_that_cannot_be_joined(retriever: Retriever, mode: str) -> None:
 
 
 def test_a_joined_leg_needs_a_weight(folder: Path) -> None:
-    with Retriever.open(folder, Stub(), FusionConfig(weights={"bm25": 1, "dense": 0})) as opened:
+    with Retriever.open(folder, Stub(), fusion=FusionConfig(weights={"bm25": 1, "dense": 0})) as opened:
         for mode in ("dense+bm25", "bm25+sparse"):
             with pytest.raises(UserError, match="no weight"):
                 opened.search("river", mode=mode)
@@ -389,11 +389,13 @@ def test_several_modes_from_one_encoding_are_the_same_as_one_by_one(folder: Path
     modes = ("bm25", "sparse", "dense", "dense+sparse", "hybrid")
     stub = Stub()
     with Retriever.open(folder, stub) as opened:
-        found = dict(opened.rank_modes(queries, 30, modes))
+        found = dict(opened.rank_modes(queries, 30, modes=modes))
         assert len(stub.views) == 1
         assert list(found) == [query.query_id for query in queries]
         for mode in modes:
             assert {query_id: rankings[mode] for query_id, rankings in found.items()} == dict(
-                opened.rank(queries, 30, mode)
+                opened.rank(queries, 30, mode=mode)
             )
-        assert dict(opened.rank_modes(queries, 30, ["bm25"])) and len(stub.views) == 1 + 4, "BM25 alone encodes nothing"
+        assert dict(opened.rank_modes(queries, 30, modes=["bm25"])) and len(stub.views) == 1 + 4, (
+            "BM25 alone encodes nothing"
+        )

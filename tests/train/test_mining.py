@@ -83,7 +83,7 @@ def test_negatives_are_sampled_from_a_band_of_ranks(pairs: Path, index: Path, tm
         mine_pairs(pairs, tmp_path / "out", retriever, config)
         found = read(tmp_path / "out")
         for row in found[2:]:
-            band = {hit.text for hit in retriever.search(row["query"], 30, "bm25")[4:]}
+            band = {hit.text for hit in retriever.search(row["query"], 30, mode="bm25")[4:]}
             assert len(row["negatives"]) == 3 and set(row["negatives"]) <= band
         mine_pairs(pairs, tmp_path / "again", retriever, config)
         mine_pairs(pairs, tmp_path / "other", retriever, MiningConfig("bm25", 5, 30, 3, seed=1))
@@ -134,7 +134,7 @@ def test_titles_belong_to_the_passage_and_do_not_hide_an_answer(tmp_path: Path) 
         {"_id": "a", "title": "Oak", "text": "The oak is a tree."},
         {"_id": "b", "title": "Elm", "text": "The elm is a tree."},
     ]
-    build_index(write(tmp_path / "corpus.jsonl", documents), tmp_path / "index", NoEncoder())
+    build_index(write(tmp_path / "corpus.jsonl", documents), tmp_path / "index", encoder=NoEncoder())
     pairs = write(tmp_path / "pairs.jsonl", [{"query": "oak tree", "positive": "the oak is  a tree."}])
     with Retriever.open(tmp_path / "index") as retriever:
         mine_pairs(pairs, tmp_path / "out", retriever, BM25)

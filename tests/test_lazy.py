@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from retriever.encoder.load import load_encoder
+from retriever.lazy import lazy
+from retriever.network.folder import load_model
+
+
+class Slow:
+    def __init__(self) -> None:
+        self.made = 0
+
+    @lazy
+    def value(self) -> int:
+        """Say how often it was made."""
+        self.made += 1
+        time.sleep(0.02)
+        return self.made
+
+    @lazy
+    def failing(self) -> int:
+        self.made += 1
+        raise ValueError("not yet")
+
+
+def test_threads_that_come_at_once_make_it_once() -> None:
+    slow, start = Slow(), threading.Barrier(8)
+
+    def read(_: int) -> int:
+        start.wait()
+        return slow.value
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, range(8))) == [1] * 8
+    assert slow.made == 1 and Slow.value.__doc__ == "Say how often it was made."
+
+
+def test_an_error_is_not_the_value() -> None:
+    slow = Slow()
+    for count in (1, 2):
+        with pytest.raises(ValueError, match="not yet"):
+            _ = slow.failing
+        assert slow.made == count
+
+
+def test_instances_are_apart_and_can_be_copied() -> None:
+    one, other = Slow(), Slow()
+    assert one.value == other.value == 1
+    assert copy.copy(one).value == pickle.loads(pickle.dumps(one)).value == 1
+    del one.value
+    assert one.value == 2
+
+
+def test_first_queries_from_many_threads_load_the_network_once(
+    tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Path] = []
+
+    def counting(folder: Path) -> object:
+        loads.append(folder)
+        return load_model(folder)
+
+    monkeypatch.setattr("retriever.encoder.moe_encoder.load_model", counting)
+    encoder, start = load_encoder(str(tiny_encoder_folder), lazy=True), threading.Barrier(6)
+
+    def encode(_: int) -> float:
+        start.wait()
+        dense = encoder.encode_queries(["the sea"], sparse=False).dense
+        assert dense is not None
+        return float(dense.sum())
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(encode, range(6)))) == 1
+    assert len(loads) == 1

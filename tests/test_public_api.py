@@ -1,0 +1,133 @@
+"""What `import retriever` offers: its names, their documentation, their types from outside, records that travel."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import retriever
+from retriever import Document, FusionConfig, IndexingConfig, Retriever, RuntimeConfig, build_index
+from retriever.experiments.experiment import ExperimentConfig
+from retriever.types import FrozenMapping
+
+NAMES = """
+    AddReport ChunkHit Document Encoded Encoder EncoderIdentity Evaluation ExperimentConfig FusionConfig Hit IndexReport
+    IndexWriter IndexingConfig LegPart Query Retriever RuntimeConfig ScoredDoc Span TermMatch UserError __version__
+    add_corpus build_index evaluate evaluate_run fuse load_encoder
+"""
+PROGRAM = """
+from retriever import Document, FusionConfig, Hit, IndexingConfig, Retriever, build_index, evaluate
+
+
+def session(folder: str) -> list[Hit]:
+    documents = (Document(str(number), "the sea", metadata={"year": number}) for number in range(3))
+    report = build_index(documents, folder, encoder="none", config=IndexingConfig(k1=1.2), progress=True)
+    count: int = report.documents
+    with Retriever.open(folder, fusion=FusionConfig(method="rrf")) as retriever:
+        hits = retriever.search("sea", top_k=count, mode="bm25")
+    score: float = hits[0].score
+    mean: dict[str, float] = evaluate(folder)["bm25"].mean
+    print(score, mean, hits[0].parts["bm25"].rank)
+    return hits
+"""
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def test_the_names_are_these_and_each_is_documented() -> None:
+    assert sorted(retriever.__all__) == sorted(NAMES.split())
+    for name in set(retriever.__all__) - {"__version__"}:
+        public = getattr(retriever, name)
+        assert (inspect.getdoc(public) or "").strip(), name
+        assert name in dir(retriever)
+    assert retriever.__version__.count(".") == 2
+    with pytest.raises(AttributeError, match="no attribute 'Retriver'"):
+        _ = retriever.Retriver
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES.split() if name[0].islower()] + ["Retriever", "IndexWriter"])
+def test_what_follows_two_parameters_is_given_by_name(name: str) -> None:
+    public = getattr(retriever, name)
+    functions = (
+        [public]
+        if inspect.isfunction(public)
+        else [member for key, member in inspect.getmembers(public, callable) if not key.startswith("_")]
+    )
+    for function in functions:
+        positional = [
+            parameter.name
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name != "self"
+        ]
+        assert len(positional) <= 3 if name == "evaluate_run" else len(positional) <= 2, (function, positional)
+
+
+@pytest.mark.slow
+def test_a_program_outside_is_typed(tmp_path: Path) -> None:
+    (tmp_path / "right.py").write_text(PROGRAM)
+    (tmp_path / "wrong.py").write_text(PROGRAM.replace("top_k=count", "top_k=str(count)"))
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "right.py", "wrong.py"]
+    # mypy does not see editable installations: the checkout, whose links look like one, stands in for site-packages.
+    environment = os.environ | {"MYPYPATH": str(Path(retriever.__file__).parents[1])}
+    checked = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    errors = [
+        line for line in checked.stdout.splitlines() if ": error:" in line and line.startswith(("right", "wrong"))
+    ]
+    assert len(errors) == 1 and errors[0].startswith("wrong.py") and 'incompatible type "str"' in errors[0], errors
+
+
+def same(value: Any) -> None:
+    """Check that a value survives pickling and copying, and can be printed."""
+    for other in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):
+        assert other == value
+    assert type(value).__name__ in repr(value)
+
+
+@given(st.text(), st.text(), st.none() | st.dictionaries(st.text(max_size=5), json_values, max_size=3))
+def test_documents_travel(doc_id: str, text: str, metadata: dict[str, Any] | None) -> None:
+    same(Document(doc_id, text) if metadata is None else Document(doc_id, text, metadata=metadata))
+
+
+def test_the_default_metadata_cannot_be_changed() -> None:
+    document = Document("d1", "text")
+    with pytest.raises(TypeError):
+        document.metadata["year"] = 2024  # type: ignore[index]
+    assert document.metadata == {} == Document("d2", "").metadata and repr(FrozenMapping({"a": 1})) == "{'a': 1}"
+
+
+@pytest.mark.parametrize("settings", [FusionConfig(), IndexingConfig(), RuntimeConfig(), ExperimentConfig()])
+def test_settings_travel_and_cannot_be_changed(settings: Any) -> None:
+    same(settings)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(settings, dataclasses.fields(settings)[0].name, "other")
+
+
+def test_an_index_of_documents_that_come_once_and_hits_that_travel(tmp_path: Path) -> None:
+    documents = [Document(f"d{n}", f"the sea has water {n}", metadata={"n": n}) for n in range(30)]
+    report = build_index((document for document in documents), tmp_path / "once", encoder="none")
+    again = build_index(documents, tmp_path / "again", encoder="none")
+    assert report.documents == again.documents == 30
+    assert [path.name for path in tmp_path.iterdir()] == ["once", "again"] or len(list(tmp_path.iterdir())) == 2
+    with Retriever.open(tmp_path / "once") as one, Retriever.open(tmp_path / "again") as two:
+        hits = one.search("water", top_k=30, mode="bm25", explain=True)
+        assert len(hits) == 30 and hits == two.search("water", top_k=30, mode="bm25", explain=True)
+        assert {hit.doc_id: hit.metadata for hit in hits} == {d.doc_id: d.metadata for d in documents}
+    for hit in hits:
+        same(hit)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(repr, hits[:2]) == list(map(repr, hits[:2]))

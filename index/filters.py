@@ -10,7 +10,8 @@ r"""The language of filters: text to a tree of conditions. What they mean is in 
     quoted     = '...' or "...", a backslash keeps the next character
 
 Keywords are written in small letters or in capitals. A word that looks like one, or holds other characters than
-letters, digits and _ . : / @ + -, has to be quoted. An unquoted number compares as one where the field holds any.
+letters, digits and _ . : / @ + -, has to be quoted. An unquoted number compares as one where the field holds any;
+true and false, in any case, as truth values where it holds these; a date or time, quoted or not, as a moment.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ TOKEN = re.compile(
              | (?P<word>[\w.:/@+-]+) )""",
     re.VERBOSE | re.DOTALL,
 )
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(?:\d+(?P<point>\.\d*)?|(?P<fraction>\.\d+))(?P<exponent>[eE][+-]?\d+)?")
+MOST_DIGITS = 4_000
 KEYWORDS = ("and", "or", "not", "in")
 ORDERS = ("<", "<=", ">", ">=")
 DEEPEST = 100
@@ -36,10 +38,14 @@ DEEPEST = 100
 
 
 class Value(NamedTuple):
-    """What a field is compared with: its text, and the number that it is if it is an unquoted one."""
+    """What a field is compared with: its text, and the number that it is if it is an unquoted one.
+
+    number: an int where no point and no exponent is written: exact, whatever its size.
+    """
 
     text: str
-    number: float | None = None
+    number: int | float | None = None
+    quoted: bool = False
 
 
 class OneOf(NamedTuple):
@@ -82,7 +88,7 @@ def parse_filter(text: str) -> Condition:
     """Read a filter; raise UserError that names the place and what may stand there.
 
     >>> parse_filter("year >= 2020 and lang = en").parts[1]
-    OneOf(field='lang', values=(Value(text='en', number=None),))
+    OneOf(field='lang', values=(Value(text='en', number=None, quoted=False),))
     """
     parser = _Parser(text)
     condition = parser.filter()
@@ -196,8 +202,21 @@ class _Parser:
 
     def _value(self) -> Value:
         if self.token.kind == "quoted":
-            return Value(self._take("quoted") or "")
+            return Value(self._take("quoted") or "", quoted=True)
         word = self._take("word")
         if word is None:
             self.refuse("a number, a word, or text in quotes")
-        return Value(word, float(word) if NUMBER.fullmatch(word) else None)
+        return Value(word, _number(word))
+
+
+def _number(word: str) -> int | float | None:
+    found = NUMBER.fullmatch(word)
+    if found is None:
+        return None
+    if not any(found.groupdict().values()):
+        if len(word) > MOST_DIGITS:
+            raise UserError(
+                f"filter: {word[:20]}...: a number of {len(word)} digits; {MOST_DIGITS} are compared at most"
+            )
+        return int(word)
+    return float(word)

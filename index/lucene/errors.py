@@ -36,6 +36,8 @@ OF_JAVA = {
 
 def translated(folder: Path, error: Any) -> Exception:
     """Return what to raise for a JavaException that came of the Lucene index in a folder."""
+    if error.classname is None:
+        return error  # type: ignore[no-any-return]  # pyjnius's own: a call that Java does not have
     # The last cause names the file: a missing one is reported as a fault of the file that speaks of it.
     trace = [f"{error.classname}: {error.innermessage}", *(error.stacktrace or ())]
     cause = [line for before, line in itertools.pairwise(["Caused by:", *trace]) if before == "Caused by:"][-1]

@@ -1,21 +1,34 @@
 """What a filter means: the Lucene query of its documents, and the rows of their vectors.
 
-A field compares by type. A number finds the documents that hold that number; where a field holds no numbers at all, or
-is `id`, it is read as the text that it is written as. Text compares by code points, true and false are text. A list
-satisfies a condition that one of its values satisfies.
+A field compares by the kinds of its values. A number finds the documents that hold that number, exactly; where a field
+holds no numbers at all, or is `id`, it is read as the text that it is written as. true and false find truth values, in
+any case, and texts of these letters. A moment finds moments, in whatever zone they are written, where the field holds
+any. Other text compares by code points. A list satisfies a condition that one of its values satisfies.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from retriever.index.filters import AllOf, AnyOf, Condition, Not, OneOf, Ordered, Value
 from retriever.index.lucene.jvm import as_type, bytes_ref, java, lucene, one_at_a_time, well_formed
+from retriever.index.lucene.metadata import (
+    BOOLEANS,
+    DOUBLES,
+    INTEGERS,
+    MOMENTS,
+    NUMBERS,
+    PREFIXES,
+    ROUNDED,
+    TEXT,
+    integer_term,
+)
+from retriever.index.moments import Moment, parse_moment
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -23,8 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = ["field_kinds", "filter_query", "lucene_rows", "matching_docs", "within"]
 
-TEXT, NUMBERS = "s", "n"
-"""The prefixes of metadata fields in Lucene."""
+TRUTH = ("true", "false")
+SPELLINGS = {word: (word, word.capitalize(), word.upper()) for word in TRUTH}
+EARLIEST, LATEST = -(1 << 62), 1 << 62
+LAST_NANOSECOND = 999_999_999
+KINDS = {
+    TEXT: "text",
+    MOMENTS: "text",
+    BOOLEANS: "true and false",
+    DOUBLES: "numbers",
+    INTEGERS: "numbers",
+    ROUNDED: "numbers",
+}
+"""What to call the kinds of a field."""
 
 
 @one_at_a_time()
@@ -34,7 +58,7 @@ def field_kinds(index: Any) -> dict[str, set[str]]:
     fields = lucene("index.FieldInfos").getMergedFieldInfos(index).iterator()
     while fields.hasNext():
         prefix, dot, name = str(as_type("index.FieldInfo", fields.next()).name).partition(".")
-        if dot and prefix in (TEXT, NUMBERS):
+        if dot and prefix in PREFIXES:
             kinds[name].add(prefix)
     return dict(kinds)
 
@@ -77,48 +101,198 @@ def _kinds_of(field: str, kinds: Mapping[str, set[str]]) -> set[str]:
 
 
 def _one_of(condition: OneOf, kinds: Mapping[str, set[str]]) -> Any:
-    field, texts, numbers = "id", list(condition.values), list[Value]()
-    if condition.field != "id":
-        field = f"{TEXT}.{condition.field}"
-        if NUMBERS in _kinds_of(condition.field, kinds):
-            numbers = [value for value in texts if value.number is not None]
-            texts = [value for value in texts if value.number is None]
-    terms = java("java.util.ArrayList")()
-    for value in texts:
-        terms.add(bytes_ref(well_formed(value.text)))
-    among = lucene("search.TermInSetQuery")(field, as_type("java.util.Collection", terms))
-    found = [(as_type("search.Query", among), "SHOULD")]
-    found += [(_between(condition.field, value.number, value.number), "SHOULD") for value in numbers]
-    return _combined(*found)
+    if condition.field == "id":
+        return _among("id", [value.text for value in condition.values])
+    held = _kinds_of(condition.field, kinds)
+    found, texts = [], list[str]()
+    for value in condition.values:
+        clauses = _clauses(condition.field, "=", value, held)
+        texts += clauses.texts
+        found += clauses.queries
+    if texts:
+        found.append(_among(f"{TEXT}.{condition.field}", texts))
+    return _any_of(found)
 
 
 def _ordered(condition: Ordered, kinds: Mapping[str, set[str]]) -> Any:
     field, order, value = condition
-    if value.number is not None and field != "id":
-        if NUMBERS not in _kinds_of(field, kinds):
+    if field == "id":
+        return _terms("id", order, value.text)
+    return _any_of(_clauses(field, order, value, _kinds_of(field, kinds)).queries)
+
+
+def _any_of(queries: Sequence[Any]) -> Any:
+    return _combined(*((query, "SHOULD") for query in queries))
+
+
+class _Clauses(NamedTuple):
+    """What a value finds in a field: by queries, and as one of these texts."""
+
+    queries: list[Any]
+    texts: list[str]
+
+
+def _clauses(field: str, order: str, value: Value, held: set[str]) -> _Clauses:
+    """Return what compares with a value, among the kinds that a field holds; raise UserError if none can."""
+    if value.number is not None and held & NUMBERS:
+        return _Clauses(_numbers(field, order, value.number, held), [])
+    queries, texts = list[Any](), list[str]()
+    truth = _truth(value)
+    if truth and BOOLEANS in held:
+        queries.append(_terms(f"{BOOLEANS}.{field}", order, truth))
+    moment = parse_moment(value.text) if MOMENTS in held else None
+    if moment is not None:
+        queries.append(_moments(field, order, moment))
+        if order != "=":
+            queries.append(_written_before(field, order, value.text))
+    elif TEXT in held and order != "=":
+        if value.number is not None:
             raise UserError(
                 f"filter: {field!r} holds text, and {order} {value.text} compares numbers; "
                 f"write {field} {order} '{value.text}' to compare it in alphabetical order"
             )
-        number = value.number
-        if order == "<":
-            return _between(field, -math.inf, math.nextafter(-0.0 if number == 0 else number, -math.inf))
-        if order == ">":
-            return _between(field, math.nextafter(0.0 if number == 0 else number, math.inf), math.inf)
-        return _between(field, -math.inf, number) if order == "<=" else _between(field, number, math.inf)
-    if field != "id":
-        _kinds_of(field, kinds)
-    term = bytes_ref(well_formed(value.text))
-    low, high = (None, term) if order in ("<", "<=") else (term, None)
-    name = "id" if field == "id" else f"{TEXT}.{field}"
-    return as_type("search.Query", lucene("search.TermRangeQuery")(name, low, high, order == ">=", order == "<="))
+        queries.append(_terms(f"{TEXT}.{field}", order, value.text))
+    if TEXT in held and order == "=":
+        texts = [value.text, *(SPELLINGS.get(truth, ()) if not value.quoted and value.number is None else ())]
+    if not queries and not texts:
+        raise _no_match(field, value, held)
+    return _Clauses(queries, texts)
 
 
-def _between(field: str, low: float | None, high: float | None) -> Any:
-    """Return the query of the numbers from `low` to `high`, both included; Lucene tells -0.0 from 0.0, we do not."""
-    assert low is not None and high is not None
+def _truth(value: Value) -> str:
+    """Return "true" or "false" where a value may mean that, else nothing."""
+    if value.text in ("0", "1"):
+        return TRUTH[value.text == "0"]
+    return value.text.lower() if value.text.lower() in TRUTH else ""
+
+
+def _no_match(field: str, value: Value, held: set[str]) -> UserError:
+    found = " and ".join(sorted({KINDS[kind] for kind in held}))
+    remedy = "write a number, without quotes" if held & NUMBERS else "write true or false"
+    return UserError(f"filter: {field!r} holds {found}, which {value.text!r} can never be; {remedy}")
+
+
+def _among(name: str, texts: Sequence[str]) -> Any:
+    terms = java("java.util.ArrayList")()
+    for text in texts:
+        terms.add(bytes_ref(well_formed(text)))
+    query = lucene("search.TermInSetQuery")(name, as_type("java.util.Collection", terms))
+    return as_type("search.Query", query)
+
+
+def _terms(name: str, order: str, text: str) -> Any:
+    """Return the query of the terms that are in this order to a text."""
+    term = bytes_ref(well_formed(text))
+    low = None if order in ("<", "<=") else term
+    high = None if order in (">", ">=") else term
+    return _term_range(name, low, high, order in ("=", ">="), order in ("=", "<="))
+
+
+def _term_range(name: str, low: Any, high: Any, with_low: bool, with_high: bool) -> Any:
+    return as_type("search.Query", lucene("search.TermRangeQuery")(name, low, high, with_low, with_high))
+
+
+def _numbers(field: str, order: str, number: float, held: set[str]) -> list[Any]:
+    """Return the queries of the numbers that are in this order to one, exactly."""
+    queries = []
+    low, high = _least_double(order, number), _greatest_double(order, number)
+    if DOUBLES in held and low <= high:
+        queries.append(_between(f"{DOUBLES}.{field}", low, high))
+    if ROUNDED in held:  # what was rounded compares with what the number is rounded to
+        rounded = _rounded(number)
+        queries.append(_between(f"{ROUNDED}.{field}", _least_double(order, rounded), _greatest_double(order, rounded)))
+    if INTEGERS in held and not (order == "=" and number != _whole(number)):
+        queries += _integers(f"{INTEGERS}.{field}", order, number)
+    return queries
+
+
+def _rounded(number: float) -> float:
+    """Return the nearest double."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def _whole(number: float) -> float:
+    """Return the largest integer that is not above a number; infinity is one."""
+    return number if math.isinf(_rounded(number)) else math.floor(number)
+
+
+def _least_double(order: str, number: float) -> float:
+    """Return the least double that is in this order to a number, infinity if there is none."""
+    if order in ("<", "<="):
+        return -math.inf
+    nearest = _rounded(number)
+    if nearest < number or (nearest == number and order == ">"):
+        return math.nextafter(nearest, math.inf)
+    return nearest
+
+
+def _greatest_double(order: str, number: float) -> float:
+    """Return the greatest double that is in this order to a number, minus infinity if there is none."""
+    if order in (">", ">="):
+        return math.inf
+    nearest = _rounded(number)
+    if nearest > number or (nearest == number and order == "<"):
+        return math.nextafter(nearest, -math.inf)
+    return nearest
+
+
+def _between(name: str, low: float, high: float) -> Any:
+    """Return the query of the doubles from `low` to `high`, both included; Lucene tells -0.0 from 0.0, we do not."""
     bounds = -0.0 if low == 0 else low, 0.0 if high == 0 else high
-    return as_type("search.Query", lucene("document.DoublePoint").newRangeQuery(f"{NUMBERS}.{field}", *bounds))
+    return as_type("search.Query", lucene("document.DoublePoint").newRangeQuery(name, *bounds))
+
+
+def _integers(name: str, order: str, number: float) -> list[Any]:
+    """Return the query of the integers, kept as terms, that are in this order to a number."""
+    if isinstance(number, float) and math.isinf(number):
+        every = (order in ("<", "<=")) == (number > 0) and order != "="
+        return [_term_range(name, None, None, False, False)] if every else []
+    floor = math.floor(number)
+    if floor == number:
+        return [_terms(name, order, integer_term(floor))]
+    # No integer equals it: those up to its floor are below it, the others above.
+    return [_terms(name, "<=" if order in ("<", "<=") else ">", integer_term(floor))]
+
+
+def _moments(field: str, order: str, moment: Moment) -> Any:
+    """Return the query of the moments that are in this order to one; a day, month or year counts as a whole.
+
+    It is met by those within it (=, <=, >=), those before it (<, <=) and those after it (>, >=).
+    """
+    seconds, nanoseconds, length = moment
+    within = _moment_box(field, (seconds, seconds + length - 1)), "SHOULD"
+    if not length:
+        within = _moment_box(field, (seconds, seconds), (nanoseconds, nanoseconds)), "SHOULD"
+    clauses = [within] if order in ("=", "<=", ">=") else []
+    if order in ("<", "<="):
+        clauses.append((_moment_box(field, (EARLIEST, seconds - 1)), "SHOULD"))
+        if nanoseconds:
+            clauses.append((_moment_box(field, (seconds, seconds), (0, nanoseconds - 1)), "SHOULD"))
+    if order in (">", ">="):
+        clauses.append((_moment_box(field, (seconds + max(length, 1), LATEST)), "SHOULD"))
+        if not length and nanoseconds < LAST_NANOSECOND:
+            clauses.append((_moment_box(field, (seconds, seconds), (nanoseconds + 1, LAST_NANOSECOND)), "SHOULD"))
+    return _combined(*clauses)
+
+
+def _moment_box(field: str, seconds: tuple[int, int], nanoseconds: tuple[int, int] = (0, LAST_NANOSECOND)) -> Any:
+    """Return the query of the moments in both ranges, ends included."""
+    low, high = ([seconds[end], nanoseconds[end]] for end in (0, 1))
+    return as_type("search.Query", lucene("document.LongPoint").newRangeQuery(f"{MOMENTS}.{field}", low, high))
+
+
+def _written_before(field: str, order: str, text: str) -> Any:
+    """Return the query of documents without moments whose text is in this order to one, if it begins with a digit.
+
+    So are the dates of documents that were written before moments were known.
+    """
+    term, zero, colon = bytes_ref(text), bytes_ref("0"), bytes_ref(":")  # the colon comes after the nine
+    low, high = (zero, term) if order in ("<", "<=") else (term, colon)
+    texts = _term_range(f"{TEXT}.{field}", low, high, order != ">", order == "<=")
+    return _combined((texts, "MUST"), (_moment_box(field, (EARLIEST, LATEST)), "MUST_NOT"))
 
 
 @one_at_a_time()

@@ -8,14 +8,13 @@ Lucene fields of a chunk:
   token     vocabulary ids of the text's own tokens, without frequencies: for their document frequencies
   raw       stored JSON of the whole document; in its first chunk alone
   row       NumericDocValues: the row of the vector of its document's first chunk
-  s.<name>  metadata strings and booleans, untokenised; n.<name> metadata numbers, as points
+  s.<name>  and others: metadata, see `index.lucene.metadata`
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,14 +31,12 @@ from retriever.index.lucene.jvm import (
     open_directory,
     start_jvm,
 )
+from retriever.index.lucene.metadata import LONGEST_TERM, indexed_metadata
 from retriever.index.lucene.reader import LuceneReader
 from retriever.types import MetadataValue, UserError
 
 __all__ = ["LONGEST_TERM", "LuceneChunk", "LuceneDocument", "LuceneWriter"]
 
-LONGEST_TERM = 32_766
-"""Longest indexed value in UTF-8 bytes (IndexWriter.MAX_TERM_LENGTH)."""
-LARGEST_NUMBER = sys.float_info.max
 BUFFER_MB = 64.0
 
 
@@ -222,8 +219,8 @@ class _Fields:
         self._fill_metadata(doc.metadata)
 
     def _fill_metadata(self, metadata: Mapping[str, MetadataValue]) -> None:
-        values = list(_indexed_metadata(metadata))
-        names = [name for name, _ in values]
+        values = list(indexed_metadata(metadata))
+        names = [value.field for value in values]
         same = names == self._names  # as in most corpora: then the fields only change their values
         if not same:
             self._all.subList(self._fixed, self._all.size()).clear()
@@ -235,19 +232,29 @@ class _Fields:
             if not same:
                 self._all.add(as_type("java.lang.Object", field))
 
-    def _metadata_field(self, name: str, position: int, value: str | float) -> Any:
+    def _metadata_field(self, name: str, position: int, value: str | float | tuple[int, int]) -> Any:
         field = self._metadata.get((name, position))
         if field is None:
-            if isinstance(value, str):
-                field = lucene("document.StringField")(name, value, lucene("document.Field$Store").NO)
-            else:
-                field = lucene("document.DoublePoint")(name, value)
-            self._metadata[name, position] = field
+            field = self._metadata[name, position] = _new_field(name, value)
         elif isinstance(value, str):
             field.setStringValue(value)
+        elif isinstance(value, tuple):
+            field.setBytesValue(lucene("document.LongPoint").pack(*value))
         else:
             field.setDoubleValue(value)
         return field
+
+
+def _new_field(name: str, value: str | float | tuple[int, int]) -> Any:
+    if isinstance(value, str):
+        return lucene("document.StringField")(name, value, lucene("document.Field$Store").NO)
+    if isinstance(value, tuple):
+        kind = lucene("document.FieldType")()  # pyjnius cannot call LongPoint's constructor for two dimensions
+        kind.setDimensions(2, 8)
+        kind.freeze()
+        packed = lucene("document.LongPoint").pack(*value)
+        return lucene("document.Field")(name, packed, as_type("index.IndexableFieldType", kind))
+    return lucene("document.DoublePoint")(name, value)
 
 
 def _text_field(options: Any, omit_norms: bool) -> Any:
@@ -258,15 +265,3 @@ def _text_field(options: Any, omit_norms: bool) -> Any:
     kind.setTokenized(True)
     kind.freeze()
     return as_type("index.IndexableFieldType", kind)
-
-
-def _indexed_metadata(metadata: Mapping[str, MetadataValue]) -> Iterator[tuple[str, str | float]]:
-    """Yield (field, value) for what filters may ask for; None, nested mappings and unindexable values stay in `raw`."""
-    for name, values in metadata.items():
-        for value in values if isinstance(values, list) else [values]:
-            if isinstance(value, bool):
-                yield f"s.{name}", str(value).lower()
-            elif isinstance(value, str) and len(value.encode()) <= LONGEST_TERM:
-                yield f"s.{name}", value
-            elif isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER:
-                yield f"n.{name}", float(value)

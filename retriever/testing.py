@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from retriever.encoder.base import EncoderBase
 from retriever.types import Encoded, EncoderIdentity
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SeededEncoder"]
 
 
-class SeededEncoder:
+class SeededEncoder(EncoderBase):
     """Gives each text a unit vector and `terms` term weights drawn from its bytes alone; nothing for a blank text.
 
     Satisfies `Encoder`. seen: the texts that it was given. limit: how many it encodes before it raises RuntimeError in

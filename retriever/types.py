@@ -26,6 +26,7 @@ __all__ = [
     "Hit",
     "LegPart",
     "MetadataValue",
+    "Parameters",
     "Qrels",
     "Query",
     "Ranking",
@@ -33,6 +34,7 @@ __all__ = [
     "ScoredDoc",
     "Span",
     "TermMatch",
+    "TermStatistics",
     "UserError",
 ]
 
@@ -206,9 +208,29 @@ class EncoderIdentity(NamedTuple):
     vocab_size: int
 
 
+class Parameters(NamedTuple):
+    """How many parameters an encoder has, and how many of them a token meets; None where they are not known."""
+
+    active: int | None
+    total: int | None
+
+
+class TermStatistics(Protocol):
+    """In how many documents of a collection each term occurs as a token."""
+
+    documents: int
+
+    def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return for each vocabulary id the number of documents that hold it."""
+        ...
+
+
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns texts into both views, or the one that is asked for. Nothing downstream knows which encoder it is."""
+    """Turns texts into both views, or the one that is asked for, and says what else it can do.
+
+    Nothing downstream knows which encoder it is. `retriever.encoder.base.EncoderBase` has all but the encoding.
+    """
 
     @property
     def identity(self) -> EncoderIdentity:
@@ -226,4 +248,46 @@ class Encoder(Protocol):
 
     def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Encode n queries, in order; a view that is not asked for is None and costs nothing."""
+        ...
+
+    @property
+    def query_modes(self) -> tuple[str, ...]:
+        """Return the ways in which it can make sparse terms of queries."""
+        ...
+
+    @property
+    def query_mode(self) -> str:
+        """Return the one of these that it uses."""
+        ...
+
+    def with_query_mode(self, mode: str) -> Encoder:
+        """Return this encoder, weights shared, in another query mode; raise UserError where it has not that one."""
+        ...
+
+    @property
+    def adapts(self) -> bool:
+        """Say whether the weights of query terms depend on the collection that is searched, see `adapt`."""
+        ...
+
+    def adapt(self, terms: csr_matrix, statistics: TermStatistics) -> csr_matrix:
+        """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Return the precision that the network runs in, "" where there is no choice."""
+        ...
+
+    @property
+    def parameters(self) -> Parameters:
+        """Return the number of parameters."""
+        ...
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Return how many tokens of a passage are read, None where it is not known."""
+        ...
+
+    def token_starts(self, text: str) -> list[int]:
+        """Return at which character of a text each of its tokens starts, ascending: what chunks are measured in."""
         ...

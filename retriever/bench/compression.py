@@ -19,7 +19,6 @@ from retriever.eval.evaluator import evaluate_run
 from retriever.eval.exact_recall import exact_recall
 from retriever.index.reader import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index
-from retriever.network.lexical import AdaptiveEncoder
 from retriever.ranking import order, separate_ties, without_self
 from retriever.search.fusion import FusionConfig
 from retriever.search.modes import CANDIDATES, Plan
@@ -163,7 +162,7 @@ class _Bench:
     def _encode(self, reader: FolderReader) -> None:
         """Encode the queries, and find what exact search over the unrounded views finds."""
         encoded = self._encoder.encode_queries([query.text for query in self._data.queries])
-        if isinstance(self._encoder, AdaptiveEncoder) and encoded.sparse is not None:
+        if self._encoder.adapts and encoded.sparse is not None:
             encoded = encoded._replace(sparse=self._encoder.adapt(encoded.sparse, reader.token_statistics))
         self._queries = encoded
         views = self._kept.encoded

@@ -148,12 +148,11 @@ def save_control(encoder: str, folder: Path) -> str:
     """
     from transformers import AutoTokenizer
 
-    from retriever.encoder.load import default_encoder_path
-    from retriever.network.checkpoint import local_folder
+    from retriever.encoder.spec import parse_spec
     from retriever.network.folder import load_model, save_encoder
     from retriever.network.model import RetrieverConfig, RetrieverModel
 
-    source = default_encoder_path() if encoder == "default" else local_folder(encoder)
+    source = parse_spec(encoder).folder()
     model = load_model(source)
     config = model.config
     if config.moe_layers or not config.head_experts:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from retriever.corpus.corpus import documents, open_corpus, survey
+from retriever.encoder.base import EncoderBase
 from retriever.encoder.runtime import numerics
 from retriever.encoder.views import joined, picked
 from retriever.files import atomic_file, cache_root
@@ -34,7 +35,7 @@ FORMAT = 1
 MATRICES = ("sparse", "tokens")
 
 
-class KeptEncoder:
+class KeptEncoder(EncoderBase):
     """Gives the documents of one corpus the views that were kept; queries are encoded as ever.
 
     doc_ids, encoded: the documents in the order of the corpus, and their views.
@@ -42,7 +43,7 @@ class KeptEncoder:
 
     def __init__(self, encoder: Encoder, doc_ids: list[str], texts: Sequence[str], encoded: Encoded) -> None:
         self.identity, self.vocabulary = encoder.identity, encoder.vocabulary
-        self.encode_queries = encoder.encode_queries
+        self._encoder = encoder
         self.doc_ids, self.encoded = doc_ids, encoded
         self._row_of = {text: row for row, text in enumerate(texts)}
 
@@ -53,6 +54,10 @@ class KeptEncoder:
         if not dense:
             found = found._replace(dense=None)
         return found if sparse else found._replace(sparse=None, tokens=None)
+
+    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        """Encode queries."""
+        return self._encoder.encode_queries(texts, dense=dense, sparse=sparse)
 
 
 def keep_encoding(data: Dataset, encoder: Encoder, *, progress: bool = False) -> KeptEncoder:

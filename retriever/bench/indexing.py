@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from retriever.corpus.corpus import Corpus, open_corpus
 from retriever.corpus.formats import Row
+from retriever.encoder.base import EncoderBase
 from retriever.experiments.environment import peak_mib
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.types import Encoded, EncoderIdentity, UserError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["IndexingSpeed", "StubEncoder", "bench_index", "corpus_start"]
 
 
-class StubEncoder:
+class StubEncoder(EncoderBase):
     """Random unit vectors and terms in place of a network: what is left is the cost of reading and indexing."""
 
     def __init__(self, dense_dim: int = 384, vocab_size: int = 30522, terms: int = 120) -> None:

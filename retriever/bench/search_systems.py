@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from retriever.bench.search_peers import Faiss, Pyserini
 from retriever.bench.search_task import SHOWN, Answers, Asked, Built, System, Task, one_thread
+from retriever.encoder.base import EncoderBase
 from retriever.experiments.environment import peak_mib
 from retriever.search.backends import FIRST_TERMS
 
@@ -76,7 +77,7 @@ class Ours:
         return [hit.doc_id for hit in reader.dense(encoded.dense[query : query + 1], top_k)[0]]
 
 
-class KnownQueries:
+class KnownQueries(EncoderBase):
     """An encoder that knows its queries' encodings: encoding costs nothing."""
 
     def __init__(self, identity: EncoderIdentity, texts: Sequence[str], encoded: Encoded) -> None:

@@ -115,14 +115,15 @@ def _parts(
     from retriever.bench.encode_cost import cost_by_length, memory_over_texts, query_latency
     from retriever.bench.encode_profile import profile_encoding
     from retriever.corpus.corpus import load_queries
-    from retriever.encoder.load import load_encoder
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.load import load_own_encoder
     from retriever.encoder.runtime import RuntimeConfig
+    from retriever.encoder.spec import parse_spec
     from retriever.experiments.environment import environment
 
-    ours = load_encoder(config.encoder, RuntimeConfig(precision=config.precisions[-1]))
-    if not isinstance(ours, MoEEncoder):
+    spec = parse_spec(config.encoder)
+    if not spec.own:
         raise UserError(f"{config.encoder}: not an encoder of ours; name others with --parent and --splade")
+    ours = load_own_encoder(spec, RuntimeConfig(precision=config.precisions[-1]))
     texts = list(read_texts(corpus, config.documents))
     if not texts:
         raise UserError(f"{corpus}: holds no documents; give another corpus")

@@ -107,6 +107,7 @@ def evaluate(
         _show({run.name: found_run}, "run", per_query, as_json)
         return
     from retriever.encoder.load import load_encoder
+    from retriever.encoder.spec import parse_spec
     from retriever.experiments.experiment import ExperimentConfig, run_experiment
 
     if run is not None:
@@ -123,7 +124,7 @@ def evaluate(
     )
     # How to run is for the encoders of our own among several.
     loaded = [
-        load_encoder(spec, None if len(encoders) > 1 and (spec == "none" or spec.startswith("st:")) else runtime)
+        load_encoder(spec, None if len(encoders) > 1 and not parse_spec(spec).own else runtime)
         for spec in encoders or ("default",)
     ]
     found = run_experiment(datasets, loaded, config, folder=folder, output=output, progress=not quiet)

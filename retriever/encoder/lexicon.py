@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from tokenizers import Tokenizer
 
-    from retriever.network.lexical import TermStatistics
-    from retriever.types import FloatArray
+    from retriever.types import FloatArray, TermStatistics
 
 __all__ = ["Lexicon", "frame_ids"]
 

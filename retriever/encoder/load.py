@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.encoder.base import EncoderBase
 from retriever.encoder.moe_encoder import MoEEncoder
-from retriever.network.checkpoint import local_folder
+from retriever.encoder.spec import default_encoder_path, parse_spec
 from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retriever.encoder.runtime import RuntimeConfig
+    from retriever.encoder.spec import EncoderSpec
 
-
-__all__ = ["NoEncoder", "_load_ours", "_refuse_for_peers", "default_encoder_path", "load_encoder"]
-
-
-def default_encoder_path() -> Path:
-    """Return where the package looks for its default encoder."""
-    return Path(__file__).parents[1] / "assets" / "default-encoder"
+__all__ = ["NoEncoder", "default_encoder_path", "load_encoder", "load_own_encoder"]
 
 
 def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None, *, lazy: bool = False) -> Encoder:
@@ -32,54 +27,40 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None, *,
     "st:DENSE+SPARSE": sentence-transformers models (folders or hub names); "none": BM25 alone.
     lazy: as for `MoEEncoder`.
     """
-    if not spec:
-        raise UserError("the encoder's name is empty; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
-    if runtime is not None and (spec == "none" or spec.startswith("st:")):
-        _refuse_for_peers(spec, runtime)
-    if spec == "none":
+    found = parse_spec(spec)
+    if found.own:
+        return load_own_encoder(found, runtime, lazy=lazy)
+    if runtime is not None:
+        _refuse_runtime(spec, runtime)
+    if found.kind == "none":
         return NoEncoder()
-    if spec.startswith("st:"):
-        from retriever.encoder.sentence_transformers import SentenceTransformersEncoder
+    from retriever.encoder.sentence_transformers import SentenceTransformersEncoder
 
-        return SentenceTransformersEncoder(spec)
-    if spec == "default":
-        folder = default_encoder_path()
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{folder}: the default encoder is not there, the installation is incomplete; install again, or use "
-                "another with --encoder (`none` for BM25 alone)"
-            )
-        return _load_ours(folder, spec, runtime, lazy)
-    if "/" not in spec and not Path(spec).is_dir():
-        raise UserError(f"{spec}: no such encoder; give a folder, a hub name, 'default', 'st:MODEL' or 'none'")
-    folder = local_folder(spec)
-    # A folder is remembered as a whole path, so that the index finds it from wherever it is searched.
-    return _load_ours(folder, str(folder) if Path(spec).is_dir() else spec, runtime, lazy)
+    return SentenceTransformersEncoder(spec)
 
 
-def _load_ours(folder: Path, name: str, runtime: RuntimeConfig | None, lazy: bool) -> Encoder:
+def load_own_encoder(spec: EncoderSpec, runtime: RuntimeConfig | None = None, *, lazy: bool = False) -> MoEEncoder:
+    """Return an encoder of our own, which runs in worker processes where `runtime` asks for some."""
+    folder = spec.folder()
     if runtime is not None and (runtime.workers or "," in runtime.device):
         from retriever.encoder.workers import WorkerEncoder
 
-        return WorkerEncoder(folder, name, runtime)
-    return MoEEncoder(folder, name, runtime, lazy=lazy)
+        return WorkerEncoder(folder, spec.name, runtime)
+    return MoEEncoder(folder, spec.name, runtime, lazy=lazy)
 
 
-def _refuse_for_peers(spec: str, runtime: RuntimeConfig) -> None:
+def _refuse_runtime(spec: str, runtime: RuntimeConfig) -> None:
     for name, default in (("precision", "auto"), ("device", "cpu"), ("workers", 0)):
         given = getattr(runtime, name)
         if given != default:
             raise UserError(f"{name} {given!r} is for encoders of our own, not for {spec}; leave it out")
 
 
-class NoEncoder:
+class NoEncoder(EncoderBase):
     """Neither view: an index built with it answers BM25 queries."""
 
     identity = EncoderIdentity("none", "", 0, 0)
-    vocabulary: Sequence[str] = ()
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Return no view of n texts."""
         return Encoded(None, None, np.zeros(len(texts), dtype=np.bool_))
-
-    encode_queries = encode_documents

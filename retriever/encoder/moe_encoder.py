@@ -6,7 +6,6 @@ batch costs what its tokens cost, and a text's result does not depend on its nei
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from functools import partial
@@ -16,22 +15,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from retriever.encoder.base import EncoderBase
 from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
 from retriever.lazy import lazy
 from retriever.network.checkpoint import read_settings, read_values
 from retriever.network.folder import load_model
+from retriever.network.parameters import count_parameters
 from retriever.processes import one_thread_after_fork
-from retriever.types import Encoded, EncoderIdentity, UserError
+from retriever.types import Encoded, EncoderIdentity, Parameters, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import ThreadPoolExecutor
+    from typing import Self
 
     from retriever.network.int8.network import Int8Network
-    from retriever.network.lexical import TermStatistics
     from retriever.network.model import RetrieverConfig, RetrieverModel
-    from retriever.types import FloatArray
+    from retriever.types import FloatArray, TermStatistics
 
 __all__ = [
     "QUERY_MODES",
@@ -77,7 +78,7 @@ class Views(NamedTuple):
     terms: sparse.csr_matrix | None
 
 
-class MoEEncoder:
+class MoEEncoder(EncoderBase):
     """Runs an encoder folder; satisfies `Encoder`.
 
     query_mode: where the sparse view of a query comes from: "encoder", its tokens and the network's expansions of them,
@@ -85,6 +86,7 @@ class MoEEncoder:
     """
 
     query_modes = QUERY_MODES
+    adapts = True
 
     def __init__(
         self, folder: str | Path, name: str | None = None, runtime: RuntimeConfig | None = None, *, lazy: bool = False
@@ -101,7 +103,7 @@ class MoEEncoder:
             _ = self._model
         self.lexicon = Lexicon(self._folder)
         self.vocabulary = self.lexicon.vocabulary
-        self.query_mode: str = settings.get("query_mode", QUERY_MODES[0])
+        self.query_mode = settings.get("query_mode", QUERY_MODES[0])
         self.identity = EncoderIdentity(
             name or str(self._folder.resolve()),
             folder_digest(self._folder, ("config.json", "tokenizer.json", "model.safetensors")),
@@ -147,13 +149,25 @@ class MoEEncoder:
         """Return the sizes and limits of the network."""
         return self._model.config
 
-    def with_query_mode(self, mode: str) -> MoEEncoder:
+    @property
+    def parameters(self) -> Parameters:
+        """Return the number of parameters; active ones are those that one token meets."""
+        return count_parameters(self.config)
+
+    @property
+    def max_tokens(self) -> int:
+        """Return how many tokens of a passage the network reads, beside its prompt and frame."""
+        return self.config.max_length - 2 - len(self.lexicon.token_ids([self.config.document_prompt])[0])
+
+    def token_starts(self, text: str) -> list[int]:
+        """Return at which character of a text each of its tokens starts, ascending."""
+        return self.lexicon.token_starts(text)
+
+    def with_query_mode(self, mode: str) -> Self:
         """Return this encoder, weights shared, with another query mode."""
         if mode not in QUERY_MODES:
             raise UserError(f"query mode {mode!r} is unknown; choose one of {', '.join(QUERY_MODES)}")
-        other = copy.copy(self)
-        other.query_mode = mode
-        return other
+        return super().with_query_mode(mode)
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Encode n passages, in order; the sparse view counts the tokens of the whole text, cut off or not."""

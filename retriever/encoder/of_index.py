@@ -1,4 +1,4 @@
-"""The encoder that an index was built with, and no other, in the query mode that is asked for."""
+"""The encoder that an index was built with, and no other."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from retriever.encoder.runtime import RuntimeConfig
 from retriever.types import Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["in_query_mode", "load_index_encoder"]
+__all__ = ["load_index_encoder"]
 
 
 def load_index_encoder(
@@ -41,23 +40,6 @@ def load_index_encoder(
         raise UserError(
             f"{folder}: built with the encoder {_shown(wanted)}, found {_shown(encoder.identity)}; "
             "give the original one with --encoder, or build the index again"
-        )
-    return encoder
-
-
-def in_query_mode(encoder: Encoder, mode: str) -> Encoder:
-    """Return the encoder with queries made sparse by the network ("encoder") or without it ("lexical").
-
-    Raises:
-        UserError: it has not this mode; those of sentence-transformers have "encoder" alone.
-    """
-    change: Callable[[str], Encoder] | None = getattr(encoder, "with_query_mode", None)
-    if change is not None:
-        return change(mode)
-    if mode != "encoder":
-        raise UserError(
-            f"the encoder {encoder.identity.name} has no query mode {mode!r}, only 'encoder'; "
-            "leave the query mode out, or index with an encoder of ours"
         )
     return encoder
 

@@ -69,4 +69,4 @@ def fastest_precision(device: str) -> str:
 
 def numerics(encoder: Encoder) -> str:
     """Return what decides, beside the weights, which numbers an encoder gives: a part of the names of what is kept."""
-    return f"{getattr(encoder, 'precision', 'any')}-{NUMERICS_VERSION}"
+    return f"{encoder.precision or 'any'}-{NUMERICS_VERSION}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from retriever.encoder.base import EncoderBase
+from retriever.encoder.spec import parse_spec
 from retriever.processes import one_thread_after_fork
-from retriever.types import Encoded, EncoderIdentity, UserError
+from retriever.types import Encoded, EncoderIdentity, Parameters, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,7 @@ SPARSE_BATCH = 8
 PROBE = "Trees take up carbon dioxide from the air and store it as wood."
 
 
-class SentenceTransformersEncoder:
+class SentenceTransformersEncoder(EncoderBase):
     """Runs "st:DENSE", "st:DENSE+SPARSE" or "st:+SPARSE" with the models' own prompts; satisfies `Encoder`.
 
     DENSE is a SentenceTransformer, SPARSE a SparseEncoder; each is a folder or a hub name.
@@ -41,7 +43,7 @@ class SentenceTransformersEncoder:
         """Load the models; raise UserError where one is missing, of the other kind, or gives no usable output."""
         from sentence_transformers import SentenceTransformer, SparseEncoder
 
-        names = _names(spec)
+        names = parse_spec(spec).models()
         self._dense: SentenceTransformer | None = None
         self._sparse: SparseEncoder | None = None
         self.vocabulary: Sequence[str] = []
@@ -59,10 +61,11 @@ class SentenceTransformersEncoder:
         self.identity = EncoderIdentity(name, digest.hexdigest(), dense_dim, len(self.vocabulary))
 
     @property
-    def parameters(self) -> int:
+    def parameters(self) -> Parameters:
         """Return the number of parameters of both models together."""
         models = [model for model in (self._dense, self._sparse) if model is not None]
-        return sum(value.numel() for model in models for value in model.parameters())
+        count = sum(value.numel() for model in models for value in model.parameters())
+        return Parameters(count, count)
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Encode n passages, in order; only the models of the views that are asked for are run."""
@@ -90,24 +93,6 @@ class SentenceTransformersEncoder:
                 terms = _terms(self._sparse, filled, task, places, len(texts))
                 truncated[places] |= _truncated(self._sparse, filled, task)
         return Encoded(vectors, terms, truncated)
-
-
-class Names(NamedTuple):
-    """Folders (absolute) or hub names; "" for a model that is not asked for."""
-
-    dense: str
-    sparse: str
-
-
-def _names(spec: str) -> Names:
-    """Part DENSE from SPARSE; the name of a folder may itself contain a plus sign."""
-    rest = spec.removeprefix("st:")
-    if not rest:
-        raise UserError(f"{spec!r} names no model; give st:DENSE, st:DENSE+SPARSE or st:+SPARSE")
-    parts = [Names(rest, "")] + [Names(rest[:i], rest[i + 1 :]) for i, sign in enumerate(rest[:-1]) if sign == "+"]
-    there = (names for names in parts if all(Path(name).is_dir() for name in names if name))
-    names = next(there, parts[min(1, len(parts) - 1)])
-    return Names(*(str(Path(name).resolve()) if name and Path(name).is_dir() else name for name in names))
 
 
 def _load(name: str, kind: type[Any]) -> Any:

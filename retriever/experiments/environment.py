@@ -1,4 +1,4 @@
-"""What an evaluation ran on: versions, machine, memory, and the size of the encoders."""
+"""What an evaluation ran on: versions, machine, memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retriever.encoder.moe_encoder import MoEEncoder
-    from retriever.types import Encoder
+    pass
 
-__all__ = ["Parameters", "environment", "parameters", "peak_mib"]
+__all__ = ["environment", "peak_mib"]
 
 PACKAGES = (
     "hybrid-retriever",
@@ -27,13 +26,6 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
-
-
-class Parameters(NamedTuple):
-    """How many parameters an encoder has, and how many of them a token meets; None where they are not known."""
-
-    active: int | None
-    total: int | None
 
 
 def environment() -> dict[str, str]:
@@ -52,37 +44,6 @@ def environment() -> dict[str, str]:
         "system": platform.platform(),
         "processor": f"{platform.machine()}, {cores} cores",
     }
-
-
-def parameters(encoder: Encoder) -> Parameters:
-    """Return the parameter counts of one of our own encoders, or of those that sentence-transformers runs."""
-    from retriever.encoder.moe_encoder import MoEEncoder
-    from retriever.encoder.sentence_transformers import SentenceTransformersEncoder
-
-    if isinstance(encoder, MoEEncoder):
-        return _of_moe(encoder)
-    if isinstance(encoder, SentenceTransformersEncoder):
-        return Parameters(encoder.parameters, encoder.parameters)
-    return Parameters(None, None)
-
-
-def _of_moe(encoder: MoEEncoder) -> Parameters:
-    """Count from the configuration, without weights: a quantised head holds other numbers than it stands for."""
-    import torch
-
-    from retriever.network.model import RetrieverModel
-    from retriever.network.moe import MoELayer
-
-    with torch.device("meta"):
-        model = RetrieverModel(encoder.config)
-    total = sum(value.numel() for value in model.parameters())
-    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
-    idle = sum(
-        value.numel() * (layer.shape.routed - layer.shape.active) // layer.shape.routed
-        for layer in layers
-        for value in (layer.up_proj, layer.up_bias, layer.down_proj, layer.down_bias)
-    )
-    return Parameters(total - idle, total)
 
 
 def peak_mib(process: str = "self") -> float:

@@ -15,7 +15,7 @@ from retriever.eval.evaluator import DEFAULT_MEASURES
 from retriever.eval.measures import parse_measures
 from retriever.eval.report.results import DatasetResult, EncoderResult, Results, write_per_query, write_results
 from retriever.experiments.dataset import MeasuredDataset, cache_folder
-from retriever.experiments.environment import environment, parameters
+from retriever.experiments.environment import environment
 from retriever.experiments.systems import QUERY_MODES
 from retriever.search.leg import LEGS
 from retriever.search.modes import CANDIDATES, HYBRID, legs_named
@@ -173,8 +173,7 @@ def _has_views(encoder: Encoder) -> bool:
 
 
 def _encoder_result(label: str, encoder: Encoder) -> EncoderResult:
-    counts = parameters(encoder)
-    return EncoderResult(label, *encoder.identity, getattr(encoder, "precision", ""), counts.active, counts.total)
+    return EncoderResult(label, *encoder.identity, encoder.precision, *encoder.parameters)
 
 
 def _settings(config: ExperimentConfig) -> dict[str, object]:

@@ -50,7 +50,7 @@ def plan_systems(
 
     query_modes: none for the encoder's own; systems carry it in their names where there are several.
     """
-    offered = getattr(encoder, "query_modes", ("encoder",))
+    offered = encoder.query_modes
     name = encoder.identity.name
     missing = [query_mode for query_mode in query_modes if query_mode not in offered]
     if missing and any(map(_by_query_mode, retriever.legs)):
@@ -74,7 +74,7 @@ def plan_systems(
         elif not any(map(_by_query_mode, plan.legs)):
             found.append(SystemPlan(mode, mode, "", plan))
         elif not query_modes:
-            found.append(SystemPlan(mode, mode, getattr(encoder, "query_mode", "encoder"), plan))
+            found.append(SystemPlan(mode, mode, encoder.query_mode, plan))
         else:
             several = len(set(query_modes)) > 1
             found += [SystemPlan(f"{mode}@{one}" if several else mode, mode, one, plan) for one in wanted]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.corpus.corpus import open_corpus
-from retriever.encoder.load import default_encoder_path
+from retriever.encoder.spec import parse_spec
 from retriever.experts.routing_stats import choice_counts, entropy, expert_load, pointwise_mutual_information, together
 from retriever.types import UserError
 
@@ -158,14 +158,12 @@ class _Trace(NamedTuple):
 def _load(spec: str) -> tuple[RetrieverModel, Tokenizer]:
     from tokenizers import Tokenizer
 
-    from retriever.network.checkpoint import local_folder
     from retriever.network.folder import load_model
 
-    if spec == "none" or spec.startswith("st:"):
+    found = parse_spec(spec)
+    if not found.own:
         raise UserError(f"{spec}: has no experts; give an encoder folder with MoE layers, or 'default'")
-    if spec != "default" and "/" not in spec and not Path(spec).is_dir():
-        raise UserError(f"{spec}: no such encoder; give a folder, a hub name or 'default'")
-    folder = default_encoder_path() if spec == "default" else local_folder(spec)
+    folder = found.folder()
     model = load_model(folder)
     if not _moe_layers(model):
         raise UserError(f"{spec}: has no experts; give an encoder with MoE layers, as `retriever upcycle` makes them")

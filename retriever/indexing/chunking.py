@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.index.chunks import Chunking
 from retriever.indexing.sentences import sentence_ends
 from retriever.types import Span, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from retriever.types import Document, Encoder
 
@@ -24,23 +22,17 @@ words, joined from passages of SQuAD, BM25 by such chunks has an nDCG@10 of 0.86
 """
 OVERLAP = 1 / 5
 
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]{1,16}|[^\w\s]")
-"""What counts as a token where the encoder's own tokeniser is not at hand: a word, at most 16 characters of it, a
-Chinese or Japanese character, a sign."""
-
 
 class Chunker:
     """Parts documents for one encoder and one index; a document that is not longer than the budget is one chunk.
 
-    chunking: None to leave documents whole. Tokens are those of the encoder; for one that is not ours they are words
-    (`WORD`). The title stands before every chunk and counts, but takes at most half of the budget.
+    chunking: None to leave documents whole. Tokens are those of the encoder; for one whose tokeniser is not at hand
+    they are words. The title stands before every chunk and counts, but takes at most half of the budget.
     """
 
     def __init__(self, encoder: Encoder, chunking: Chunking | None) -> None:
         self._chunking = chunking
-        self._starts: Callable[[str], Sequence[int]] = (
-            encoder.lexicon.token_starts if isinstance(encoder, MoEEncoder) else _word_starts
-        )
+        self._starts = encoder.token_starts
 
     def __call__(self, document: Document) -> list[Span]:
         """Return the spans of a document's text that are its chunks, at least one."""
@@ -57,9 +49,7 @@ def chunking_for(encoder: Encoder, tokens: int | None = None, overlap: int | Non
     Raises:
         UserError: the encoder would cut off chunks of this size.
     """
-    most = None
-    if isinstance(encoder, MoEEncoder):
-        most = encoder.config.max_length - 2 - len(encoder.lexicon.token_ids([encoder.config.document_prompt])[0])
+    most = encoder.max_tokens
     if tokens is None:
         tokens = TOKENS if most is None else min(TOKENS, most)
     if most is not None and tokens > most:
@@ -67,10 +57,6 @@ def chunking_for(encoder: Encoder, tokens: int | None = None, overlap: int | Non
             f"chunks of {tokens} tokens are longer than the encoder reads; need at most {most}; give fewer tokens"
         )
     return Chunking(tokens, int(tokens * OVERLAP) if overlap is None else overlap)
-
-
-def _word_starts(text: str) -> list[int]:
-    return [found.start() for found in WORD.finditer(text)]
 
 
 class _Piece(NamedTuple):
@@ -87,8 +73,9 @@ def split(text: str, starts: Sequence[int], room: int, overlap: int) -> list[Spa
     starts: where each token starts, ascending. A span begins with the last sentences of the one before, as many as fit
     into `overlap` tokens. A sentence longer than the room is parted at white space, or inside a word that is longer.
 
+    >>> from retriever.encoder.base import word_starts
     >>> text = "One two. Three four. Five six."
-    >>> [text[start:end] for start, end in split(text, _word_starts(text), room=6, overlap=3)]
+    >>> [text[start:end] for start, end in split(text, word_starts(text), room=6, overlap=3)]
     ['One two. Three four.', 'Three four. Five six.']
     """
     pieces = _pieces(text, starts, room, overlap)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retriever.encoder.load import default_encoder_path
+from retriever.encoder.spec import parse_spec
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -20,13 +20,12 @@ VIEWS = ("dense", "sparse")
 
 def encoder_folder(spec: str) -> Path:
     """Return the folder of one of our encoders; raise UserError for a specification of another kind."""
-    from retriever.network.checkpoint import local_folder
-
-    if spec == "none" or spec.startswith("st:"):
+    found = parse_spec(spec)
+    if not found.own:
         raise UserError(
             f"{spec}: not an encoder of ours, so there is no view of it; give a folder, a hub name or default"
         )
-    return default_encoder_path() if spec == "default" else local_folder(spec)
+    return found.folder()
 
 
 def export_view(spec: str, view: str, output: str | Path) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 
 from retriever.encoder.load import load_encoder
 from retriever.encoder.runtime import RuntimeConfig
+from retriever.encoder.spec import parse_spec
 from retriever.lazy import lazy
 from retriever.types import UserError
 
@@ -27,7 +28,7 @@ class MtebEncoder:
 
     def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any) -> None:
         """Load the encoder called `model_name` as `load_encoder` does; a `revision` is not asked for."""
-        runtime = RuntimeConfig(device=device) if device and not model_name.startswith("st:") else None
+        runtime = RuntimeConfig(device=device) if device and parse_spec(model_name).own else None
         self.encoder = load_encoder(model_name, runtime)
         if not self.encoder.identity.dense_dim:
             raise UserError(f"{model_name}: has no dense view to benchmark; give an encoder with one")

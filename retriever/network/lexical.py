@@ -10,7 +10,7 @@ matter.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRIOR_DOCUMENTS",
-    "AdaptiveEncoder",
-    "TermStatistics",
     "blended_fractions",
     "document_terms",
     "idf",
@@ -42,25 +40,6 @@ PRIOR_DOCUMENTS = 300.0
 """How many documents the training data's document frequencies count for beside those of the index."""
 
 Array = TypeVar("Array")  # numpy or torch: the formula is the same
-
-
-class TermStatistics(Protocol):
-    """In how many documents of a collection each term occurs as a token."""
-
-    documents: int
-
-    def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return for each vocabulary id the number of documents that hold it."""
-        ...
-
-
-@runtime_checkable
-class AdaptiveEncoder(Protocol):
-    """An encoder whose query weights take in the document frequencies of the collection that is searched."""
-
-    def adapt(self, terms: sparse.csr_matrix, statistics: TermStatistics) -> sparse.csr_matrix:
-        """Return query terms (n, vocab_size) weighted for a collection."""
-        ...
 
 
 def saturation(count: Array, length: Array) -> Array:

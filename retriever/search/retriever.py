@@ -11,11 +11,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from retriever.encoder.of_index import in_query_mode, load_index_encoder
+from retriever.encoder.of_index import load_index_encoder
 from retriever.index.files import VERIFY, damaged
 from retriever.index.reader import FolderReader, check_top_k
 from retriever.lazy import lazy
-from retriever.network.lexical import AdaptiveEncoder
 from retriever.processes import refuse_fork
 from retriever.search.commit_view import CommitView, open_legs
 from retriever.search.fusion import Fused, FusionConfig
@@ -155,7 +154,7 @@ class Retriever:
         """
         wanted = self.reader.settings.encoder
         encoder = load_index_encoder(self.reader.path, wanted, self._encoder, self._runtime, lazy=True)
-        return encoder if self._query_mode is None else in_query_mode(encoder, self._query_mode)
+        return encoder if self._query_mode is None else encoder.with_query_mode(self._query_mode)
 
     @property
     def legs(self) -> tuple[str, ...]:
@@ -353,7 +352,7 @@ class Retriever:
         if not views:
             return None
         encoded = self.encoder.encode_queries(texts, dense="dense" in views, sparse="sparse" in views)
-        if encoded.sparse is None or not isinstance(self.encoder, AdaptiveEncoder):
+        if encoded.sparse is None or not self.encoder.adapts:
             return encoded
         with self._view() as view:  # `reopen` may close `self.reader` meanwhile
             return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, view.reader.token_statistics))

@@ -16,6 +16,7 @@ from retriever.bench.compression_plan import Storage, plan_storages, scale_of, s
 from retriever.bench.encoding_cache import keep_encoding
 from retriever.bench.vectors import bench_vectors, near_copies
 from retriever.cli.main import cli
+from retriever.encoder.base import EncoderBase
 from retriever.eval.data.datasets import load_dataset
 from retriever.index.row_formats import ROW_TYPES
 from retriever.indexing.build import IndexingConfig
@@ -24,7 +25,7 @@ from retriever.types import Encoded, EncoderIdentity, UserError
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-class Stub:
+class Stub(EncoderBase):
     """Counts the texts that it encodes; each has views that depend on it alone."""
 
     identity = EncoderIdentity("stub", "5" * 64, 4, 9)

@@ -25,7 +25,6 @@ from retriever.bench.encode_systems import KINDS, EncoderSystem, save_control, s
 from retriever.cli.main import cli
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
-from retriever.experiments.environment import parameters
 from retriever.network.folder import load_model, save_encoder
 from retriever.network.upcycle import UpcycleConfig, upcycle
 from retriever.types import UserError
@@ -182,7 +181,7 @@ def test_the_control_of_shared_experts(sharing_encoder: Path, tmp_path: Path) ->
         assert control.sparse_head.experts is not None
         torch.testing.assert_close(control.sparse_head.experts(x)[0], changed.sparse_head.experts(x)[0])
     # The same parameters meet a token but for those of the router and the routed expert's own bias of the output.
-    mine, dense = (parameters(MoEEncoder(path)) for path in (folder, tmp_path / "control"))
+    mine, dense = (MoEEncoder(path).parameters for path in (folder, tmp_path / "control"))
     assert mine.active is not None and dense.active is not None and mine.total is not None
     assert mine.active - dense.active == 4 * 32
     assert mine.total - mine.active == 4 * (2 * 24 * 32 + 24 + 32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from retriever.bench.search import BenchSearchConfig
 from retriever.bench.search_report import speeds_of
 from retriever.bench.search_task import Answers
 from retriever.cli.main import cli
+from retriever.encoder.base import EncoderBase
 from retriever.index import FolderWriter, IndexSettings
 from retriever.search.modes import CANDIDATES
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
@@ -95,11 +97,11 @@ def test_bad_settings_are_refused(fault: dict[str, tuple[object, ...]]) -> None:
 def test_the_command_measures_keeps_and_does_not_measure_again(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Known:
+    class Known(EncoderBase):
         identity = EncoderIdentity("stub", "0" * 64, DIM, VOCAB)
         vocabulary = tuple(map(str, range(VOCAB)))
 
-        def encode_queries(self, texts: list[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
             random = np.random.default_rng(len(texts))
             weights = csr_matrix(random_array((len(texts), VOCAB), density=0.4, rng=random, dtype=np.float32))
             vectors = random.standard_normal((len(texts), DIM), dtype=np.float32)

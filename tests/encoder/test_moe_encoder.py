@@ -331,9 +331,9 @@ def test_identity_follows_the_files(folder: Path) -> None:
 
 def test_load_encoder_knows_the_names(tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(load_encoder("none"), NoEncoder)
-    monkeypatch.setattr("retriever.encoder.load.default_encoder_path", lambda: tiny_encoder_folder)
+    monkeypatch.setattr("retriever.encoder.spec.default_encoder_path", lambda: tiny_encoder_folder)
     assert load_encoder().identity.name == "default"
-    monkeypatch.setattr("retriever.encoder.load.default_encoder_path", lambda: tiny_encoder_folder / "missing")
+    monkeypatch.setattr("retriever.encoder.spec.default_encoder_path", lambda: tiny_encoder_folder / "missing")
     with pytest.raises(UserError, match="default encoder is not there, the installation is incomplete"):
         load_encoder()
 

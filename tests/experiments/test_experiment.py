@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from scipy.sparse import csr_matrix
 
 from retriever.cli.main import cli
+from retriever.encoder.base import EncoderBase
 from retriever.encoder.load import load_encoder
 from retriever.eval.data.datasets import load_dataset
 from retriever.eval.data.runs import read_run
@@ -48,7 +49,7 @@ def evaluate_dataset(dataset: Path, encoder: Encoder, **settings: Any) -> dict[s
 LETTERS = 26
 
 
-class Letters:
+class Letters(EncoderBase):
     """Counts letters, which is enough to rank by; `limit` texts are encoded before it fails."""
 
     def __init__(self, sha: str = "a", limit: int = 1_000) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from retriever.encoder.base import EncoderBase
 from retriever.index import FolderWriter, IndexSettings
 from retriever.indexing.writer import IndexWriter
 from retriever.search.leg import LEGS
@@ -32,7 +33,7 @@ THREADS, PROCESSES = 8, 2
 TYPES = [None, "hnsw", "flat", "ivf"]
 
 
-class Stub:
+class Stub(EncoderBase):
     """Gives "u7" and what begins with it a vector and a set of terms that no other number has."""
 
     identity = EncoderIdentity("stub", "1" * 64, DIM, VOCAB)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
-    from retriever.network.lexical import TermStatistics
+    from retriever.types import TermStatistics
     from tests.conftest import Parent
 
 Counting: TypeAlias = "Callable[[Iterable[Document]], list[int]]"

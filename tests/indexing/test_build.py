@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 from retriever.corpus.corpus import Corpus
 from retriever.corpus.formats import Row
+from retriever.encoder.base import EncoderBase
 from retriever.encoder.load import load_encoder
 from retriever.index import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, interrupted
@@ -27,7 +28,7 @@ SMALL = IndexingConfig(batch=20, commit_every_documents=50)
 """Commits fall after 60, 120, ... documents."""
 
 
-class Stub:
+class Stub(EncoderBase):
     """Encodes a text by its own bytes, notes it, and raises `error` instead of the batch after `limit` texts."""
 
     def __init__(self, limit: int | None = None, error: type[BaseException] = RuntimeError, sha: str = "a") -> None:

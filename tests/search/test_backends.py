@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix, random_array
 
 from retriever.bench.sparse import bench_sparse
 from retriever.cli.options import SPARSE_BACKENDS as OFFERED
+from retriever.encoder.base import EncoderBase
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.exact import exact_sparse
 from retriever.index.quantise import quantise
@@ -110,7 +111,7 @@ def test_the_command_line_offers_every_back_end() -> None:
     assert tuple(SPARSE_BACKENDS) == OFFERED
 
 
-class Known:
+class Known(EncoderBase):
     """Gives any texts the terms that were drawn for so many."""
 
     identity = SETTINGS.encoder

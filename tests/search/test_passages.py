@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from scipy.sparse import csr_matrix
 
 from retriever.cli.main import cli
+from retriever.encoder.base import EncoderBase
 from retriever.index import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, holds
 from retriever.indexing.writer import IndexWriter, add_corpus
@@ -26,7 +27,7 @@ ANIMALS = ["otter", "heron", "badger", "falcon", "lizard", "turtle", "walrus", "
 CHUNKED = IndexingConfig(batch=20, commit_every_documents=10, chunk=True, chunk_tokens=12, chunk_overlap=4)
 
 
-class Stub:
+class Stub(EncoderBase):
     """Encodes a text by its words, notes it, and fails instead of the batch after `limit` texts."""
 
     def __init__(self, limit: int | None = None) -> None:

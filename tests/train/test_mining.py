@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from retriever.cli.main import cli
+from retriever.encoder.base import EncoderBase
 from retriever.encoder.load import NoEncoder
 from retriever.indexing.build import build_index
 from retriever.search.retriever import Retriever
@@ -91,7 +92,7 @@ def test_negatives_are_sampled_from_a_band_of_ranks(pairs: Path, index: Path, tm
     assert read(tmp_path / "other") != found
 
 
-class ByNumber:
+class ByNumber(EncoderBase):
     """A teacher by whom the cosine of any question and tree number i is 1 - i / 100."""
 
     identity = NoEncoder.identity._replace(name="by number", sha256="n" * 64, dense_dim=2)

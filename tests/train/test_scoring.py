@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from retriever.cli.main import cli
+from retriever.encoder.base import EncoderBase
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.index.reader import FolderReader
 from retriever.train.passages import has_index, index_passages, passage_id
@@ -79,7 +80,7 @@ def test_bm25_is_lucenes_over_the_passages_of_the_file(tmp_path: Path) -> None:
     assert found[0][1] == 0 < found[0][2] < found[0][0]
 
 
-class Table:
+class Table(EncoderBase):
     """An encoder that looks its vectors up, and notes what it was asked for."""
 
     def __init__(self, vectors: dict[str, list[float]], like: Encoder) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from retriever.streams import open_binary
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open_binary(path) as file:
+            values = yaml.safe_load(file.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file; give the path of a YAML file") from None
     except OSError as error:

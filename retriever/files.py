@@ -9,14 +9,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
+from retriever.streams import STANDARD, is_stream, open_binary, standard_output
 from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
 
-__all__ = ["BOM", "Line", "atomic_file", "cache_root", "decode", "file_errors", "numbered_lines", "read_lines"]
+    from retriever.streams import Readable
+
+__all__ = [
+    "BOM",
+    "INNER_BOM",
+    "Line",
+    "atomic_file",
+    "cache_root",
+    "decode",
+    "file_errors",
+    "numbered_lines",
+    "read_lines",
+]
 
 BOM = b"\xef\xbb\xbf"
+INNER_BOM = "a byte order mark stands before this line, as where files were joined; remove its three bytes, ef bb bf"
 
 
 class Line(NamedTuple):
@@ -38,7 +53,7 @@ def file_errors(path: Path, verb: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot {verb} ({reason}); check permissions, free space and the path") from None
 
 
-def numbered_lines(path: Path) -> Iterator[Line]:
+def numbered_lines(path: Readable) -> Iterator[Line]:
     r"""Yield the lines of a UTF-8 file that are not blank; a path ending in .gz is unpacked on the way.
 
     Only "\n" and "\r\n" end a line: ids may hold the other characters that `str.splitlines` breaks at.
@@ -48,15 +63,20 @@ def numbered_lines(path: Path) -> Iterator[Line]:
             try:
                 yield Line(f"{path}:{number}", decode(raw))
             except ValueError as error:
-                raise UserError(f"{path}:{number}: {error}; save the file as UTF-8") from None
+                raise UserError(f"{path}:{number}: {error}") from None
 
 
 @contextmanager
 def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[IO[bytes]]:
     """Open a new file beside `path` for writing and rename it when the block ends well, so that no reader sees a part.
 
-    On an error nothing is left. A path ending in .gz is packed on the way.
+    On an error nothing is left. A path ending in .gz is packed on the way. Standard output ("-"), pipes and devices
+    are written as they are: what has gone out cannot be called back.
     """
+    if is_stream(path):
+        with _output_stream(path) as output:
+            yield output
+        return
     target = path.resolve()
     if target.exists() and not target.is_file():
         raise UserError(f"{path}: exists and is not a regular file; give the path of a file")
@@ -83,13 +103,28 @@ def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
+@contextmanager
+def _output_stream(path: Path) -> Iterator[IO[bytes]]:
+    if str(path) == STANDARD:
+        stream = standard_output()
+        yield stream
+        stream.flush()
+        return
+    with file_errors(path, "write"):
+        opened = path.open("wb")
+    with opened:
+        yield opened
+
+
+def read_lines(path: Readable) -> Iterator[bytes]:
     r"""Yield the lines of a plain or gzip file, without a byte order mark, with their line ends.
 
     Lines end at \n only: the other line separators of Unicode may stand inside a text.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
+        with open_binary(path) as raw:
+            packed = path.suffix.lower() == ".gz" or (str(path) == STANDARD and _is_gzip(raw))
+            stream = gzip.GzipFile(fileobj=raw) if packed else raw
             yield stream.readline().removeprefix(BOM)
             yield from stream
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -102,12 +137,22 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a readable file") from None
 
 
+def _is_gzip(stream: IO[bytes]) -> bool:
+    return cast("BufferedReader", stream).peek(2)[:2] == b"\x1f\x8b"
+
+
 def decode(line: bytes) -> str:
-    """Decode one line; raise ValueError that names the first byte that is not UTF-8."""
+    """Decode one line; raise ValueError that names the first byte that is not UTF-8, or a byte order mark.
+
+    A mark may stand before the first line alone, which `read_lines` takes off; elsewhere it would become part of an id.
+    """
+    if line.startswith(BOM):
+        raise ValueError(INNER_BOM)
     try:
         return line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {line[error.start]:#04x} at position {error.start + 1} is not UTF-8") from None
+        place = f"byte {line[error.start]:#04x} at position {error.start + 1}"
+        raise ValueError(f"{place} is not UTF-8; save the file as UTF-8") from None
 
 
 def cache_root() -> Path:

@@ -92,7 +92,7 @@ def _columns(block: bytes) -> tuple[list[str], list[str], list[float]]:
 
     gap, other = (b"\t", b" ") if b"\t" in block else (b" ", b"\t")
     # Where these stand, pyarrow sees other columns or lines than `_trec_line` does, or JSON begins.
-    odd = (gap + gap, b"\n" + gap, gap + b"\n", other, b"\r", b"{")
+    odd = (gap + gap, b"\n" + gap, gap + b"\n", other, b"\r", b"{", b"\n" + BOM)
     if any(mark in block for mark in odd) or block.startswith((gap, BOM)) or block.endswith(gap):
         raise ValueError("not plain")
     names = ["query_id", "Q0", "doc_id", "rank", "score", "tag"]

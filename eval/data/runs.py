@@ -102,9 +102,9 @@ class RunWriter:
 
 
 def _require_word(path: Path, what: str, text: str) -> None:
-    if text.split() != [text]:
+    if text.split() != [text] or text.startswith("\ufeff"):
         raise UserError(
-            f"{path}: {what} {text!r} is empty or holds white space, which a TREC run cannot write;"
+            f"{path}: {what} {text!r} is empty or holds white space or a byte order mark, which TREC runs cannot hold;"
             " write JSON lines (a name that ends in .jsonl)"
         )
 

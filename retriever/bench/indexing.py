@@ -106,7 +106,7 @@ def corpus_start(spec: str, size: int) -> Corpus:
 
     pairs = _pairs(spec)
     source = open_corpus(spec) if pairs is None else pairs
-    return Corpus(spec, rows, typed=False)
+    return Corpus(spec, rows)
 
 
 def _pairs(spec: str) -> Corpus | None:
@@ -125,4 +125,4 @@ def _pairs(spec: str) -> Corpus | None:
             if row.fields is not None:
                 yield Row(row.source, {"_id": str(number), "text": row.fields["positive"]}, None)
 
-    return Corpus(spec, rows, typed=False)
+    return Corpus(spec, rows)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retriever.cli.options import UNFINISHED_INDEX, index_encoder_option, json_option, quiet_option, runtime_options
+from retriever.cli.options import (
+    UNFINISHED_INDEX,
+    index_encoder_option,
+    json_option,
+    quiet_option,
+    report_json,
+    runtime_options,
+    say_left_out,
+)
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -67,10 +75,9 @@ def add(
         config=IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad),
         progress=not quiet,
     )
-    if report.bad:
-        click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
+    say_left_out(report)
     if as_json:
-        click.echo(json.dumps(report._asdict()))
+        click.echo(report_json(report))
         return
     click.echo(
         f"{report.added} added, {report.updated} updated ({report.duplicates} duplicates left out); "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -28,7 +27,9 @@ from retriever.cli.options import (
     mode_option,
     query_mode_option,
     quiet_option,
+    report_json,
     runtime_options,
+    say_left_out,
     sparse_backend_option,
 )
 from retriever.cli.reproduce import reproduce
@@ -119,14 +120,13 @@ def index(
         resume=resume,
         progress=not quiet,
     )
-    if report.bad:
-        click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
+    say_left_out(report)
     if report.truncated:
         click.echo(
             f"{report.truncated} texts are longer than the encoder reads; their vectors cover the start", err=True
         )
     if as_json:
-        click.echo(json.dumps(report._asdict()))
+        click.echo(report_json(report))
         return
     sizes = ", ".join(f"{part} {human_bytes(size)}" for part, size in report.sizes.items() if size)
     chunks = f" in {report.chunks} chunks" if report.chunks > report.documents else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from retriever.indexing.build import IndexReport
+    from retriever.indexing.writer import AddReport
     from retriever.search.fusion import FusionConfig
 
 __all__ = [
@@ -30,7 +33,9 @@ __all__ = [
     "query_mode_option",
     "query_modes_option",
     "quiet_option",
+    "report_json",
     "runtime_options",
+    "say_left_out",
     "sparse_backend_option",
 ]
 
@@ -176,3 +181,18 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"{text!r} cannot be read; write whole numbers as 1,3,5") from None
+
+
+def say_left_out(report: IndexReport | AddReport) -> None:
+    """Say on stderr which records and what else of a corpus did not come into the index."""
+    from retriever.corpus.left_out import left_out_text
+
+    if report.bad:
+        click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
+    if text := left_out_text(report.left_out):
+        click.echo(text, err=True)
+
+
+def report_json(report: IndexReport | AddReport) -> str:
+    """Return a report as one line of JSON."""
+    return json.dumps(report._asdict() | {"left_out": [kind._asdict() for kind in report.left_out]})

@@ -165,6 +165,7 @@ def pseudo_queries(corpus: str, output: Path, quiet: bool, **settings: Any) -> N
     from retriever.config import resolve
     from retriever.corpus.corpus import open_corpus
     from retriever.files import atomic_file
+    from retriever.streams import is_stream
     from retriever.train.pseudo_queries import PseudoQueryConfig
     from retriever.train.pseudo_queries import pseudo_queries as make
 
@@ -175,4 +176,4 @@ def pseudo_queries(corpus: str, output: Path, quiet: bool, **settings: Any) -> N
             file.write(json.dumps(pair._asdict(), ensure_ascii=False).encode() + b"\n")
             kinds[pair.kind] += 1
     shares = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    click.echo(f"{kinds.total()} pairs in {output}: {shares}")
+    click.echo(f"{kinds.total()} pairs in {output}: {shares}", err=is_stream(output))

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from retriever.corpus.arrow import read_hf, read_parquet
-from retriever.corpus.formats import (
-    TEXT_SUFFIXES,
-    Row,
-    read_csv,
-    read_folder,
-    read_jsonl,
-    read_tsv,
-    suffix_of,
-    text_files,
-)
+from retriever.corpus.formats import Row, read_csv, read_jsonl, read_tsv, suffix_of, unnamed_columns
 from retriever.corpus.ir_datasets import read_ir
+from retriever.corpus.left_out import LeftOut, counted, left_out_text
 from retriever.corpus.queries import load_queries
+from retriever.corpus.text_folder import TEXT_SUFFIXES, read_folder, text_folder
+from retriever.streams import STANDARD, Readable, is_stream, spooled
 from retriever.types import Document, UserError
 
 if TYPE_CHECKING:
@@ -30,11 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Corpus", "NumberedDocument", "Record", "Survey", "documents", "load_queries", "open_corpus", "survey"]
 
-ID_KEYS = ("_id", "id", "doc_id", "docno")
+ID_KEYS = ("_id", "id", "doc_id", "docid", "docno")
 TEXT_KEYS = ("text", "contents")
+NO_CORPUS = re.compile(r"queries|qrels|readme|licen[cs]e|corpus\.jsonl(\.gz)?$", re.IGNORECASE)
+"""Files of a BEIR folder that are not left out of its corpus; corpus.jsonl may lie there packed, too."""
 LONGEST_ID = 32_766
 """In UTF-8 bytes: what Lucene takes as one term."""
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Readable], Iterator[Row]]] = {
     ".jsonl": read_jsonl,
     ".jsonl.gz": read_jsonl,
     ".tsv": read_tsv,
@@ -58,14 +55,21 @@ class Record(NamedTuple):
 class Corpus:
     """The records of one source; each iteration reads it from the start and holds one record at a time."""
 
-    def __init__(self, spec: str, rows: Callable[[], Iterator[Row]], *, typed: bool) -> None:
-        """Wrap `rows`; a `typed` source (its columns have types) may hold whole numbers as ids."""
+    def __init__(
+        self, spec: str, rows: Callable[[], Iterator[Row]], left_out: Callable[[], list[LeftOut]] = list
+    ) -> None:
+        """Wrap `rows`; left_out: says what the source holds that is no record, such as files of another suffix."""
         self.spec = spec
         self._rows = rows
-        self._typed = typed
+        self._left_out = left_out
 
     def __repr__(self) -> str:
         return f"Corpus({self.spec!r})"
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """Return what the source holds and is no record of it: files and columns, counted by kind."""
+        return self._left_out()
 
     def __iter__(self) -> Iterator[Record]:
         for row in self._rows():
@@ -73,7 +77,7 @@ class Corpus:
                 yield Record(row.source, None, row.problem)
                 continue
             try:
-                yield Record(row.source, _document(row.fields, typed=self._typed), None)
+                yield Record(row.source, _document(row.fields), None)
             except ValueError as error:
                 yield Record(row.source, None, str(error))
 
@@ -99,15 +103,17 @@ def _text(key: str, value: object) -> str:
     return value
 
 
-def _document(fields: dict[str, Any], *, typed: bool) -> Document:
+def _document(fields: dict[str, Any]) -> Document:
     """Build a document from the fields of a row; raise ValueError that says what is wrong with them."""
     id_key = _key(fields, ID_KEYS, "id")
     text_key = _key(fields, TEXT_KEYS, "text")
     doc_id = fields[id_key]
-    if typed and isinstance(doc_id, int) and not isinstance(doc_id, bool):
+    if isinstance(doc_id, int) and not isinstance(doc_id, bool):
         doc_id = str(doc_id)
     if not isinstance(doc_id, str):
-        raise ValueError(f"the id {id_key!r} is {_shown(doc_id)}, need a string; put it in double quotes")
+        raise ValueError(
+            f"the id {id_key!r} is {_shown(doc_id)}, need a string or a whole number; put it in double quotes"
+        )
     if not doc_id.strip():
         raise ValueError(f"the id {id_key!r} is empty, need a string with at least one character; give it one")
     if len(doc_id) > LONGEST_ID // 4 and len(doc_id.encode()) > LONGEST_ID:
@@ -128,41 +134,59 @@ def _metadata(fields: dict[str, Any], used: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def open_corpus(spec: str | Path) -> Corpus:
+def open_corpus(spec: str | Path, *, spool: Path | None = None) -> Corpus:
     """Open a BEIR folder, a JSONL, TSV, CSV or Parquet file, a folder of text files, "hf:NAME[:SPLIT]" or "ir:ID".
 
-    Fields: the id is the first of `_id`, `id`, `doc_id`, `docno`, the text the first of `text`, `contents`;
+    Fields: the id is the first of `_id`, `id`, `doc_id`, `docid`, `docno`, the text the first of `text`, `contents`;
     `title` may be missing or null, the text may be empty or null; all other fields are metadata.
-    An id must be a string; whole numbers are taken as strings where the column has a type (Parquet, hf:).
+    An id is a string, or a whole number, which becomes its decimal text.
+    What can be read only once ("-" for standard input, pipes) is copied to a temporary file in the folder `spool` (the
+    system's by default) when it is first read; JSONL or Parquet, packed or not, where no suffix says what it is.
 
     Raises:
         UserError: nothing is there, or it has none of these forms. What is inside is found by `survey`.
     """
     if isinstance(spec, str) and spec.startswith("hf:"):
         name, split = _hf_name(spec.removeprefix("hf:"))
-        return Corpus(spec, partial(read_hf, name, split), typed=True)
+        return Corpus(spec, partial(read_hf, name, split))
     if isinstance(spec, str) and spec.startswith("ir:"):
-        return Corpus(spec, partial(read_ir, spec.removeprefix("ir:")), typed=True)
+        return Corpus(spec, partial(read_ir, spec.removeprefix("ir:")))
     try:
-        return _open_path(Path(spec))
+        return _open_path(Path(spec), spool)
     except OSError as error:
         raise UserError(
             f"{spec}: cannot be read ({error.strerror}); give the path of a readable file or folder"
         ) from None
 
 
-def _open_path(path: Path) -> Corpus:
+def _open_path(path: Path, spool: Path | None) -> Corpus:
     if path.is_dir():
-        return _open_folder(path)
-    if not path.exists():
+        return _open_folder(path, spool)
+    if str(path) != STANDARD and not path.exists():
         raise UserError(f"{path}: no such corpus; give the path of a file or folder, hf:NAME or ir:ID")
-    reader = READERS.get(suffix_of(path))
+    if is_stream(path):
+        return _open_stream(path, spool)
+    return Corpus(str(path), partial(_reader(path), path), partial(_columns_left_out, path))
+
+
+def _open_stream(path: Path, spool: Path | None) -> Corpus:
+    source = cache(partial(spooled, path, spool))  # copied when it is first read
+    return Corpus(str(path), lambda: _reader(source())(source()), lambda: _columns_left_out(source()))
+
+
+def _reader(source: Readable) -> Callable[[Readable], Iterator[Row]]:
+    reader = READERS.get(suffix_of(source))
     if reader is None:
         raise UserError(
-            f"{path}: cannot tell the format from the suffix {suffix_of(path)!r}; "
+            f"{source}: cannot tell the format from the suffix {suffix_of(source)!r}; "
             f"allowed: {', '.join(READERS)}, a BEIR folder, a folder of {', '.join(TEXT_SUFFIXES)} files, hf:NAME"
         )
-    return Corpus(str(path), partial(reader, path), typed=path.suffix.lower() == ".parquet")
+    return reader
+
+
+def _columns_left_out(source: Readable) -> list[LeftOut]:
+    count = unnamed_columns(source) if suffix_of(source).startswith((".csv", ".tsv")) else 0
+    return [LeftOut("columns without a name", count, str(source))] if count else []
 
 
 def _hf_name(rest: str) -> tuple[str, str | None]:
@@ -175,19 +199,29 @@ def _hf_name(rest: str) -> tuple[str, str | None]:
     return name, split or None
 
 
-def _open_folder(folder: Path) -> Corpus:
+def _open_folder(folder: Path, spool: Path | None) -> Corpus:
     for name in ("corpus.jsonl", "corpus.jsonl.gz"):
         path = folder / name
         if path.exists():
-            return Corpus(str(folder), partial(READERS[suffix_of(path)], path), typed=False)
+            opened = _open_path(path, spool)
+            return Corpus(str(folder), opened._rows, partial(_beside, path))
     if (folder / "qrels").is_dir() or (folder / "queries.jsonl").exists():
         raise UserError(f"{folder}: a BEIR folder without corpus.jsonl or corpus.jsonl.gz; add one of them")
-    if not text_files(folder):
+    texts = text_folder(folder)
+    if not texts.files:
+        found = f" ({shown})" if (shown := left_out_text(texts.left_out)) else ""
         raise UserError(
-            f"{folder}: found neither corpus.jsonl nor a {', '.join(TEXT_SUFFIXES)} file; "
+            f"{folder}: found neither corpus.jsonl nor a {', '.join(TEXT_SUFFIXES)} file{found}; "
             "give a BEIR folder, a folder of text files or a corpus file"
         )
-    return Corpus(str(folder), partial(read_folder, folder), typed=False)
+    return Corpus(str(folder), partial(read_folder, folder), lambda: text_folder(folder).left_out)
+
+
+def _beside(corpus: Path) -> list[LeftOut]:
+    """Count the files beside corpus.jsonl that could be documents, too: queries are none."""
+    others = sorted(path.name for path in corpus.parent.iterdir() if path != corpus and path.is_file())
+    readable = [name for name in others if suffix_of(Path(name)) in (*READERS, *TEXT_SUFFIXES)]
+    return counted((f"files beside {corpus.name}", name) for name in readable if not NO_CORPUS.match(name))
 
 
 class Survey(NamedTuple):

@@ -1,4 +1,4 @@
-"""Files to rows of named fields: JSONL, TSV, CSV and folders of text files.
+"""Files to rows of named fields: JSONL, TSV and CSV.
 
 A reader streams, and reports a bad line as a `Row` with a problem, so that its caller decides whether to stop there.
 What makes the rest of a file unreadable (damaged gzip, a quote never closed) raises UserError.
@@ -9,29 +9,26 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from retriever.files import decode, read_lines
+from retriever.files import INNER_BOM, decode, read_lines
 from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from retriever.streams import Readable
+
 __all__ = [
-    "TEXT_SUFFIXES",
     "Row",
     "read_csv",
-    "read_folder",
     "read_jsonl",
     "read_table",
     "read_tsv",
     "suffix_of",
-    "text_files",
+    "unnamed_columns",
 ]
 
-TEXT_SUFFIXES = (".txt", ".md", ".rst")
 LARGEST_CSV_FIELD = 2**26  # characters; the csv module's own 131,072 is less than a long article
 
 
@@ -43,9 +40,10 @@ class Row(NamedTuple):
     problem: str | None = None
 
 
-def suffix_of(path: Path) -> str:
+def suffix_of(path: Readable) -> str:
     """Return the suffix in lower case, together with the one before a final ".gz".
 
+    >>> from pathlib import Path
     >>> suffix_of(Path("a/corpus.v2.JSONL.gz"))
     '.jsonl.gz'
     """
@@ -64,20 +62,34 @@ def _finite(digits: str) -> float:
     return number
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+class _TwiceError(ValueError):
+    """A key of a JSON object stands twice: one of its values would be lost."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return fields
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
 
 
 def _json_row(source: str, line: bytes) -> Row:
     try:
         text = decode(line)
     except ValueError as error:
-        return Row(source, None, f"{error}; save the file as UTF-8")
+        return Row(source, None, str(error))
     try:
         fields = _decoder.decode(text)
         if "\\ud" in text or "\\uD" in text:  # a lone half of a surrogate pair is no character
             json.dumps(fields, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         return Row(source, None, "an escape \\uD800-\\uDFFF stands without its other half; write the whole character")
+    except _TwiceError as error:
+        return Row(source, None, f"the key {str(error)!r} stands twice; keep one of them")
     except (ValueError, RecursionError) as error:
         return Row(source, None, f"not JSON ({error}); write one JSON object on each line")
     if not isinstance(fields, dict):
@@ -85,7 +97,7 @@ def _json_row(source: str, line: bytes) -> Row:
     return Row(source, fields)
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
+def read_jsonl(path: Readable) -> Iterator[Row]:
     """Yield one row a line; blank lines are passed over."""
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
@@ -100,10 +112,12 @@ def read_table(source: str, columns: Sequence[str], cells: Sequence[str]) -> Row
         "".join(cells).encode("utf-8")
     except UnicodeEncodeError:
         return Row(source, None, "not UTF-8; save the file as UTF-8")
+    if cells[0].startswith("\ufeff"):
+        return Row(source, None, INNER_BOM)
     return Row(source, {column: cell for column, cell in zip(columns, cells, strict=True) if column})
 
 
-def _header(path: Path, cells: Iterable[str]) -> list[str]:
+def _header(path: Readable, cells: Iterable[str]) -> list[str]:
     columns = [cell.strip() for cell in cells]
     try:
         "".join(columns).encode("utf-8")
@@ -120,7 +134,7 @@ def _heads_corpus(cells: Sequence[str]) -> bool:
     return not (len(cells) == 2 and cells[0].isdecimal())
 
 
-def read_tsv(path: Path, is_header: Callable[[Sequence[str]], bool] = _heads_corpus) -> Iterator[Row]:
+def read_tsv(path: Readable, is_header: Callable[[Sequence[str]], bool] = _heads_corpus) -> Iterator[Row]:
     """Yield one row a line; a quotation mark is a character like any other, as TSV has no quoting.
 
     is_header: whether the cells of the first line name the columns; if not, these are `id` and `text`.
@@ -134,7 +148,7 @@ def read_tsv(path: Path, is_header: Callable[[Sequence[str]], bool] = _heads_cor
             yield read_table(f"{path}:{number}", columns, cells)
 
 
-def read_csv(path: Path) -> Iterator[Row]:
+def read_csv(path: Readable) -> Iterator[Row]:
     """Yield one row a record after the header: commas, double quotes, line ends allowed inside quotes (RFC 4180)."""
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CSV_FIELD))
     reader = csv.reader((line.decode("utf-8", "surrogateescape") for line in read_lines(path)), strict=True)
@@ -156,42 +170,10 @@ def read_csv(path: Path) -> Iterator[Row]:
             yield read_table(source, columns, cells)
 
 
-def _refuse_folder(error: OSError) -> NoReturn:
-    raise UserError(
-        f"{error.filename}: cannot be read ({error.strerror}); make the folder readable or remove it"
-    ) from None
-
-
-def text_files(folder: Path) -> list[str]:
-    """List the text files below a folder as sorted relative paths with "/"; hidden files and folders are left out.
-
-    Raises:
-        UserError: a folder cannot be read.
-    """
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        here = Path(parent).relative_to(folder)
-        found += [
-            (here / name).as_posix()
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in TEXT_SUFFIXES
-        ]
-    return sorted(found)
-
-
-def read_folder(folder: Path) -> Iterator[Row]:
-    """Yield one row for each text file: `_id` is its path within the folder, `text` all of it."""
-    for name in text_files(folder):
-        path = folder / name
-        try:
-            name.encode("utf-8")
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeEncodeError:
-            yield Row(ascii(str(path)), None, "the file's name is not UTF-8; rename it")
-        except UnicodeDecodeError as error:
-            yield Row(str(path), None, f"byte {error.start + 1} is not UTF-8; save the file as UTF-8")
-        except OSError as error:
-            yield Row(str(path), None, f"cannot be read ({error.strerror}); make it readable or remove it")
-        else:
-            yield Row(str(path), {"_id": name, "text": text})
+def unnamed_columns(path: Readable) -> int:
+    """Return how many columns of a TSV or CSV file have no name in its header, and so are left out."""
+    first = next(read_lines(path), b"").decode("utf-8", "surrogateescape").rstrip("\r\n")
+    if suffix_of(path).startswith(".tsv"):
+        cells = first.split("\t")
+        return sum(not cell.strip() for cell in cells) if _heads_corpus(cells) else 0
+    return sum(not cell.strip() for cell in next(csv.reader([first]), []))

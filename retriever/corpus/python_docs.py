@@ -46,7 +46,7 @@ def python_documentation() -> Corpus:
     The sources are parsed, never imported. A document's id is the dotted name, its title the first line of code,
     its metadata `kind` and `module`.
     """
-    return Corpus("the running Python's documentation", _rows, typed=False)
+    return Corpus("the running Python's documentation", _rows)
 
 
 def _rows() -> Iterator[Row]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from retriever.corpus.corpus import Corpus
+    from retriever.corpus.left_out import LeftOut
     from retriever.types import Document, Encoder, Span
 
 __all__ = [
@@ -80,6 +81,7 @@ class IndexReport(NamedTuple):
     """What was indexed: live documents, those without text, those cut off by the encoder, what the survey left out.
 
     chunks: into how many the documents were parted; as many as documents, if they were not.
+    left_out: what the source holds and is no record, such as files of another suffix, by kind.
     """
 
     documents: int
@@ -91,6 +93,7 @@ class IndexReport(NamedTuple):
     first_bad: str
     seconds: float
     sizes: Mapping[str, int]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def build_index(
@@ -142,6 +145,7 @@ def build_index(
         first_bad=found.first_bad,
         seconds=time.monotonic() - started,
         sizes=sizes,
+        left_out=tuple(source.left_out),
     )
 
 

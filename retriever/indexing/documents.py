@@ -30,7 +30,7 @@ def opened(corpus: str | Path | Corpus | Iterable[Document], beside: Path) -> It
     to a temporary file `beside` the index: memory does not grow with it.
     """
     if isinstance(corpus, str | Path):
-        yield open_corpus(corpus)
+        yield open_corpus(corpus, spool=beside)
     elif isinstance(corpus, Corpus):
         yield corpus
     elif iter(corpus) is not corpus:
@@ -49,7 +49,7 @@ class _Documents(Corpus):
     """Documents that can be iterated over again and again."""
 
     def __init__(self, documents: Iterable[Document]) -> None:
-        super().__init__(NAME, lambda: iter(()), typed=True)
+        super().__init__(NAME, lambda: iter(()))
         self._documents = documents
 
     def __iter__(self) -> Iterator[Record]:
@@ -70,7 +70,7 @@ class _Written(Corpus):
     """Documents in a file of their own, as `opened` writes them."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(NAME, lambda: iter(()), typed=True)
+        super().__init__(NAME, lambda: iter(()))
         self._path = path
 
     def __iter__(self) -> Iterator[Record]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from retriever.corpus.corpus import Corpus
+    from retriever.corpus.left_out import LeftOut
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.types import Document, Encoder
 
@@ -114,6 +115,7 @@ class AddReport(NamedTuple):
     """What was added: new documents and updated ones, what the survey left out, how many the index has now.
 
     truncated: of all documents of the index, those longer than the encoder reads.
+    left_out: what the source holds and is no record, such as files of another suffix, by kind.
     """
 
     added: int
@@ -124,6 +126,7 @@ class AddReport(NamedTuple):
     documents: int
     truncated: int
     seconds: float
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def add_corpus(
@@ -181,6 +184,7 @@ def add_corpus(
         documents=committed.documents,
         truncated=committed.truncated,
         seconds=time.monotonic() - started,
+        left_out=tuple(source.left_out),
     )
 
 
@@ -191,5 +195,5 @@ def read_ids(path: Path) -> list[str]:
         try:
             ids.append(decode(line))
         except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}; write the ids as UTF-8, one a line") from None
+            raise UserError(f"{path}:{number}: {error}, one id a line") from None
     return [doc_id for doc_id in ids if doc_id.strip()]

@@ -13,14 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.corpus.formats import read_jsonl
+from retriever.streams import refuse_stream
 from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["HELD_OUT_PERCENT", "Example", "PairRecord", "held_out", "keep_negatives", "normalised", "read_pairs"]
+__all__ = [
+    "HELD_OUT_PERCENT",
+    "PAIRS_AGAIN",
+    "Example",
+    "PairRecord",
+    "held_out",
+    "keep_negatives",
+    "normalised",
+    "read_pairs",
+]
 
 HELD_OUT_PERCENT = 5
+PAIRS_AGAIN = "pairs are read several times"
 
 
 class Example(NamedTuple):
@@ -69,6 +80,7 @@ def read_pairs(path: str | Path) -> Iterator[PairRecord]:
         UserError: the file or a line cannot be read, or a field is missing or of the wrong kind; names file and line.
     """
     path = Path(path)
+    refuse_stream(path, PAIRS_AGAIN)
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
     for where, fields, problem in read_jsonl(path):
         if fields is None:

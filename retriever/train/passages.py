@@ -50,7 +50,7 @@ def index_passages(
         return
     begun = Path(folder, "index.json").exists()
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(str(pairs), lambda: _rows(pairs, negatives), typed=False)
+    corpus = Corpus(str(pairs), lambda: _rows(pairs, negatives))
     build_index(
         corpus, folder, encoder=encoder, config=IndexingConfig(on_duplicate="skip"), resume=begun, progress=progress
     )

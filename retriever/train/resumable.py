@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from retriever.files import atomic_file, read_lines
 from retriever.index.files import sync_path, write_whole
 from retriever.index.lock import WriteLock
-from retriever.train.pairs import PairRecord, read_pairs
+from retriever.streams import is_stream, refuse_stream
+from retriever.train.pairs import PAIRS_AGAIN, PairRecord, read_pairs
 from retriever.train.vectors import VectorStore
 from retriever.types import UserError
 
@@ -45,6 +46,9 @@ class Rewriting:
             UserError: the output is there already, is being written, or was begun from other pairs or settings.
         """
         self.pairs, self.output, self._block = Path(pairs), Path(output), block
+        refuse_stream(self.pairs, PAIRS_AGAIN)
+        if is_stream(self.output):
+            raise UserError(f"{output}: not a file, and what was interrupted goes on in a file; give a path with -o")
         if self.output.exists():
             raise UserError(f"{output}: exists; give another path with -o, or remove it")
         self._lines = sum(1 for line in read_lines(self.pairs) if line.strip())

@@ -77,7 +77,7 @@ def tiny_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (b'{"_id": "c", "title": "moon"}', ["text"]),
         (b'{"text": "moon"}', ["_id"]),
         (b'{"_id": "c", "text": 5}', ["text", "5", "string"]),
-        (b'{"_id": 7, "text": "moon"}', ["7", "string"]),
+        (b'{"_id": 7.5, "text": "moon"}', ["7.5", "string"]),
         (b'{"_id": null, "text": "moon"}', ["None", "string"]),
         (b'{"_id": " ", "text": "moon"}', ["empty"]),
         (b'{"_id": "a", "text": "moon"}', ["'a'", "bad.jsonl:1", "--on-duplicate"]),
@@ -278,7 +278,7 @@ def test_top_k_below_one(tmp_path: Path, tiny_index: Path, top_k: str) -> None:
     [
         ('{"_id": "1", "text": "bread"}\n{"_id": "2", "text": " "}\n', ":2"),
         ('{"_id": "1", "text": "bread"}\n{"_id": "1", "text": "water"}\n', ":2"),
-        ('{"_id": "1", "text": "bread"}\n{"_id": 2, "text": "water"}\n', ":2"),
+        ('{"_id": "1", "text": "bread"}\n{"_id": 2.5, "text": "water"}\n', ":2"),
         ("bread\n", ":1"),
         ('{"_id": "1"}\n', ":1"),
         ("", ""),

@@ -81,7 +81,7 @@ def test_qrels_that_name_an_unknown_query_give_its_line(tmp_path: Path) -> None:
         ("[" * 100_000, r"queries\.jsonl:4: not JSON"),
         ("[1]", r"queries\.jsonl:4: found a JSON list"),
         ('{"key": "q9", "text": "t"}', r"queries\.jsonl:4: no id of the query; add a field named _id"),
-        ('{"_id": 9, "text": "t"}', r"queries\.jsonl:4: '_id' is 9, need a string"),
+        ('{"_id": 9.5, "text": "t"}', r"queries\.jsonl:4: '_id' is 9.5, need a string"),
         ('{"_id": "q9", "text": null}', r"queries\.jsonl:4: 'text' is None, need a string"),
         ('{"_id": "q1", "text": "again"}', r"queries\.jsonl:4: the id 'q1' stands already at .*queries\.jsonl:3"),
     ],

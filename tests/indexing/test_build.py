@@ -86,7 +86,7 @@ def test_the_report_counts(tmp_path: Path) -> None:
         "not json",
         {"_id": "a", "text": "river again"},
         {"_id": "d", "text": None, "title": " "},
-        {"_id": 7, "text": "number"},
+        {"_id": 7.5, "text": "number"},
     ]
     corpus = write(tmp_path / "corpus.jsonl", records)
     config = IndexingConfig(on_duplicate="skip", on_bad="skip")
@@ -230,7 +230,7 @@ def generated(count: int) -> Corpus:
         for n in range(count):
             yield Row(f"row {n}", {"_id": f"document-{n}", "text": f"number{n} " + "salt " * 400}, None)
 
-    return Corpus("generated", rows, typed=False)
+    return Corpus("generated", rows)
 
 
 class Forgetful(Stub):

@@ -1,0 +1,45 @@
+"""What a corpus leaves out without its being at fault: counted and named, so that nothing is missed in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["LeftOut", "counted", "left_out_text"]
+
+
+class LeftOut(NamedTuple):
+    """So many things of one kind, such as "files of another suffix (.pdf)", and the first of them."""
+
+    what: str
+    number: int
+    first: str
+
+
+def counted(found: Iterable[tuple[str, str]]) -> list[LeftOut]:
+    """Count pairs of kind and name; kinds in the order in which they come.
+
+    >>> counted([("hidden files", ".a"), ("links to nothing", "b"), ("hidden files", ".c")])
+    [LeftOut(what='hidden files', number=2, first='.a'), LeftOut(what='links to nothing', number=1, first='b')]
+    """
+    pairs = list(found)
+    counts = Counter(kind for kind, _ in pairs)
+    first = dict(reversed(pairs))
+    return [LeftOut(kind, count, _printable(first[kind])) for kind, count in counts.items()]
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()  # a name on disk need not be UTF-8
+
+
+def left_out_text(left_out: Iterable[LeftOut]) -> str:
+    """Return one line for people, "" where nothing was left out.
+
+    >>> left_out_text([LeftOut("hidden files", 2, ".a"), LeftOut("links to nothing", 1, "b")])
+    'left out: 2 hidden files (the first: .a), 1 links to nothing (b)'
+    """
+    parts = [f"{number} {what} ({'the first: ' if number > 1 else ''}{first})" for what, number, first in left_out]
+    return f"left out: {', '.join(parts)}" if parts else ""

@@ -10,7 +10,6 @@ import ctypes
 import locale
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +41,7 @@ def java_options(java_home: Path, heap: str) -> list[str]:
     instead of 411 MiB. It writes nothing: no messages between results, no files into a temporary folder that may be
     full, and the report of a crash not into the folder that the user happens to be in.
     """
-    crash = Path(tempfile.gettempdir()) / "retriever-java-crash-%p.log"
+    crash = Path(os.environ.get("TMPDIR") or "/tmp") / "retriever-java-crash-%p.log"  # tempfile's needs room there
     options = [
         "-Xrs",
         "-Xms16m",

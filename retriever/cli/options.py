@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from retriever.cli.output import escape_what_cannot_be_shown
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -51,6 +53,15 @@ MODES = ("hybrid", "bm25", "sparse", "dense")
 
 class Cli(click.Group):
     """Turns the user's faults into one line and exit code 1, Ctrl-C into exit code 130."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line."""
+        escape_what_cannot_be_shown()
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # of help or version, which come before any command
+            click.echo(f"Error: {error.strerror or error}", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

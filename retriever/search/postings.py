@@ -7,6 +7,7 @@ sum counts as a float32.
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
     from retriever.index.postings import Block
     from retriever.index.reader import FolderReader, Selection
-    from retriever.types import Ranking
+    from retriever.types import BoolArray, Ranking
 
-    Scores = NDArray[np.float64]
 
 __all__ = ["QueryTerms", "StoredPostings"]
 
@@ -39,6 +39,7 @@ class StoredPostings:
     def __init__(self, reader: FolderReader) -> None:
         self._reader = reader
         self._asked = False
+        self._scratch = threading.local()
 
     def search(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
         """Add up the postings of the query's terms."""
@@ -47,21 +48,30 @@ class StoredPostings:
             return self._reader.sparse(terms, top_k, selection)
         check_top_k(top_k)
         query = query_terms(terms)
-        compiled = self._asked or "numba" in sys.modules
-        self._asked = True
         eligible = self._reader.alive if selection is None else self._reader.alive & selection.rows
-        complete = selection is None and self._reader.num_chunks == len(eligible)
+        search = self._compiled if self._asked or "numba" in sys.modules else by_numpy
+        self._asked = True
 
         def best(count: int) -> Found:
             found = no_hits()
             for block, first in zip(postings.blocks, postings.first_rows, strict=True):
-                scores = block_scores(block, query, compiled)
-                if not complete:
-                    scores[~eligible[first : first + block.rows]] = 0
-                found = best_of(found, scores, first, count)
+                more = search(block, query, eligible[first : first + block.rows], count, least_of(found, count))
+                found = best_of(found, more._replace(rows=more.rows + first), count)
             return found._replace(scores=found.scores / self._reader.settings.impact_scale)
 
         return self._reader.ranking(best, top_k)
+
+    def _compiled(self, block: Block, query: QueryTerms, eligible: BoolArray, count: int, least: float) -> Found:
+        """Return what `by_numpy` does."""
+        from retriever.search.kernels import best_rows
+
+        scratch = self._scratch
+        if not hasattr(scratch, "scores"):
+            scratch.scores, scratch.rows = np.empty(BLOCK_ROWS), np.empty(BLOCK_ROWS, np.int64)
+        parts = block.data, block.data.view("<u2"), block.terms, block.starts, block.largest
+        found = best_rows(*parts, *query, eligible, count, least, scratch.scores, scratch.rows)
+        rows = scratch.rows[:found].copy()
+        return Found(rows, scratch.scores[rows])
 
 
 class QueryTerms(NamedTuple):
@@ -80,39 +90,35 @@ def query_terms(terms: csr_matrix) -> QueryTerms:
     )
 
 
-def block_scores(block: Block, query: QueryTerms, compiled: bool) -> Scores:
-    """Return the scores of a block's rows, float64 (rows,)."""
+def by_numpy(block: Block, query: QueryTerms, eligible: BoolArray, count: int, least: float) -> Found:
+    """Return the eligible rows of a block, from its first one, that score at least so much: the best `count`, or more.
+
+    eligible: bool (rows of the block,). The scores are float32 values.
+    """
     scores = np.zeros(BLOCK_ROWS)
-    if not len(block.terms):
-        return scores[: block.rows]
-    places = np.minimum(np.searchsorted(block.terms, query.terms), len(block.terms) - 1)
-    held = np.flatnonzero(block.terms[places] == query.terms)
-    places, weights = places[held], query.weights[held]
-    if compiled:
-        from retriever.search.kernels import add_up
-
-        pairs = block.data[: len(block.data) // 2 * 2].view("<u2")
-        add_up(pairs, block.data, block.starts, block.largest, places, weights, scores)
-        return scores[: block.rows]
-    for place, weight in zip(places.tolist(), weights, strict=True):
-        postings = block.postings(place)
-        rows, impacts = postings.rows, postings.impacts.astype(np.float32)
-        if postings.largest > LARGEST:
-            first = np.flatnonzero(np.diff(rows, prepend=-1))
-            rows, impacts = rows[first], np.add.reduceat(impacts, first)
-        scores[rows] += weight * impacts
-    return scores[: block.rows]
+    places = np.searchsorted(block.terms, query.terms)
+    for place, term, weight in zip(places.tolist(), query.terms.tolist(), query.weights, strict=True):
+        if place < len(block.terms) and block.terms[place] == term:
+            postings = block.postings(place)
+            rows, impacts = postings.rows, postings.impacts.astype(np.float32)
+            if postings.largest > LARGEST:
+                first = np.flatnonzero(np.diff(rows, prepend=-1))
+                rows, impacts = rows[first], np.add.reduceat(impacts, first)
+            scores[rows] += weight * impacts
+    scores = np.where(eligible, scores[: block.rows].astype(np.float32), 0).astype(np.float64)
+    found = np.flatnonzero(scores >= least if least else scores)
+    return best_of(no_hits(), Found(found, scores[found]), count)
 
 
-def best_of(found: Found, scores: Scores, first: int, count: int) -> Found:
-    """Return the best `count` of what was found before and of a block's rows, and all that tie with the last one."""
-    least = 0.0 if len(found.scores) < count else found.scores.min()
-    rows = np.flatnonzero(scores >= least if least else scores)
-    kept = Found(
-        np.concatenate([found.rows, rows + first]),
-        np.concatenate([found.scores, scores[rows].astype(np.float32).astype(np.float64)]),
-    )
-    if len(kept.rows) <= count:
-        return kept
-    chosen = kept.scores >= np.partition(kept.scores, -count)[-count]
-    return Found(kept.rows[chosen], kept.scores[chosen])
+def best_of(found: Found, more: Found, count: int) -> Found:
+    """Return the best `count` of both, and all that tie with the last one."""
+    rows, scores = np.concatenate([found.rows, more.rows]), np.concatenate([found.scores, more.scores])
+    if len(rows) <= count:
+        return Found(rows, scores)
+    chosen = scores >= np.partition(scores, -count)[-count]
+    return Found(rows[chosen], scores[chosen])
+
+
+def least_of(found: Found, count: int) -> float:
+    """Return what a row must score to be among the best `count`, when these were found before."""
+    return float(found.scores.min()) if len(found.scores) >= count else 0.0

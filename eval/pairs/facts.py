@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from retriever.corpus.sentences import sentences
 from retriever.types import Document
 
 __all__ = ["Fact", "Sentence", "Texts", "abbreviations", "entity_spans", "inflection", "stems_of"]
 
 WORD = re.compile(r"[^\W\d_][\w'-]*")
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 ABBREVIATION = re.compile(r"((?:[\w-]+ ){1,7})\(([A-Z]{2,6})\)")
 CAPITALISED = re.compile(r"(?<=[\w,;] )[A-Z][\w-]+(?: [A-Z][\w-]+)*")
 STEM = 5
@@ -123,8 +123,8 @@ def stems_of(text: str) -> dict[str, str]:
 
 def split_sentences(text: str) -> list[Sentence]:
     """Return the sentences of a usual length, each once."""
-    parts = dict.fromkeys(" ".join(part.split()) for part in SENTENCE_END.split(text))
-    return [Sentence(part, stems_of(part)) for part in parts if len(part.split()) in SENTENCE_WORDS]
+    found = dict.fromkeys(" ".join(text[start:end].split()) for start, end in sentences(text))
+    return [Sentence(one, stems_of(one)) for one in found if len(one.split()) in SENTENCE_WORDS]
 
 
 def entity_spans(sentence: str) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from retriever.eval.report.results import DatasetResult, Results
 
-__all__ = ["diagnostics_section", "published_section", "scale_section"]
+__all__ = ["diagnostics_section", "published_section", "scale_plot", "scale_section"]
 
 
 def published_section(results: Results) -> Section:
@@ -65,6 +65,11 @@ def _share(record: dict[str, Any]) -> Cell:
     return Cell(f"{record['value']:.2f}", "", f"{interval}, {record.get('pairs', '?')} pairs")
 
 
+def scale_plot(lines: Sequence[Series]) -> str:
+    """Return nDCG@10 of systems against the number of passages added, as SVG."""
+    return line_plot(lines, "passages added", "nDCG@10", y_from_zero=False, even_steps=True)
+
+
 def scale_section(records: Sequence[dict[str, Any]]) -> Section:
     """Return effectiveness as passages that answer nothing are added to the collection (see `retriever scale`)."""
     pictures = tables = ""
@@ -77,7 +82,7 @@ def scale_section(records: Sequence[dict[str, Any]]) -> Section:
             Series(str(system), [(size, found[system, size]) for size in sizes if (system, size) in found])
             for system in systems
         ]
-        pictures += figure(line_plot(lines, "passages added", "nDCG@10", y_from_zero=False), str(dataset))
+        pictures += figure(scale_plot(lines), str(dataset))
         rows = [
             [str(system), *(f"{found[system, size]:.4f}" if (system, size) in found else NOTHING for size in sizes)]
             for system in systems

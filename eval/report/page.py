@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NOTHING", "Cell", "Row", "Section", "figure", "html_table", "page", "paragraph"]
+__all__ = ["NOTHING", "STYLE", "Cell", "Row", "Section", "figure", "html_table", "page", "paragraph"]
 
 STYLE = Path(__file__).with_name("report.css")
 NOTHING = "\u2013"
@@ -39,8 +39,8 @@ class Section(NamedTuple):
     body: str
 
 
-def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """Return a whole HTML document that needs no other file and no script."""
+def page(title: str, subtitle: str, sections: Sequence[Section], *, style: str = "") -> str:
+    """Return a whole HTML document that needs no other file and no script; style: CSS beyond that of all reports."""
     links = "".join(f'<a href="#{section.anchor}">{escape(section.heading)}</a>' for section in sections)
     body = "".join(
         f'<section id="{section.anchor}"><h2>{escape(section.heading)}</h2>{section.body}</section>\n'
@@ -49,7 +49,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>\n{STYLE.read_text(encoding='utf-8')}</style></head>\n"
+        f"<title>{escape(title)}</title><style>\n{STYLE.read_text(encoding='utf-8')}{style}</style></head>\n"
         f'<body><header><h1>{escape(title)}</h1><p class="soft">{escape(subtitle)}</p><nav>{links}</nav></header>'
         f"\n<main>{body}</main></body></html>\n"
     )

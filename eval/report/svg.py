@@ -10,9 +10,9 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["Point", "Series", "difference_bars", "line_plot", "nice_ticks", "scatter_plot"]
+__all__ = ["Point", "Series", "difference_bars", "line_plot", "nice_ticks", "scatter_plot", "whole_file"]
 
 COLOURS = 8
 LETTER = 7.0  # mean width of a letter in the pictures, for labels that should not run into each other
@@ -46,7 +46,8 @@ class _Scale(NamedTuple):
     end: float
     logarithmic: bool = False
 
-    def __call__(self, value: float) -> float:
+    def place(self, value: float) -> float:
+        """Return where a value stands."""
         low, high = self.low, self.high
         if self.logarithmic:
             low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
@@ -91,8 +92,8 @@ def scatter_plot(points: Sequence[Point], x_label: str, y_label: str, *, logarit
     y_ticks = nice_ticks(ordered[-1].y, ordered[0].y)
     lowest, highest = min(p.x for p in ordered), max(p.x for p in ordered)
     x_ticks = _powers(lowest, highest) if logarithmic else nice_ticks(min(lowest, 0), highest)
-    x = _Scale(x_ticks[0], x_ticks[-1], left, left + PLOT, logarithmic)
-    y = _Scale(y_ticks[0], y_ticks[-1], height - bottom, top)
+    x = _Scale(x_ticks[0], x_ticks[-1], left, left + PLOT, logarithmic).place
+    y = _Scale(y_ticks[0], y_ticks[-1], height - bottom, top).place
     drawn = _axes(x, y, x_ticks, y_ticks, x_label, y_label)
     taken = [_Place(x(p.x) - 6, x(p.x) + 6, y(p.y) + 4) for p in ordered]  # what the circles cover
     for number, point in enumerate(ordered, start=1):
@@ -135,17 +136,27 @@ def line_plot(
     y_label: str,
     *,
     y_from_zero: bool = True,
+    even_steps: bool = False,
 ) -> str:
-    """Return lines with a legend beside them, from the highest at the left to the lowest."""
+    """Return lines with a legend beside them, from the highest at the left to the lowest.
+
+    even_steps: values of x stand at equal distances, whatever they are: for sizes that grow by factors, from 0 on.
+    """
     height, left, top, bottom = max(300, 60 + 18 * len(series)), 52, 16, 42
     right = LEGEND + LETTER * max(len(one.label) for one in series)
     width = left + PLOT + right
     values = [y for one in series for _, y in one.points]
     y_ticks = nice_ticks(0.0 if y_from_zero else min(values), max(values))
     xs = [x for one in series for x, _ in one.points]
-    x_ticks = nice_ticks(min(xs), max(xs))
-    x = _Scale(x_ticks[0], x_ticks[-1], left, left + PLOT)
-    y = _Scale(y_ticks[0], y_ticks[-1], height - bottom, top)
+    x: Callable[[float], float]
+    if even_steps:
+        x_ticks = sorted(set(xs))
+        places = _Scale(0, max(len(x_ticks) - 1, 1), left, left + PLOT)
+        x = {value: places.place(place) for place, value in enumerate(x_ticks)}.__getitem__
+    else:
+        x_ticks = nice_ticks(min(xs), max(xs))
+        x = _Scale(x_ticks[0], x_ticks[-1], left, left + PLOT).place
+    y = _Scale(y_ticks[0], y_ticks[-1], height - bottom, top).place
     drawn = _axes(x, y, x_ticks, y_ticks, x_label, y_label)
     order = sorted(range(len(series)), key=lambda number: -series[number].points[0][1])
     for row, number in enumerate(order):
@@ -161,17 +172,33 @@ def line_plot(
     return _svg(width, height, f"{y_label} against {x_label}", drawn)
 
 
-def _axes(x: _Scale, y: _Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str) -> str:
+def whole_file(picture: str, style: str) -> str:
+    """Return a picture as an SVG file that stands alone, with the style sheet of the pages that pictures stand in."""
+    opening, rest = picture.split(">", 1)
+    kind = 'xmlns="http://www.w3.org/2000/svg" style="background:var(--ground)"'
+    return f"{opening} {kind}><style>{style}</style>{rest}\n"
+
+
+def _axes(
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    x_label: str,
+    y_label: str,
+) -> str:
     drawn = ""
+    start, end = x(x_ticks[0]), x(x_ticks[-1])
+    low, high = y(y_ticks[0]), y(y_ticks[-1])
     for tick in y_ticks:
-        drawn += _line("grid", x.start, y(tick), x.end, y(tick))
-        drawn += _text(x.start - 7, y(tick) + 4, _number(tick), "end")
+        drawn += _line("grid", start, y(tick), end, y(tick))
+        drawn += _text(start - 7, y(tick) + 4, _number(tick), "end")
     for tick in x_ticks:
-        drawn += _line("grid", x(tick), y.start, x(tick), y.end)
-        drawn += _text(x(tick), y.start + 16, _number(tick), "middle")
-    drawn += _line("axis", x.start, y.start, x.end, y.start)
-    middle = (y.start + y.end) / 2
-    drawn += _text((x.start + x.end) / 2, y.start + 34, x_label, "middle", "label")
+        drawn += _line("grid", x(tick), low, x(tick), high)
+        drawn += _text(x(tick), low + 16, _number(tick), "middle")
+    drawn += _line("axis", start, low, end, low)
+    middle = (low + high) / 2
+    drawn += _text((start + end) / 2, low + 34, x_label, "middle", "label")
     return drawn + (
         f'<text class="label" text-anchor="middle" transform="translate(12 {middle:.1f}) rotate(-90)">'
         f"{escape(y_label)}</text>"

@@ -121,7 +121,7 @@ def scale(
     """Measure nDCG@10 of each mode on the BEIR folder DATASET while distractors fill its index.
 
     The index in the output folder grows step by step; the same command goes on after an interruption, and with larger
-    sizes later. scale.json, scale.png and scale.svg are written beside it.
+    sizes later. scale.json and scale.svg are written beside it.
 
     \b
     Example:
@@ -141,9 +141,8 @@ def scale(
         split=split,
         progress=not quiet,
     )
-    for suffix in ("png", "svg"):
-        plot_scale(points, output / f"scale.{suffix}")
-    click.echo(f"{output / 'scale.png'}", err=True)
+    plot_scale(points, output / "scale.svg")
+    click.echo(f"{output / 'scale.svg'}", err=True)
     if as_json:
         for point in points:
             click.echo(json.dumps(point._asdict()))

@@ -18,12 +18,14 @@ from retriever.encoder.of_index import load_index_encoder
 from retriever.eval.data.datasets import load_dataset
 from retriever.eval.data.distractors import read_distractors
 from retriever.eval.evaluator import evaluate_run
+from retriever.eval.report.extras import scale_plot
+from retriever.eval.report.page import STYLE
+from retriever.eval.report.svg import Series, whole_file
 from retriever.files import atomic_file, file_errors
 from retriever.index.reader import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, write_stream
 from retriever.indexing.writer import IndexWriter
 from retriever.ranking import separate_ties, without_self
-from retriever.search.leg import LEGS
 from retriever.search.modes import HYBRID
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
@@ -42,8 +44,6 @@ EXPERIMENT = "scale_experiment"
 """The note of a commit that names what the index is for."""
 # An exact index: what falls is then the representation's doing, not the approximation's.
 INDEXING = IndexingConfig(dense_type="flat")
-HYBRID_COLOUR = "#009e73"  # these and those of the legs are told apart by everyone
-OTHER_COLOURS = ("#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
 
 
 class ScalePoint(NamedTuple):
@@ -103,29 +103,13 @@ def measure_scale(
 
 
 def plot_scale(points: Sequence[ScalePoint], path: Path) -> None:
-    """Draw a line for each system into a PNG or SVG file, by its suffix: distractors to the right, nDCG@10 upwards."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    sizes = sorted({point.distractors for point in points})
-    places = {size: place for place, size in enumerate(sizes)}  # steps of equal width: sizes grow by factors, from 0 on
-    colours = {HYBRID: HYBRID_COLOUR} | {name: leg.colour for name, leg in LEGS.items()}
-    others = iter(OTHER_COLOURS)
-    for system in dict.fromkeys(point.system for point in points):
-        line = [point for point in points if point.system == system]
-        colour = colours.get(system) or next(others, None)
-        x, y = [places[point.distractors] for point in line], [point.value for point in line]
-        axes.plot(x, y, marker="o", markersize=4, linewidth=2, color=colour, label=system)
-    axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
-    axes.set_xlabel("distractors in the index")
-    axes.set_ylabel(MEASURE)
-    axes.set_title(f"{points[0].dataset} among growing distractors", loc="left", fontweight="bold")
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right center", frameon=False)
+    """Draw a line for each system into an SVG file: distractors to the right, nDCG@10 upwards."""
+    lines = [
+        Series(system, [(point.distractors, point.value) for point in points if point.system == system])
+        for system in dict.fromkeys(point.system for point in points)
+    ]
     with file_errors(path, "write"):
-        figure.savefig(path, dpi=160)
+        path.write_text(whole_file(scale_plot(lines), STYLE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _check_enough(paths: Sequence[Path], wanted: int) -> None:

@@ -6,6 +6,8 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
+from retriever.eval.report.page import Section, page, paragraph
+
 if TYPE_CHECKING:
     from retriever.experts.report import ExpertProfile, ExpertsReport, LayerReport, Typical
 
@@ -13,34 +15,26 @@ __all__ = ["expert_name", "experts_html"]
 
 IN_CONTEXT = 6
 STYLE = """
-:root { color-scheme: light dark; --page: #f7f6f3; --card: #ffffff; --ink: #1d2127; --soft: #667080; --line: #e1dfd8;
-  --heat: #c2410c; --bar: #2563a8; --chip: #eef1f5; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171b; --card: #1c2026; --ink: #e8eaed; --soft: #98a2b0;
-  --line: #2f353d; --heat: #c2561a; --bar: #6ea8e5; --chip: #272d35; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 2.2rem 1.4rem 4rem; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-h1 { font-size: 1.65rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .3rem; }
-h3 { font-size: 1rem; margin: 0; } p { margin: .2rem 0 .8rem; max-width: 78ch; } .soft { color: var(--soft); }
 .scroll { overflow-x: auto; }
-table { border-collapse: separate; border-spacing: 3px; font-variant-numeric: tabular-nums; }
-th { font-weight: 500; color: var(--soft); font-size: .85rem; padding: .2rem .5rem; text-align: center; }
-th[scope=row] { text-align: left; white-space: nowrap; } td.heat { min-width: 2.7rem; padding: .75rem .2rem;
-  text-align: center; border-radius: 5px; font-size: .85rem; }
+.scroll table { border-collapse: separate; border-spacing: 3px; }
+.scroll th, .scroll td { border: 0; text-align: center; } .scroll th[scope=row] { text-align: left; }
+td.heat { min-width: 2.7rem; padding: .75rem .2rem; border-radius: 5px; font-size: .85rem; }
 td.bits { padding: 0 .6rem; min-width: 6.5rem; font-size: .85rem; }
-.meter { display: block; height: 7px; border-radius: 4px; background: var(--chip); position: relative;
+.meter { display: block; height: 7px; border-radius: 4px; background: var(--rule); position: relative;
   margin-top: 3px; }
-.meter i { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: var(--bar); }
+.meter i { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: var(--c0); }
 .meter u { position: absolute; top: -3px; bottom: -3px; width: 2px; background: var(--ink); opacity: .55; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(265px, 1fr)); gap: .9rem; margin-top: .8rem; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 9px; padding: .9rem 1rem 1rem; }
+.card { background: var(--raised); border: 1px solid var(--rule); border-radius: 9px; padding: .9rem 1rem 1rem; }
+.card h3 { margin: 0; }
 .head { white-space: nowrap; display: flex; justify-content: space-between; align-items: baseline; gap: 1rem; }
 .chips { display: flex; flex-wrap: wrap; gap: 4px; margin: .75rem 0 .6rem; padding: 0; list-style: none; }
-.chips li { background: var(--chip); border-radius: 4px; padding: 0 .45em; font-size: .88rem; overflow-wrap: anywhere; }
+.chips li { background: var(--rule); border-radius: 4px; padding: 0 .45em; font-size: .88rem; overflow-wrap: anywhere; }
 .chips small { color: var(--soft); }
 .context { margin: 0; padding: 0; list-style: none; font-size: .86rem; color: var(--soft); }
 .context li { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .context b { color: var(--ink); }
 """
+"""What the page has beyond the style of all reports."""
 
 
 def experts_html(report: ExpertsReport) -> str:
@@ -48,24 +42,27 @@ def experts_html(report: ExpertsReport) -> str:
     routed = max(len(layer.load) for layer in report.layers)
     joined = any(len(profile.experts) > 1 for layer in report.layers for profile in layer.profiles)
     note = (
-        "<p>Experts joined by + got the very same tokens: slices of one copy, which training has not parted.</p>"
+        paragraph(
+            "Experts joined by + got the very same tokens: slices of one copy, which training has not told apart."
+        )
         if joined
         else ""
     )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Experts of {escape(report.encoder)}</title><style>{STYLE}</style></head><body>
-<h1>Experts of {escape(report.encoder)}</h1>
-<p class="soft">MoE layers: {len(report.layers)}, of up to {routed} routed experts, {report.active} used for each token;
-{report.tokens:,} tokens of {report.documents:,} documents of {escape(report.corpus)}</p>
-<h2>Load</h2>
-<p>Each cell is an expert's share of its layer's choices; {1 / routed:.1%} each would be even. The load's entropy says
-how many experts do the work, the router's how unsure it is about a single token; both are at most
-{math.log2(routed):.2f} bits.</p>{note}
-{_heat_map(report)}
-{"".join(_section(layer, report.field) for layer in report.layers)}
-</body></html>
-"""
+    load = paragraph(
+        f"Each cell is an expert's share of its layer's choices; {1 / routed:.1%} each would be even. "
+        "The load's entropy says how many experts do the work, the router's how unsure it is about a single token; "
+        f"both are at most {math.log2(routed):.2f} bits."
+    )
+    return page(
+        f"Experts of {report.encoder}",
+        f"MoE layers: {len(report.layers)}, of up to {routed} routed experts, {report.active} used for each token; "
+        f"{report.tokens:,} tokens of {report.documents:,} documents of {report.corpus}",
+        [
+            Section("load", "Load", load + note + _heat_map(report)),
+            *(_section(layer, report.field) for layer in report.layers),
+        ],
+        style=STYLE,
+    )
 
 
 def expert_name(profile: ExpertProfile) -> str:
@@ -100,7 +97,7 @@ def _heat_map(report: ExpertsReport) -> str:
 
 def _heat(load: float, share: float) -> str:
     # Never the full colour: the figure on it stays readable in light and dark.
-    colour = f"color-mix(in oklab, var(--heat) {75 * share:.0f}%, var(--card))"
+    colour = f"color-mix(in oklab, var(--c1) {75 * share:.0f}%, var(--raised))"
     return f'<td class="heat" style="background:{colour}">{100 * load:.1f}%</td>'
 
 
@@ -109,11 +106,16 @@ def _meter(share: float, tick: float | None = None) -> str:
     return f'<span class="meter"><i style="width:{100 * min(share, 1):.1f}%"></i>{mark}</span>'
 
 
-def _section(layer: LayerReport, field: str) -> str:
+def _section(layer: LayerReport, field: str) -> Section:
     cards = "".join(_card(profile, len(layer.load), field) for profile in layer.profiles)
-    return (
-        f'<h2>{layer_name(layer)}</h2><p class="soft">The most typical tokens of each expert, the most telling first, '
-        f'and how often it got them; then where the first ones stand.</p><div class="cards">{cards}</div>'
+    text = (
+        "The most typical tokens of each expert, the most telling first, and how often it got them; then where the "
+        "first ones stand."
+    )
+    return Section(
+        f"layer-{layer.layer}".replace(" ", "-"),
+        layer_name(layer),
+        f'{paragraph(text, "soft")}<div class="cards">{cards}</div>',
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
+from retriever.corpus.sentences import sentence_ends
 from retriever.index.chunks import Chunking
-from retriever.indexing.sentences import sentence_ends
 from retriever.types import Span, UserError
 
 if TYPE_CHECKING:

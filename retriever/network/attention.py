@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retriever.network.model import RetrieverConfig
     from retriever.network.packing import Group
 
-__all__ = ["SCORES", "Attention", "Span", "portions", "spans_of"]
+__all__ = ["SCORES", "Attention", "PaddedTexts", "padded_together", "portions"]
 
 LENGTH_STEP = 16
 """Texts are padded to multiples of it, for attention alone: texts of about one length share a product, and few shapes
@@ -28,7 +28,7 @@ LARGEST_SCORE = 60.0
 """exp of it, and of its negative, leaves room in bfloat16 for sums over a text."""
 
 
-class Span(NamedTuple):
+class PaddedTexts(NamedTuple):
     """Texts that stand together in a packed batch and are padded to one length for attention.
 
     start, stop: their tokens; texts: how many; length: padded; slots: int64, where each token stands after padding.
@@ -41,14 +41,14 @@ class Span(NamedTuple):
     slots: Tensor
 
 
-def spans_of(groups: Sequence[Group]) -> list[Span]:
+def padded_together(groups: Sequence[Group]) -> list[PaddedTexts]:
     """Join groups of equal length, sorted by it, whose lengths are padded to the same multiple of LENGTH_STEP."""
     spans = []
     for length, found in groupby(groups, lambda group: group.length + -group.length % LENGTH_STEP):
         together = list(found)
         lengths = [group.length for group in together for _ in range(group.count)]
         slots = torch.cat([torch.arange(own) + text * length for text, own in enumerate(lengths)])
-        spans.append(Span(together[0].start, together[-1].stop, len(lengths), length, slots))
+        spans.append(PaddedTexts(together[0].start, together[-1].stop, len(lengths), length, slots))
     return spans
 
 
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, groups: Sequence[Group], spans: Sequence[Span] | None = None) -> Tensor:
+    def forward(self, x: Tensor, groups: Sequence[Group], spans: Sequence[PaddedTexts] | None = None) -> Tensor:
         """Return (n_tokens, hidden): each text attends to itself alone.
 
         spans: of these groups, for x in bfloat16 on the CPU, for inference alone.
@@ -102,7 +102,7 @@ def _attend(qkv: Tensor, group: Group, heads: int) -> Tensor:
     return mixed.transpose(1, 2).reshape(group.count * group.length, -1)
 
 
-def _attend_padded(qkv: Tensor, span: Span, heads: int) -> Tensor:
+def _attend_padded(qkv: Tensor, span: PaddedTexts, heads: int) -> Tensor:
     """Return what `_attend` does, in bfloat16; two thirds of the time of torch's softmax and its fused attention.
 
     The exponentials are taken without subtracting the row's maximum first; scores beyond LARGEST_SCORE, which no

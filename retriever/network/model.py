@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from retriever.network.attention import Attention, spans_of
+from retriever.network.attention import Attention, padded_together
 from retriever.network.checkpoint import MODEL_TYPE, read_weights
 from retriever.network.matmul import Linear
 from retriever.network.moe import ExpertShape, MoELayer, Routing, feed_forward
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from retriever.network.attention import Span
+    from retriever.network.attention import PaddedTexts
     from retriever.network.packing import Group
 
 __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pack"]
@@ -173,7 +173,7 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
-        self, x: Tensor, groups: Sequence[Group], spans: Sequence[Span] | None
+        self, x: Tensor, groups: Sequence[Group], spans: Sequence[PaddedTexts] | None
     ) -> tuple[Tensor, Routing | None]:
         """Return (n_tokens, hidden) and, from a MoE layer, the routing."""
         x = self.attention_norm(x + self.attention(x, groups, spans))
@@ -236,7 +236,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """Return the last hidden states and those that feed the sparse head, both (n_tokens, hidden), and routings."""
         x = self.embeddings(packed)
         native = self.low_precision and x.device.type == "cpu" and not torch.is_grad_enabled()
-        spans = spans_of(packed.groups) if native else None
+        spans = padded_together(packed.groups) if native else None
         hidden = [x]
         routings = []
         for layer in self.layers:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from retriever.corpus.sentences import sentences
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "PseudoPair", "PseudoQueryConfig", "pseudo_queries", "salient_phrases"]
 
 WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"\u201d\u2019')\]]*\s+")
 HEADING = re.compile(
     r"^#{1,6}[ \t]+(?P<hashes>\S.*?)[ \t#]*$|^(?P<underlined>\S.*)\n(?:={3,}|-{3,})[ \t]*$", re.MULTILINE
 )
@@ -178,8 +178,7 @@ def _runs(text: str) -> Iterator[tuple[str, ...]]:
 def _sentence(text: _Text) -> Iterator[_Made]:
     """Yield one sentence, drawn from those of fair length, with the rest of its passage, or with all of it."""
     body = text.document.text
-    ends = [match.end() for match in SENTENCE_END.finditer(body)]
-    spans = list(zip([0, *ends], [*ends, len(body)], strict=True))
+    spans = sentences(body)
     fair = [span for span in spans if FEWEST_WORDS <= len(WORD.findall(body[slice(*span)])) <= MOST_WORDS]
     if len(spans) < 2 or not fair:
         return

@@ -27,7 +27,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
             self.open.append(tag)
-        self.fetched += [str(value) for name, value in attrs if name in ("src", "href")]
+        links = [str(value) for name, value in attrs if name in ("src", "href")]
+        self.fetched += [link for link in links if not link.startswith("#")]  # those lead elsewhere on the page
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag

@@ -64,7 +64,6 @@ def test_each_size_is_what_a_fresh_index_of_that_size_gives(noise: Path, tmp_pat
         mean = expected["mean"]
         assert isinstance(mean, dict) and point["value"] == pytest.approx(mean["nDCG@10"])
     assert len({point["value"] for point in points}) > 1
-    assert (output / "scale.png").read_bytes().startswith(b"\x89PNG")
     svg = (output / "scale.svg").read_text()
     assert "bm25" in svg or "<path" in svg
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retriever.corpus.sentences import sentence_ends
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.index.chunks import Chunking
 from retriever.indexing.chunking import Chunker, chunking_for, split
-from retriever.indexing.sentences import sentence_ends
 from retriever.types import Document, Span, UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever.network.attention import LENGTH_STEP, Attention, spans_of
+from retriever.network.attention import LENGTH_STEP, Attention, padded_together
 from retriever.network.model import RetrieverConfig
 from retriever.network.packing import pack
 
@@ -47,7 +47,7 @@ def test_both_ways_are_the_definition(attention: Attention, lengths: list[int], 
     with torch.inference_mode():
         expected = naive(attention, x, lengths)
         torch.testing.assert_close(attention(x, groups).double(), expected, rtol=1e-4, atol=1e-5)
-        padded = copy.deepcopy(attention).bfloat16()(x.bfloat16(), groups, spans_of(groups)).double()
+        padded = copy.deepcopy(attention).bfloat16()(x.bfloat16(), groups, padded_together(groups)).double()
     assert (padded - expected).norm() / expected.norm() < 0.02
 
 
@@ -55,12 +55,12 @@ def test_large_scores_are_cut_not_overflown(attention: Attention) -> None:
     groups = pack([[1] * 20, [1] * 33]).groups
     x = torch.randn(53, HIDDEN, generator=torch.Generator().manual_seed(1)).bfloat16() * 300
     with torch.inference_mode():
-        assert copy.deepcopy(attention).bfloat16()(x, groups, spans_of(groups)).isfinite().all()
+        assert copy.deepcopy(attention).bfloat16()(x, groups, padded_together(groups)).isfinite().all()
 
 
 def test_spans_join_lengths_and_lose_no_token() -> None:
     lengths = [1, 3, 3, 16, 17, 40]
-    spans = spans_of(pack([[1] * length for length in lengths]).groups)
+    spans = padded_together(pack([[1] * length for length in lengths]).groups)
     assert [(span.start, span.stop, span.texts, span.length) for span in spans] == [
         (0, 23, 4, LENGTH_STEP),
         (23, 40, 1, 2 * LENGTH_STEP),

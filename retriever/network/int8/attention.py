@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from retriever.network.attention import SCORES, portions, spans_of
+from retriever.network.attention import SCORES, padded_together, portions
 from retriever.network.int8 import kernels
 from retriever.network.int8.matrices import Scratch, add_product, blocks, int8_layer, padded_rows, taken
 
@@ -47,7 +47,7 @@ def spots_of(groups: Sequence[Group], heads: int) -> Spots:
     places, strides = [], []
     stretches: list[Stretch] = []
     start = 0
-    for span in spans_of(groups):
+    for span in padded_together(groups):
         text, position = np.divmod(span.slots.numpy(), span.length)
         places.append(start + text * heads * span.length + position)
         strides.append(np.full(len(text), span.length))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["sentence_ends"]
+from retriever.types import Span
+
+__all__ = ["sentence_ends", "sentences"]
 
 CLOSING = r"""["'\u2019\u201d\xbb)\]\u300d\u300f\uff09]*"""
 """Quotation marks and brackets that may stand behind the end of a sentence."""
 END = re.compile(
-    rf"""(?P<stop>[.!?\u2026]+){CLOSING}\s+     # and white space has to follow
-    | [\u3002\uff01\uff1f\uff61]+{CLOSING}\s*   # Chinese and Japanese, which write no spaces
-    | [\u0964\u0965\u06d4\u061f]\s*             # Hindi, Urdu, Arabic
-    | [^\S\n]*\n\s*\n\s*                        # an empty line ends what is before it, whatever that is
+    rf"""(?<![.!?\u2026])(?P<stop>[.!?\u2026]++){CLOSING}+\s++  # and white space has to follow
+    | [\u3002\uff01\uff1f\uff61]++{CLOSING}+\s*+   # Chinese and Japanese, which write no spaces
+    | [\u0964\u0965\u06d4\u061f]\s*+              # Hindi, Urdu, Arabic
+    | (?<![^\S\n])[^\S\n]*+\n\s*\n\s*+           # an empty line ends what is before it, whatever that is
     """,
     re.VERBOSE,
 )
+"""Runs of signs are matched from their first sign on and never given back in part: the time is linear in any text."""
 ABBREVIATION = re.compile(
     r"""(?:^|[\s("'\[\u201c\u2018\xab])
     (?: (?i: al|approx|ca|cf|col|dept|dr|eds?|e\.g|eqs?|est|etc|figs?|gen|gov|i\.e|inc|jr|lt|ltd|mrs?|ms|mt|nos?|op|pp?
@@ -40,6 +43,16 @@ def sentence_ends(text: str) -> list[int]:
     if text and (not ends or ends[-1] < len(text)):
         ends.append(len(text))
     return ends
+
+
+def sentences(text: str) -> list[Span]:
+    """Return the sentences of a text, which hold all of it, white space between them included.
+
+    >>> [start for start, _ in sentences("It rained. It stopped.")]
+    [0, 11]
+    """
+    ends = sentence_ends(text)
+    return [Span(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _goes_on(text: str, found: re.Match[str]) -> bool:

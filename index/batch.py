@@ -50,7 +50,7 @@ def check_batch(
 
     Raises:
         UserError: a document cannot be stored.
-        ValueError: a document has no chunk, or is parted in an index of whole ones; a view has another shape than the
+        ValueError: a document has no chunk, or is split in an index of whole ones; a view has another shape than the
             index needs, or holds what is not finite.
     """
     for document in documents:
@@ -62,7 +62,7 @@ def check_batch(
     counts = np.array([len(parts) for parts in spans], dtype=np.int64)
     together = list(zip(documents, spans, strict=True))
     raws = [stored_text(document, None if settings.chunking is None else parts) for document, parts in together]
-    contents = [part.contents for document, parts in together for part in document.parts(parts)]
+    contents = [chunk.contents for document, cuts in together for chunk in document.split(cuts)]
     empty = np.array([not text.strip() for text in contents], dtype=bool)
     tokens = [""] * len(contents)
     impacts = csr_matrix(np.zeros((len(contents), 0), np.int32))

@@ -1,4 +1,4 @@
-"""Chunks: how documents are parted, and how a ranking of chunks becomes one of documents."""
+"""Chunks: how documents are split, and how a ranking of chunks becomes one of documents."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Chunking", "ScoredChunk", "best_documents"]
 
 @dataclass(frozen=True)
 class Chunking:
-    """How documents are parted: in chunks of at most `tokens` tokens, `overlap` of which are from the one before."""
+    """How documents are split: into chunks of at most `tokens` tokens, `overlap` of which are from the one before."""
 
     tokens: int
     overlap: int
 
     def __post_init__(self) -> None:
-        """Refuse what no text can be parted by."""
+        """Refuse sizes that no text can be split by."""
         if not self.tokens >= 1:
             raise UserError(f"chunks of {self.tokens} tokens are out of range; need 1 or more")
         if not 0 <= self.overlap < self.tokens:

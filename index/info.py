@@ -20,7 +20,7 @@ class IndexInfo(NamedTuple):
     """The state of an index at its last commit.
 
     empty: documents without text. truncated: those longer than the encoder reads.
-    chunks, chunking: into how many the documents are parted, and how; as many as documents, and None, if they are not.
+    chunks, chunking: how many the documents are split into, and how; as many as documents, and None, if left whole.
     rows: chunks of document versions in the row files, `dead_rows` of them of deleted or replaced documents;
     `retriever compact` drops these.
     dense_rows: rows that the FAISS file covers; the newer ones are searched exactly, as all are for "flat".

@@ -61,7 +61,7 @@ class Selection:
 class TokenStatistics:
     """Document frequencies of tokens, as Lucene counts them: a deleted document counts until it is merged away.
 
-    Where documents are parted, their chunks are the documents.
+    Where documents are split, their chunks are the documents.
     """
 
     def __init__(self, lucene: LuceneReader) -> None:
@@ -81,7 +81,7 @@ class FolderReader:
     """The state of an index folder at its last commit when it was opened; later commits do not change it.
 
     commit_data: what the commit says: counts, note, dense type. rows: ids and vectors of all rows, dead ones too.
-    num_chunks: one for each document, or more where they are parted. alive: bool (rows,). postings: the sparse terms of
+    num_chunks: one for each document, or more where they are split. alive: bool (rows,). postings: the sparse terms of
     all rows, dead ones too; None in an index of an older version that was not changed since.
     """
 

@@ -1,6 +1,6 @@
 """Vectors, ids and flags of the chunks of every document version, in files that only grow: rows, in order of adding.
 
-A document that is not parted has one row. Rows with one id that are alive belong to one document, and are neighbours.
+A document that is not split has one row. Rows with one id that are alive belong to one document, and are neighbours.
 """
 
 from __future__ import annotations

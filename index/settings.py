@@ -36,7 +36,7 @@ class IndexSettings:
     analyzer, k1, b: how BM25 reads and scores `contents`.
     impact_scale: a stored impact is round(weight * impact_scale).
     row_dtype: number format of the vectors. max_terms: how many terms of a document are kept, None for all.
-    chunking: how documents are parted; None for an index of whole ones.
+    chunking: how documents are split; None for an index of whole ones.
     """
 
     encoder: EncoderIdentity

@@ -78,7 +78,7 @@ class FrozenMapping(Mapping[str, Any]):
 
 
 class Span(NamedTuple):
-    """A part of a text: characters `start` to `end`, the last one not included."""
+    """The characters of a text from `start` up to `end`, which is not included."""
 
     start: int
     end: int
@@ -101,10 +101,10 @@ class Document(NamedTuple):
         """
         return f"{self.title} {self.text}".strip()
 
-    def parts(self, spans: Sequence[Span]) -> list[Document]:
+    def split(self, spans: Sequence[Span]) -> list[Document]:
         """Return the document's chunks as documents: spans of its text, each with its title.
 
-        >>> Document("d1", "Rain. Snow.", title="Weather").parts([Span(6, 11)])[0].contents
+        >>> Document("d1", "Rain. Snow.", title="Weather").split([Span(6, 11)])[0].contents
         'Weather Snow.'
         """
         return [self._replace(text=self.text[start:end]) for start, end in spans]

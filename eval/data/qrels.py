@@ -64,10 +64,10 @@ def read_judgements(path: str | Path, *, subtopics: bool) -> JudgedFile:
     if not subtopics:
         return JudgedFile(read_qrels(path), None)
     found = list(judgements(Path(path)))
-    parted: dict[str, dict[str, dict[str, int]]] = {}
+    by_query: dict[str, dict[str, dict[str, int]]] = {}
     for _, query_id, doc_id, grade, subtopic in found:
-        parted.setdefault(query_id, {}).setdefault(doc_id, {})[subtopic] = grade
-    return JudgedFile(collect(str(path), found), parted)
+        by_query.setdefault(query_id, {}).setdefault(doc_id, {})[subtopic] = grade
+    return JudgedFile(collect(str(path), found), by_query)
 
 
 def collect(source: str, found: Iterable[Judgement]) -> Qrels:

@@ -86,7 +86,7 @@ def _read_large(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _columns(block: bytes) -> tuple[list[str], list[str], list[float]]:
-    """Return query ids, document ids and scores of lines of six columns, each parted from the next by one character."""
+    """Return query ids, document ids and scores of lines of six columns, separated by one character each."""
     import pyarrow
     from pyarrow import csv
 

@@ -7,7 +7,7 @@ import click
 from retriever.cli.bench_compression import compression
 from retriever.cli.bench_encode import bench_encode_command
 from retriever.cli.bench_search import bench_search_command, bench_sparse_command
-from retriever.cli.options import numbers
+from retriever.cli.options import encoder_option, numbers
 
 __all__ = ["bench"]
 
@@ -61,6 +61,26 @@ def bench_evaluate_command(queries: int, hits: int, rounds: int) -> None:
     found = bench_evaluate(queries, hits, rounds)
     rows = [[one.tool, *(f"{value:.2f}" for value in one[1:4]), f"{one.ndcg:.6f}"] for one in found]
     click.echo(table(EvaluationSpeed._fields, rows))
+
+
+@bench.command("chunk")
+@click.option("--length", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="Characters.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns; medians are shown.")
+@encoder_option
+def bench_chunk_command(length: int, rounds: int, encoder: str) -> None:
+    """Split one long text of each of many shapes (no sentences, no spaces, only dots): seconds, and ratio to prose.
+
+    \b
+    Example:
+      retriever bench chunk --length 100000
+    """
+    from retriever.bench.chunking import ChunkingSpeed, bench_chunking
+    from retriever.encoder.load import load_encoder
+    from retriever.tables import table
+
+    found = bench_chunking(load_encoder(encoder), length, rounds=rounds)
+    rows = [[one.shape, f"{one.seconds:.3f}", f"{one.ratio:.2f}", str(one.tokens), str(one.chunks)] for one in found]
+    click.echo(table(ChunkingSpeed._fields, rows))
 
 
 bench.add_command(bench_encode_command)

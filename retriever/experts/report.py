@@ -56,7 +56,7 @@ class Typical(NamedTuple):
 
 
 class ExpertProfile(NamedTuple):
-    """Experts that every token takes together (mostly one; slices of a copy until training parts them).
+    """Experts that every token takes together (mostly one; slices of a copy until training makes them differ).
 
     load: their share of all choices in the layer. tokens, values: the most typical first.
     """

@@ -80,7 +80,7 @@ class IndexingConfig:
 class IndexReport(NamedTuple):
     """What was indexed: live documents, those without text, those cut off by the encoder, what the survey left out.
 
-    chunks: into how many the documents were parted; as many as documents, if they were not.
+    chunks: how many chunks the documents were split into; as many as documents if they were left whole.
     left_out: what the source holds and is no record, such as files of another suffix, by kind.
     """
 
@@ -178,7 +178,7 @@ def add_batches(
     chunker = Chunker(encoder, writer.settings.chunking)
     for batch in _batches(stream, chunker, size):
         group = [numbered.document for numbered, _ in batch]
-        texts = [part.contents for numbered, spans in batch for part in numbered.document.parts(spans)]
+        texts = [chunk.contents for numbered, spans in batch for chunk in numbered.document.split(spans)]
         writer.add(group, encoder.encode_documents(texts), [spans for _, spans in batch])
         yield AddedBatch(len(group), batch[-1][0].ordinal)
 

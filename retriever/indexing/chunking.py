@@ -1,4 +1,4 @@
-"""Long documents in parts: whole sentences within a budget of tokens, each part overlapping the one before."""
+"""Splits long documents into chunks: whole sentences within a budget of tokens, which may overlap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OVERLAP = 1 / 5
 
 
 class Chunker:
-    """Parts documents for one encoder and one index; a document that is not longer than the budget is one chunk.
+    """Splits documents for one encoder and one index; a document within the budget of tokens is one chunk.
 
     chunking: None to leave documents whole. Tokens are those of the encoder; for one whose tokeniser is not at hand
     they are words. The title stands before every chunk and counts, but takes at most half of the budget.
@@ -44,7 +44,7 @@ class Chunker:
 
 
 def chunking_for(encoder: Encoder, tokens: int | None = None, overlap: int | None = None) -> Chunking:
-    """Return how to part documents for an encoder; by default in chunks that it reads whole, with a fifth of overlap.
+    """Return how to split documents for an encoder: by default into chunks that it reads whole, a fifth shared.
 
     Raises:
         UserError: the encoder would cut off chunks of this size.
@@ -60,7 +60,7 @@ def chunking_for(encoder: Encoder, tokens: int | None = None, overlap: int | Non
 
 
 class _Piece(NamedTuple):
-    """A sentence, or a part of one, by its characters, without white space around it, and by its tokens."""
+    """A sentence, or a piece of a long one, by its characters, without white space around it, and by its tokens."""
 
     span: Span
     first: int
@@ -68,10 +68,10 @@ class _Piece(NamedTuple):
 
 
 def split(text: str, starts: Sequence[int], room: int, overlap: int) -> list[Span]:
-    """Part a text into spans that hold all of it but white space, in order, each of at most `room` tokens.
+    """Split a text into spans that hold all of it but white space, in order, each of at most `room` tokens.
 
     starts: where each token starts, ascending. A span begins with the last sentences of the one before, as many as fit
-    into `overlap` tokens. A sentence longer than the room is parted at white space, or inside a word that is longer.
+    into `overlap` tokens. A longer sentence is split at white space, or inside a word that is longer than `room`.
 
     >>> from retriever.encoder.base import word_starts
     >>> text = "One two. Three four. Five six."
@@ -100,7 +100,7 @@ def split(text: str, starts: Sequence[int], room: int, overlap: int) -> list[Spa
 
 
 def _pieces(text: str, starts: Sequence[int], room: int, overlap: int) -> list[_Piece]:
-    """Return the sentences; those longer than the room in parts that are small enough to overlap."""
+    """Return the sentences; those longer than the room in pieces that are small enough to overlap."""
     pieces: list[_Piece] = []
     begin = 0
     for end in sentence_ends(text):
@@ -126,6 +126,6 @@ def _cut(text: str, begin: int, latest: int) -> int:
 
 def _piece(text: str, begin: int, end: int, starts: Sequence[int]) -> list[_Piece]:
     """Return the piece without the white space around it, none if nothing is left."""
-    part = text[begin:end]
-    start, stop = begin + len(part) - len(part.lstrip()), begin + len(part.rstrip())
+    found = text[begin:end]
+    start, stop = begin + len(found) - len(found.lstrip()), begin + len(found.rstrip())
     return [_Piece(Span(start, stop), bisect_left(starts, start), bisect_left(starts, stop))] if start < stop else []

@@ -49,7 +49,7 @@ def encode(texts: Sequence[str]) -> Encoded:
 
 def add(writer: FolderWriter, documents: Sequence[Document]) -> None:
     chunks = [parts(document) for document in documents]
-    texts = [part.contents for document, spans in zip(documents, chunks, strict=True) for part in document.parts(spans)]
+    texts = [part.contents for document, spans in zip(documents, chunks, strict=True) for part in document.split(spans)]
     writer.add(documents, encode(texts), chunks)
 
 
@@ -77,7 +77,7 @@ def check(reader: FolderReader, model: dict[str, Document]) -> None:
     clean = reader.commit_data.mark.rows == reader.num_chunks  # Lucene counts what is dead until it is merged away
     late = {doc_id for doc_id, document in model.items() if int(str(document.metadata["n"])) >= 3}
     for filter, allowed in ((None, set(model)), ("n >= 3", late)):
-        pairs = [(doc_id, part.contents) for doc_id in model for part in model[doc_id].parts(every[doc_id])]
+        pairs = [(doc_id, part.contents) for doc_id in model for part in model[doc_id].split(every[doc_id])]
         pairs = [(doc_id, text) for doc_id, text in pairs if text.strip()]
         ids = [doc_id for doc_id, _ in pairs]
         views = encode([text for _, text in pairs])
@@ -105,7 +105,7 @@ def check(reader: FolderReader, model: dict[str, Document]) -> None:
     same(reader.bm25("river stone", 1_000, selection), maxp([hit for hit in scored if hit.doc_id in allowed], 1_000))
     assert {hit.doc_id for hit in scored if hit.doc_id in allowed} == {hit.doc_id for hit in holding}
     for doc_id, spans in every.items():
-        texts = [part.contents for part in model[doc_id].parts(spans)]
+        texts = [part.contents for part in model[doc_id].split(spans)]
         views = encode(texts)
         assert views.dense is not None and views.sparse is not None
         by_leg = {
@@ -181,7 +181,7 @@ def test_sequences_of_changes(
                 assert counts.documents == len(model)
                 assert counts.empty == sum(not document.contents.strip() for document in model.values())
                 long = [
-                    any(len(p.contents) > 25 for p in document.parts(parts(document))) for document in model.values()
+                    any(len(p.contents) > 25 for p in document.split(parts(document))) for document in model.values()
                 ]
                 assert counts.truncated == sum(long)
                 with FolderReader.open(path) as reader:

@@ -132,7 +132,7 @@ def check(retriever: Retriever, model: Model, merged: bool = False) -> None:
 
 
 def document(number: int, random: np.random.Generator, config: IndexingConfig) -> Document:
-    """Return a document of one sentence, or some if it will be parted; one in ten has no text."""
+    """Return a document of one sentence, or some if it will be split; one in ten has no text."""
     sentences = [
         " ".join(random.choice(WORDS, 7)).capitalize() + "."
         for _ in range(random.integers(1, 4 if config.chunk else 2))

@@ -1,16 +1,19 @@
-"""Parting texts: sentences by hand, and what holds for every text, budget and overlap."""
+"""Splitting texts: sentences by hand, and what holds for every text, budget and overlap."""
 
 from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect_left
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retriever.bench.chunking import SHAPES, bench_chunking, shaped_text
 from retriever.corpus.sentences import sentence_ends
+from retriever.encoder.base import word_starts
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.index.chunks import Chunking
 from retriever.indexing.chunking import Chunker, chunking_for, split
@@ -101,6 +104,33 @@ def test_signs_of_several_tokens(text: str, room: int) -> None:
     assert "".join(text[start:end] for start, end in spans).replace(" ", "") == text.replace(" ", "")
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_texts_without_sentences(shape: str) -> None:
+    """The chunks hold the text in order within the limit, and the text is given to the tokeniser once, whole."""
+    given: list[int] = []
+
+    class Counting(NoEncoder):
+        def token_starts(self, text: str) -> list[int]:
+            given.append(len(text))
+            return word_starts(text)
+
+    text = shaped_text(shape, 100_000)  # runs that are matched anew from each place would take minutes
+    chunks = Chunker(Counting(), Chunking(20, 0))(Document("d", text))
+    assert given == [0, len(text)]
+    assert "".join("".join(text[start:end].split()) for start, end in chunks) == "".join(text.split())
+    starts = word_starts(text)
+    assert all(bisect_left(starts, end) - bisect_left(starts, start) <= 20 for start, end in chunks)
+
+
+def test_the_benchmark_of_shapes() -> None:
+    found = bench_chunking(NoEncoder(), 2000, rounds=1)
+    assert [one.shape for one in found] == list(SHAPES) and found[0].ratio == 1
+    assert {one.shape: one.tokens for one in found}["dots"] == 2000
+    assert [one.chunks for one in found] == [
+        len(Chunker(NoEncoder(), Chunking(200, 40))(Document("d", shaped_text(shape, 2000)))) for shape in SHAPES
+    ]
+
+
 def test_overlap_repeats_whole_sentences() -> None:
     text = " ".join(f"This is sentence {number}." for number in range(9))
     spans = split(text, words(text), room=18, overlap=6)
@@ -108,7 +138,7 @@ def test_overlap_repeats_whole_sentences() -> None:
     assert parts[0].endswith("sentence 2.") and parts[1].startswith("This is sentence 2.")
 
 
-def test_long_sentences_are_parted_at_words_and_overlap() -> None:
+def test_long_sentences_are_split_at_words_and_overlap() -> None:
     text = " ".join(f"w{number}" for number in range(100))
     parts = [text[start:end].split() for start, end in split(text, words(text), room=30, overlap=10)]
     assert [len(part) for part in parts] == [30, 30, 30, 30, 20] and all("w" in word for part in parts for word in part)

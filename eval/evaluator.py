@@ -46,8 +46,8 @@ class Evaluation(NamedTuple):
 def evaluate_run(
     run: Run,
     qrels: Qrels,
-    measures: Sequence[str] = DEFAULT_MEASURES,
     *,
+    measures: Sequence[str] = DEFAULT_MEASURES,
     subtopics: SubtopicQrels | None = None,
 ) -> Evaluation:
     """Evaluate `run` with the tools of ir-measures; whatever trec_eval knows, its own code computes.
@@ -60,7 +60,9 @@ def evaluate_run(
     Judged@k, which trec_eval does not have, comes from ir-measures' own code, on the ranking that trec_eval sees.
     Other tools part ties by rules of their own, as `ir_measures.calc_aggregate` does with them.
     subtopics: judgements by subtopic, for measures of diversity such as alpha_nDCG@20 (`read_judgements`).
-    Raises UserError for an unknown measure, no judgements, a repeated document or a score that is not finite.
+
+    Raises:
+        UserError: an unknown measure, no judgements, a repeated document or a score that is not finite.
     """
     parsed = parse_measures(measures)
     judged = {query_id: grades for query_id, grades in qrels.items() if grades}

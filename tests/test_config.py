@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from retriever.config import from_mapping, load_yaml, resolve
 from retriever.indexing.build import IndexingConfig
+from retriever.network.upcycle import UpcycleConfig
 from retriever.search.fusion import FusionConfig
 from retriever.types import UserError
 
@@ -92,7 +94,11 @@ def test_fusion_settings() -> None:
         from_mapping(FusionConfig, {"method": "best"}, "here")
 
 
-def test_the_committed_files_hold_the_defaults() -> None:
-    values = yaml.safe_load((CONFIGS / "index" / "default.yaml").read_text(encoding="utf-8"))
-    assert values == dataclasses.asdict(IndexingConfig())
-    assert resolve(IndexingConfig, CONFIGS / "index" / "default.yaml") == IndexingConfig()
+@pytest.mark.parametrize(
+    ("file", "settings"), [("index/default.yaml", IndexingConfig()), ("encoder/default.yaml", UpcycleConfig())]
+)
+def test_a_committed_file_holds_every_setting_and_its_default(file: str, settings: Any) -> None:
+    values = yaml.safe_load((CONFIGS / file).read_text(encoding="utf-8"))
+    assert values == dataclasses.asdict(settings)
+    assert list(values) == list(dataclasses.asdict(settings)), "in the order of the fields"
+    assert resolve(type(settings), CONFIGS / file) == settings

@@ -191,7 +191,7 @@ class _Bench:
 
     def _ndcg(self, run: Run) -> float:
         clear = {query_id: separate_ties(ranking) for query_id, ranking in run.items()}
-        return evaluate_run(clear, self._data.qrels, [MEASURE]).mean[MEASURE]
+        return evaluate_run(clear, self._data.qrels, measures=[MEASURE]).mean[MEASURE]
 
 
 def _ids(run: Run) -> list[list[str]]:

@@ -51,7 +51,7 @@ def compare(runs: tuple[Path, ...], qrels: Path, measures: tuple[str, ...], as_j
     names = _names(runs)
     judged = read_judgements(qrels, subtopics=needs_subtopics(measures))
     results = {
-        name: evaluate_run(read_run(run), judged.qrels, measures, subtopics=judged.subtopics)
+        name: evaluate_run(read_run(run), judged.qrels, measures=measures, subtopics=judged.subtopics)
         for name, run in zip(names, runs, strict=True)
     }
     found = compare_evaluations(results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "report"]
 
 
+def _modes(_ctx: click.Context, _param: click.Parameter, modes: str) -> tuple[str, ...]:
+    return tuple(mode.strip() for mode in modes.split(","))
+
+
 @click.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.argument("qrels", required=False, type=click.Path(path_type=Path))
@@ -37,6 +41,7 @@ __all__ = ["evaluate", "report"]
 @click.option("--index", "folder", type=click.Path(path_type=Path), help="Index of the one data set; made if missing.")
 @click.option(
     "--modes",
+    callback=_modes,
     default="bm25,sparse,dense,hybrid",
     show_default=True,
     help="Legs, hybrid, or legs joined as in dense+sparse.",
@@ -61,24 +66,15 @@ __all__ = ["evaluate", "report"]
 def evaluate(
     run: Path | None,
     qrels: Path | None,
-    measures: tuple[str, ...],
     per_query: bool,
     datasets: tuple[str, ...],
-    split: str,
     folder: Path | None,
-    modes: str,
-    query_modes: tuple[str, ...],
-    top_k: int,
-    baseline: str,
-    fresh: bool,
     output: Path | None,
-    fusion: str | None,
-    weights: str | None,
-    normalisation: str | None,
     encoders: tuple[str, ...],
     runtime: RuntimeConfig,
     as_json: bool,
     quiet: bool,
+    **settings: Any,
 ) -> None:
     """Measure a RUN against QRELS, or whole data sets in several modes, with a report.
 
@@ -94,16 +90,18 @@ def evaluate(
       retriever evaluate --dataset nfcorpus --modes bm25,hybrid
       retriever evaluate --dataset nfcorpus --dataset cranfield --encoder default --encoder st:parent --output report
     """
+    # The other options are the settings of ExperimentConfig, by their names, and those of its fusion.
     if not datasets:
         from retriever.eval.data.qrels import read_judgements
         from retriever.eval.data.runs import read_run
         from retriever.eval.evaluator import evaluate_run
         from retriever.eval.measures import needs_subtopics
 
+        measures = settings["measures"]
         if run is None or qrels is None:
             raise click.UsageError("give RUN and QRELS, or --dataset FOLDER")
         judged = read_judgements(qrels, subtopics=needs_subtopics(measures))
-        found_run = evaluate_run(read_run(run), judged.qrels, measures, subtopics=judged.subtopics)
+        found_run = evaluate_run(read_run(run), judged.qrels, measures=measures, subtopics=judged.subtopics)
         _show({run.name: found_run}, "run", per_query, as_json)
         return
     from retriever.encoder.load import load_encoder
@@ -112,22 +110,14 @@ def evaluate(
 
     if run is not None:
         raise click.UsageError("give RUN and QRELS, or --dataset FOLDER, not both")
-    config = ExperimentConfig(
-        split=split,
-        modes=tuple(mode.strip() for mode in modes.split(",")),
-        query_modes=query_modes,
-        measures=measures,
-        top_k=top_k,
-        baseline=baseline,
-        fusion=fusion_from(fusion, weights, normalisation),
-        fresh=fresh,
-    )
+    fusion = fusion_from(*(settings.pop(name) for name in ("fusion", "weights", "normalisation")))
+    config = ExperimentConfig(fusion=fusion, **settings)
     # How to run is for the encoders of our own among several.
     loaded = [
         load_encoder(spec, None if len(encoders) > 1 and not parse_spec(spec).own else runtime)
         for spec in encoders or ("default",)
     ]
-    found = run_experiment(datasets, loaded, config, folder=folder, output=output, progress=not quiet)
+    found = run_experiment(datasets, loaded, config=config, folder=folder, output=output, progress=not quiet)
     for note in found.results.notes:
         click.echo(f"note: {note}", err=True)
     if output is not None:

@@ -23,9 +23,13 @@ __all__ = ["NoEncoder", "default_encoder_path", "load_encoder", "load_own_encode
 def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None, *, lazy: bool = False) -> Encoder:
     """Return the encoder named by `spec`.
 
-    "default": the one that comes with the package; a folder or hub name: an encoder of ours; "st:DENSE" or
-    "st:DENSE+SPARSE": sentence-transformers models (folders or hub names); "none": BM25 alone.
-    lazy: as for `MoEEncoder`.
+    spec: "default" is the one that comes with the package; a folder or hub name is an encoder of ours; "st:DENSE" or
+    "st:DENSE+SPARSE" are sentence-transformers models (folders or hub names); "none" is BM25 alone.
+    runtime: how its network runs, for encoders of our own.
+    lazy: load the network, and find out whether its weights fit, with the first text that needs it.
+
+    Raises:
+        UserError: nothing is there, it is no encoder, its parts do not fit each other, or it cannot run in this way.
     """
     found = parse_spec(spec)
     if found.own:

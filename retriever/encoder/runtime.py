@@ -27,6 +27,9 @@ class RuntimeConfig:
     window: texts sorted by length together; it bounds the memory held by token ids. workers: processes that encode
     documents, each on cores of its own, in place of this one; 0 for none. device: "cpu", "cuda:0" or, one for each
     worker, "cuda:0,cuda:1".
+
+    Raises:
+        UserError: settings that cannot run.
     """
 
     precision: str = "auto"

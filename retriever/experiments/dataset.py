@@ -92,7 +92,7 @@ class MeasuredDataset:
     def _measure(self, name: str, label: str, system: SystemPlan, legs: LegRuns, retriever: Retriever) -> None:
         ranked = legs.rank(system)
         run = {query_id: separate_ties(ranking) for query_id, ranking in ranked.run.items()}
-        whole = evaluate_run(run, self._data.qrels, [*self._config.measures, *RECALLS])
+        whole = evaluate_run(run, self._data.qrels, measures=[*self._config.measures, *RECALLS])
         asked = [str(measure) for measure in parse_measures(self._config.measures)]
         evaluation = _only(whole, asked)
         if others := others_than_trec_eval(evaluation.tools):

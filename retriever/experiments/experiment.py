@@ -10,15 +10,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.encoder.load import load_encoder
+from retriever.eval.data.dataset import Dataset
 from retriever.eval.data.datasets import load_dataset
-from retriever.eval.evaluator import DEFAULT_MEASURES
+from retriever.eval.evaluator import DEFAULT_MEASURES, evaluate_run
 from retriever.eval.measures import parse_measures
 from retriever.eval.report.results import DatasetResult, EncoderResult, Results, write_per_query, write_results
 from retriever.experiments.dataset import MeasuredDataset, cache_folder
 from retriever.experiments.environment import environment
 from retriever.experiments.systems import QUERY_MODES
+from retriever.ranking import separate_ties, without_self
 from retriever.search.leg import LEGS
 from retriever.search.modes import CANDIDATES, HYBRID, legs_named
+from retriever.search.retriever import Retriever
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from retriever.eval.evaluator import Evaluation
     from retriever.search.fusion import FusionConfig
-    from retriever.types import Encoder
+    from retriever.types import Encoder, Run
 
 __all__ = ["Experiment", "ExperimentConfig", "cache_folder", "evaluate", "run_experiment"]
 
@@ -39,6 +42,9 @@ class ExperimentConfig:
     modes: of search. query_modes: how queries become sparse terms ("encoder", "lexical"); none for the encoder's own
     way. baseline: the system that the others are compared with; the first one where there is none of this name.
     fusion: None for what the index says, or else the default. fresh: search again what was searched before.
+
+    Raises:
+        UserError: a mode, query mode or measure that does not exist, or top_k below 1.
     """
 
     split: str = "test"
@@ -73,36 +79,62 @@ class Experiment(NamedTuple):
 
 
 def evaluate(
-    dataset: str | Path,
-    encoder: str | Encoder = "default",
+    dataset: str | Path | Dataset,
+    system: str | Encoder | Retriever = "default",
     *,
     config: ExperimentConfig | None = None,
     folder: Path | None = None,
     output: Path | None = None,
     progress: bool = False,
 ) -> dict[str, Evaluation]:
-    """Index and search one data set with one encoder, and return the evaluation of each mode.
+    """Search one data set in several modes, and return the evaluation of each: mode -> `Evaluation`.
 
-    dataset: as `load_dataset` takes it, such as a BEIR folder. encoder: an object, or a specification as `load_encoder`
-    takes it. folder: of the index, see `run_experiment`, which several data sets and encoders need; output as there.
+    dataset: as `load_dataset` takes it, such as a BEIR folder, or what that returns.
+    system: an open index, which is searched as it stands, with its own fusion and query mode; or an encoder, as
+    an object or as `load_encoder` takes it, with which the data set's corpus is indexed first.
+    config: the split, modes, measures and depth.
+    folder, output, progress: with an encoder, where its index is and where results go, as for `run_experiment`.
 
     Raises:
-        UserError: bad input, an index of something else, or a mode in which the encoder cannot answer.
+        UserError: bad input, an index of something else, or a mode in which the system cannot answer.
     """
     config = config or ExperimentConfig()
-    network = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    found = run_experiment([dataset], [network], config, folder=folder, output=output, progress=progress)
+    if isinstance(system, Retriever):
+        if folder is not None or output is not None or config.query_modes:
+            raise UserError("folder, output and query_modes are for encoders, found an open index; leave them out")
+        return _evaluate_index(_load(dataset, config), system, config)
+    network = load_encoder(system) if isinstance(system, str) else system
+    found = run_experiment([dataset], [network], config=config, folder=folder, output=output, progress=progress)
     [evaluations] = found.evaluations.values()
     if len(evaluations) < len(set(config.modes)):
         raise UserError(found.results.notes[0])
     return evaluations
 
 
+def _load(dataset: str | Path | Dataset, config: ExperimentConfig) -> Dataset:
+    return dataset if isinstance(dataset, Dataset) else load_dataset(dataset, config.split)
+
+
+def _evaluate_index(data: Dataset, retriever: Retriever, config: ExperimentConfig) -> dict[str, Evaluation]:
+    """Search an open index in each mode and measure what it finds."""
+    if config.fusion is not None:
+        raise UserError("fusion is for encoders, an open index has its own; give it to Retriever.open")
+    plans = {mode: retriever.plan(mode) for mode in config.modes}
+    legs = tuple(dict.fromkeys(leg for plan in plans.values() for leg in plan.legs))
+    depth = max(config.top_k, CANDIDATES) + data.exclude_self
+    runs: dict[str, Run] = {mode: {} for mode in plans}
+    for query_id, rankings in retriever.rank_legs(data.queries, depth, legs=legs):
+        others = {leg: without_self(found, query_id, exclude=data.exclude_self) for leg, found in rankings.items()}
+        for mode, plan in plans.items():
+            runs[mode][query_id] = separate_ties(plan.fuse(others).ranking[: config.top_k])
+    return {mode: evaluate_run(run, data.qrels, measures=config.measures) for mode, run in runs.items()}
+
+
 def run_experiment(
-    datasets: Sequence[str | Path],
+    datasets: Sequence[str | Path | Dataset],
     encoders: Sequence[Encoder],
-    config: ExperimentConfig | None = None,
     *,
+    config: ExperimentConfig | None = None,
     folder: Path | None = None,
     output: Path | None = None,
     progress: bool = False,
@@ -128,10 +160,11 @@ def run_experiment(
     evaluations: dict[str, dict[str, Evaluation]] = {}
     notes: list[str] = []
     for dataset in datasets:
-        data = load_dataset(dataset, config.split)
+        data = _load(dataset, config)
+        source = str(data.corpus if isinstance(dataset, Dataset) else dataset)
         if data.name in evaluations:
-            raise UserError(f"{dataset}: a second data set called {data.name}; give the folders different names")
-        measured = MeasuredDataset(str(dataset), data, config, output, notes)
+            raise UserError(f"{source}: a second data set called {data.name}; give the folders different names")
+        measured = MeasuredDataset(source, data, config, output, notes)
         for label, encoder in labels.items():
             # Without views the hybrid is BM25: it must not pass for the hybrid of another encoder.
             rivals = sum(map(_has_views, encoders)) if _has_views(encoder) else len(encoders)

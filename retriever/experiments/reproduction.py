@@ -44,7 +44,7 @@ def reproduce(experiment: Reproduction, dataset: str, *, progress: bool = False)
         fresh=True,
     )
     encoder = load_encoder(experiment.encoder, RuntimeConfig(precision=experiment.precision))
-    found = run_experiment([dataset], [encoder], config, progress=progress)
+    found = run_experiment([dataset], [encoder], config=config, progress=progress)
     [evaluations] = found.evaluations.values()
     missing = [mode for mode in experiment.expected if mode not in evaluations]
     if missing:

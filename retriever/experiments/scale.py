@@ -179,7 +179,7 @@ def _measure(index: Path, encoder: Encoder, data: Dataset, modes: Sequence[str])
             for mode, ranking in rankings.items():
                 kept = without_self(ranking, query_id, exclude=data.exclude_self)
                 runs[mode][query_id] = separate_ties(kept)
-    return {mode: evaluate_run(run, data.qrels, [MEASURE]).mean[MEASURE] for mode, run in runs.items()}
+    return {mode: evaluate_run(run, data.qrels, measures=[MEASURE]).mean[MEASURE] for mode, run in runs.items()}
 
 
 def _read(path: Path) -> list[ScalePoint]:

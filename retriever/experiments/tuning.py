@@ -89,7 +89,10 @@ def tune(runs: Mapping[str, Run], qrels: Qrels, seed: int = 0) -> Tuning:
             query_id: separate_ties(fuse(rankings[query_id], fusion).ranking[:DEPTH])
             for query_id, fusion in zip(query_ids, chosen, strict=True)
         }
-        return {query_id: found[MEASURE] for query_id, found in evaluate_run(run, qrels, [MEASURE]).per_query.items()}
+        return {
+            query_id: found[MEASURE]
+            for query_id, found in evaluate_run(run, qrels, measures=[MEASURE]).per_query.items()
+        }
 
     default = list(measured([FusionConfig()] * len(query_ids)).values())
     validated = list(measured([fusions[best[left_out]] for left_out in fold]).values())

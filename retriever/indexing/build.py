@@ -47,6 +47,9 @@ class IndexingConfig:
     rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
     chunk: part long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which
     chunk_overlap are those of the part before.
+
+    Raises:
+        UserError: settings that cannot be built or stored.
     """
 
     on_duplicate: str = "error"

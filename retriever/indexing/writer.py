@@ -75,7 +75,11 @@ class IndexWriter:
         return len(self.folder)
 
     def add(self, documents: Iterable[Document]) -> int:
-        """Encode and add a stream of documents; return how many. A later one replaces an earlier one with its id."""
+        """Encode and add a stream of documents; return how many. A later one replaces an earlier one with its id.
+
+        Raises:
+            UserError: a document that cannot be stored, or an encoder that is not the one of the index.
+        """
         stream = (NumberedDocument(i, document) for i, document in enumerate(map(check_document, documents)))
         return sum(added.documents for added in add_batches(self.folder, stream, self.encoder, IndexingConfig.batch))
 
@@ -95,6 +99,9 @@ class IndexWriter:
         """Commit, without what is deleted or replaced, and build FAISS again; return how many dead rows were dropped.
 
         Nothing is encoded. dense_type: the FAISS type from now on, as before for None.
+
+        Raises:
+            UserError: there is no such FAISS type, or the index is damaged.
         """
         return self.folder.compact(dense_type)
 

@@ -169,7 +169,11 @@ def product(
 class FusionConfig:
     """How to fuse the legs of one search; a leg without a weight is left out.
 
+    method: "weighted-sum" (Fox & Shaw 1994), "rrf" (Cormack et al. 2009) or "product" (LEDR, Xu et al. 2022).
     `normalisation` is read by "weighted-sum", `missing` by "weighted-sum" and "product", k and rank_base by "rrf".
+
+    Raises:
+        UserError: a setting that does not exist, or weights that are negative or all 0.
     """
 
     method: str = "weighted-sum"
@@ -216,7 +220,14 @@ METHODS: dict[str, Method] = {
 
 
 def fuse(rankings: Mapping[str, Ranking], config: FusionConfig | None = None) -> Fused:
-    """Fuse the rankings of legs, by name, as `config` says; a leg that it gives no weight adds nothing."""
+    """Fuse the rankings of legs, by name, as `config` says; a leg that it gives no weight adds nothing.
+
+    rankings: of one query, each as a leg gives it, highest score first.
+
+    Raises:
+        UserError: a leg that does not exist.
+        ValueError: a ranking with a document twice or a score that is not finite.
+    """
     config = config or FusionConfig()
     for leg in rankings:
         _check("leg", leg, LEGS)

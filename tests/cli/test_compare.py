@@ -55,7 +55,7 @@ def test_json(runs: list[Path]) -> None:
     qrels = read_qrels(QRELS)
     for line in found:
         mean, baseline = (
-            evaluate_run(read_run(runs[0].parent / line[name]), qrels, [line["measure"]]).mean[line["measure"]]
+            evaluate_run(read_run(runs[0].parent / line[name]), qrels, measures=[line["measure"]]).mean[line["measure"]]
             for name in ("run", "baseline")
         )
         assert (line["mean"], line["baseline_mean"]) == (mean, baseline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from retriever.cli.main import cli
 from retriever.cli.render_results import marks_text, results_text
 from retriever.eval.report.results import DatasetResult, Difference, Percentiles, Results, SystemResult
+from retriever.experiments.experiment import ExperimentConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -122,3 +124,9 @@ def test_tables_show_the_best_and_what_is_significant() -> None:
     chance = results(("one", {"a": (0.5, 1.0), "b": (0.75, 0.5)}))
     assert marks_text(chance) == ""
     assert results_text(chance).splitlines() == ["mode     P@1", "a     0.5000", "b     0.7500"]
+
+
+def test_the_options_are_the_settings_of_an_experiment_with_their_defaults() -> None:
+    values = cli.commands["evaluate"].make_context("evaluate", []).params
+    settings = {field.name: values[field.name] for field in dataclasses.fields(ExperimentConfig)}
+    assert ExperimentConfig(**settings) == ExperimentConfig()

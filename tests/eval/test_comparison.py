@@ -22,7 +22,9 @@ def run_with(places: list[int]) -> Run:
 
 
 def test_wins_ties_losses_and_means() -> None:
-    first, second = (evaluate_run(run_with(p), QRELS, ["RR"]) for p in ([1, 2, 2, 0, 1, 4], [1, 1, 1, 2, 2, 0]))
+    first, second = (
+        evaluate_run(run_with(p), QRELS, measures=["RR"]) for p in ([1, 2, 2, 0, 1, 4], [1, 1, 1, 2, 2, 0])
+    )
     [found] = compare({"a": first, "b": second})
     assert (found.run, found.baseline, found.measure) == ("b", "a", "RR")
     assert (found.wins, found.ties, found.losses) == (3, 1, 2)
@@ -37,7 +39,7 @@ def test_wins_ties_losses_and_means() -> None:
 
 def test_every_run_and_measure_counts_in_the_correction() -> None:
     runs = {"a": [2, 2, 2, 3, 4, 2], "b": [1, 1, 2, 1, 1, 1], "c": [1, 2, 2, 3, 4, 2]}
-    evaluations = {name: evaluate_run(run_with(places), QRELS, ["RR", "P@1"]) for name, places in runs.items()}
+    evaluations = {name: evaluate_run(run_with(places), QRELS, measures=["RR", "P@1"]) for name, places in runs.items()}
     found = compare(evaluations)
     assert [(one.measure, one.run) for one in found] == [("RR", "b"), ("RR", "c"), ("P@1", "b"), ("P@1", "c")]
     alone = [
@@ -53,7 +55,7 @@ def test_every_run_and_measure_counts_in_the_correction() -> None:
 
 
 def test_a_run_against_its_equal() -> None:
-    same = evaluate_run(run_with([1, 2, 3, 4, 1, 2]), QRELS, ["RR"])
+    same = evaluate_run(run_with([1, 2, 3, 4, 1, 2]), QRELS, measures=["RR"])
     [found] = compare({"a": same, "b": same})
     assert (found.difference, found.p_t_test, found.p_randomisation, found.effect_size) == (0, 1, 1, 0)
     assert (found.wins, found.ties, found.losses) == (0, 6, 0)
@@ -61,15 +63,15 @@ def test_a_run_against_its_equal() -> None:
 
 def test_one_query() -> None:
     qrels: Qrels = {"q0": {"good": 1}}
-    [found] = compare({str(place): evaluate_run(run_with([place]), qrels, ["RR"]) for place in (2, 1)})
+    [found] = compare({str(place): evaluate_run(run_with([place]), qrels, measures=["RR"]) for place in (2, 1)})
     assert (found.difference, found.p_randomisation, found.wins) == (0.5, 1, 1)
     assert all(map(math.isnan, [found.p_t_test, found.effect_size, *found.interval]))
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
-    evaluation = evaluate_run({}, QRELS, ["RR"])
+    evaluation = evaluate_run({}, QRELS, measures=["RR"])
     with pytest.raises(UserError, match="found 1 run to compare, need a baseline"):
         compare({"a": evaluation})
-    for other in (evaluate_run({}, QRELS, ["P@1"]), evaluate_run({}, {"q0": {"good": 1}}, ["RR"])):
+    for other in (evaluate_run({}, QRELS, measures=["P@1"]), evaluate_run({}, {"q0": {"good": 1}}, measures=["RR"])):
         with pytest.raises(UserError, match="b and a were not measured alike"):
             compare({"a": evaluation, "b": other})

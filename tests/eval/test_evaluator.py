@@ -51,7 +51,7 @@ def recall(ranking: list[str], grades: dict[str, int], depth: int) -> float:
 @given(run=RUNS, qrels=QRELS)
 @settings(deadline=None)
 def test_values_follow_the_definitions(run: Run, qrels: Qrels) -> None:
-    result = evaluate_run(run, qrels, ["nDCG@3", "nDCG@10", "R@2", "R@100"])
+    result = evaluate_run(run, qrels, measures=["nDCG@3", "nDCG@10", "R@2", "R@100"])
     expected = {}
     for query_id, grades in qrels.items():
         ranking = trec_order(run.get(query_id, []))
@@ -80,7 +80,7 @@ TREC_NAMES = {
 @given(run=RUNS, qrels=QRELS)
 @settings(deadline=None)
 def test_values_agree_with_trec_eval(run: Run, qrels: Qrels) -> None:
-    result = evaluate_run(run, qrels, list(TREC_NAMES))
+    result = evaluate_run(run, qrels, measures=list(TREC_NAMES))
     # pytrec_eval crashes where every grade of a query is negative; the definition says that nothing is relevant there.
     safe = {query_id: grades for query_id, grades in qrels.items() if max(grades.values()) >= 0}
     oracle = pytrec_eval.RelevanceEvaluator(safe, pytrec_eval.supported_measures)
@@ -98,7 +98,7 @@ def test_values_agree_with_trec_eval(run: Run, qrels: Qrels) -> None:
 def test_missing_queries_count_as_zero_and_unjudged_ones_are_left_out() -> None:
     qrels = {"q1": {"d": 1}, "q2": {"d": 1}, "q3": {"d": 1}, "q4": {"d": 1}, "no judgement": {}}
     run = {"q1": [ScoredDoc("d", 1.0)], "q2": [], "other": [ScoredDoc("d", 1.0)], "no judgement": [ScoredDoc("d", 1.0)]}
-    result = evaluate_run(run, qrels, ["nDCG@10"])
+    result = evaluate_run(run, qrels, measures=["nDCG@10"])
     assert result.mean == {"nDCG@10": 0.25}
     assert (result.queries_judged, result.queries_missing, result.queries_ignored) == (4, 3, 2)
 
@@ -112,15 +112,15 @@ def test_an_empty_run_is_zero_everywhere() -> None:
 
 def test_tied_documents_are_ranked_by_descending_id_as_in_trec_eval() -> None:
     tied = [ScoredDoc("a", 1.0), ScoredDoc("b", 1.0)]
-    assert evaluate_run({"q": tied}, {"q": {"a": 1}}, ["RR"]).mean == {"RR": 0.5}
-    assert evaluate_run({"q": tied}, {"q": {"b": 1}}, ["RR"]).mean == {"RR": 1.0}
+    assert evaluate_run({"q": tied}, {"q": {"a": 1}}, measures=["RR"]).mean == {"RR": 0.5}
+    assert evaluate_run({"q": tied}, {"q": {"b": 1}}, measures=["RR"]).mean == {"RR": 1.0}
 
 
 def test_a_query_whose_grades_are_all_negative_is_zero_and_does_no_harm() -> None:
     qrels = {"bad": {"a": -3, "b": -2}, "good": {"a": 1}}
     run = {query_id: [ScoredDoc("b", 2.0), ScoredDoc("a", 1.0)] for query_id in qrels}
     for _ in range(50):  # the crash that this keeps away came after some corrupted memory
-        result = evaluate_run(run, qrels, list(TREC_NAMES))
+        result = evaluate_run(run, qrels, measures=list(TREC_NAMES))
         assert set(result.per_query["bad"].values()) == {0.0}
         assert result.per_query["good"]["RR"] == 0.5
 
@@ -163,14 +163,14 @@ def test_measures_are_called_by_one_name_and_given_once() -> None:
 )
 def test_a_bad_measure_shows_examples(name: str) -> None:
     with pytest.raises(UserError, match=r"examples: nDCG@10, R@100") as caught:
-        evaluate_run({"q": [ScoredDoc("d", 1.0)]}, {"q": {"d": 1}}, [name])
+        evaluate_run({"q": [ScoredDoc("d", 1.0)]}, {"q": {"d": 1}}, measures=[name])
     assert "\n" not in str(caught.value)
 
 
 def test_what_cannot_be_evaluated_is_refused() -> None:
     good: Qrels = {"q": {"d": 1}}
     with pytest.raises(UserError, match="no measure given"):
-        evaluate_run({}, good, [])
+        evaluate_run({}, good, measures=[])
     unjudged: Qrels = {"q": {}}
     for empty in ({}, unjudged):
         with pytest.raises(UserError, match="no judged queries"):
@@ -190,13 +190,13 @@ def test_a_perfect_run_of_a_real_set_scores_one() -> None:
         query_id: order([ScoredDoc(doc_id, float(grade)) for doc_id, grade in grades.items()])
         for query_id, grades in qrels.items()
     }
-    assert evaluate_run(perfect, qrels, ["nDCG@10"]).mean == pytest.approx({"nDCG@10": 1.0})
+    assert evaluate_run(perfect, qrels, measures=["nDCG@10"]).mean == pytest.approx({"nDCG@10": 1.0})
 
 
 @given(run=RUNS, qrels=QRELS)
 @settings(deadline=None)
 def test_judged_is_the_share_of_the_first_hits_that_have_a_judgement(run: Run, qrels: Qrels) -> None:
-    result = evaluate_run(run, qrels, ["Judged@3", "nDCG@10", "Judged@100"])
+    result = evaluate_run(run, qrels, measures=["Judged@3", "nDCG@10", "Judged@100"])
     for query_id, grades in qrels.items():
         ranking = trec_order(run.get(query_id, []))
         for depth in (3, 100):
@@ -204,7 +204,7 @@ def test_judged_is_the_share_of_the_first_hits_that_have_a_judgement(run: Run, q
             share = sum(doc_id in grades for doc_id in first) / len(first) if first else 0.0
             assert result.per_query[query_id][f"Judged@{depth}"] == pytest.approx(share)
     assert list(result.mean) == ["Judged@3", "nDCG@10", "Judged@100"]
-    alone = evaluate_run(run, qrels, ["Judged@3"])
+    alone = evaluate_run(run, qrels, measures=["Judged@3"])
     assert alone.mean == {"Judged@3": result.mean["Judged@3"]} and alone.queries_missing == result.queries_missing
 
 
@@ -216,7 +216,7 @@ TREC_PRECISION = {f"IPrec@{place / 10}": f"iprec_at_recall_{place / 10:.2f}" for
 def test_graded_and_interpolated_values_agree_with_trec_eval(run: Run, qrels: Qrels) -> None:
     levels = (1, 2, 3)
     names = [f"{name}(rel={level}){cut}" for level in levels for name, cut in (("P", "@5"), ("R", "@5"), ("AP", ""))]
-    result = evaluate_run(run, qrels, [*names, *TREC_PRECISION])
+    result = evaluate_run(run, qrels, measures=[*names, *TREC_PRECISION])
     safe = {query_id: grades for query_id, grades in qrels.items() if max(grades.values()) >= 0}
     hits = {query_id: dict(ranking) for query_id, ranking in run.items() if ranking}
     for level in levels:

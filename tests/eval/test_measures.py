@@ -62,7 +62,7 @@ def test_values_are_those_of_ir_measures_and_the_tool_is_named(name: str) -> Non
     [measure] = parse_measures([name])
     scores = {query_id: dict(run[query_id]) for query_id in qrels if query_id in run}
     expected = ir_measures.calc_aggregate([measure], qrels, scores)[measure]
-    found = evaluate_run(run, qrels, [name])
+    found = evaluate_run(run, qrels, measures=[name])
     assert found.mean[str(measure)] == pytest.approx(expected, abs=1e-6)
     assert found.tools == {str(measure): COMPUTED[name]}
 
@@ -84,10 +84,10 @@ def test_measures_of_diversity_read_the_subtopics(name: str, tmp_path: Path) -> 
     [measure] = parse_measures([name])
     rows = list(ir_measures.read_trec_qrels(str(path)))  # type: ignore[no-untyped-call]
     expected = ir_measures.calc_aggregate([measure], rows, {q: dict(r) for q, r in run.items()})[measure]
-    found = evaluate_run(run, judged.qrels, [name, "RR@10"], subtopics=judged.subtopics)
+    found = evaluate_run(run, judged.qrels, measures=[name, "RR@10"], subtopics=judged.subtopics)
     assert found.mean[name] == pytest.approx(expected, abs=1e-6)
     with pytest.raises(UserError, match=f"{name} needs judgements by subtopic"):
-        evaluate_run(run, judged.qrels, [name])
+        evaluate_run(run, judged.qrels, measures=[name])
 
 
 @pytest.mark.parametrize(
@@ -139,18 +139,18 @@ def test_what_cannot_be_computed_is_answered_with_what_is_meant(typed: str, answ
 def test_tools_that_fail_are_one_line() -> None:
     run = {"q": [ScoredDoc("d", 1.0)]}
     with pytest.raises(UserError, match="reads grades up to 4, found 9"):
-        evaluate_run(run, {"q": {"d": 9}}, ["ERR@5"])
+        evaluate_run(run, {"q": {"d": 9}}, measures=["ERR@5"])
     with pytest.raises(UserError, match=r"accuracy cannot compute Accuracy of this run.*leave it out"):
-        evaluate_run(run, {"q": {"d": 1}}, ["Accuracy"])
+        evaluate_run(run, {"q": {"d": 1}}, measures=["Accuracy"])
 
 
 def test_odd_ids_and_missing_hits_pass_through_every_tool() -> None:
     run = {"a b": [ScoredDoc("x y", 2.0), ScoredDoc("é", 1.0)]}
     qrels = {"a b": {"é": 1, "x y": 0}, "none": {"x y": 1}}
-    found = evaluate_run(run, qrels, ["ERR@5", "RR@10", "Compat"])
+    found = evaluate_run(run, qrels, measures=["ERR@5", "RR@10", "Compat"])
     assert found.per_query["a b"]["RR@10"] == 0.5 and found.mean["RR@10"] == 0.25
     assert found.per_query["a b"]["ERR@5"] == pytest.approx(1 / 16 / 2, abs=1e-5)  # R = (2^1 - 1) / 2^4 at rank 2
-    assert evaluate_run({}, qrels, ["ERR@5", "RR@10"]).mean == {"ERR@5": 0.0, "RR@10": 0.0}
+    assert evaluate_run({}, qrels, measures=["ERR@5", "RR@10"]).mean == {"ERR@5": 0.0, "RR@10": 0.0}
 
 
 def test_the_command_says_which_tool_computed_what(tmp_path: Path) -> None:

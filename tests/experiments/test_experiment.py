@@ -30,7 +30,7 @@ from retriever.indexing.writer import IndexWriter
 from retriever.ranking import separate_ties
 from retriever.search.fusion import FusionConfig, fuse
 from retriever.search.retriever import Retriever
-from retriever.types import Document, Encoded, Encoder, EncoderIdentity, UserError
+from retriever.types import Document, Encoded, Encoder, EncoderIdentity, Query, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
@@ -220,7 +220,7 @@ def second(tmp_path: Path) -> Path:
 def test_several_sets_and_encoders(second: Path, tmp_path: Path) -> None:
     encoders = [Letters("a"), load_encoder("none"), Letters("b")]
     encoders[2].identity = encoders[2].identity._replace(name="models/other")  # type: ignore[misc]
-    found = run_experiment([TINY, second], encoders, ExperimentConfig(modes=MODES), output=tmp_path / "out")
+    found = run_experiment([TINY, second], encoders, config=ExperimentConfig(modes=MODES), output=tmp_path / "out")
     own = [f"{label}/{mode}" for label in ("letters", "other") for mode in MODES[1:]]
     assert found.results.system_names == ["bm25", *own], "BM25 once, with the index that holds nothing else"
     assert [list(systems) for systems in found.evaluations.values()] == [["bm25", *own]] * 2
@@ -231,7 +231,8 @@ def test_several_sets_and_encoders(second: Path, tmp_path: Path) -> None:
             run = read_run(tmp_path / "out" / f"{dataset.name}-test-{system.name.replace('/', '-')}.trec")
             assert evaluate_run(run, qrels).mean == system.mean == found.evaluations[dataset.name][system.name].mean
             assert system.precision == [
-                evaluate_run(run, qrels, [f"IPrec@{place / 10}"]).mean[f"IPrec@{place / 10}"] for place in range(11)
+                evaluate_run(run, qrels, measures=[f"IPrec@{place / 10}"]).mean[f"IPrec@{place / 10}"]
+                for place in range(11)
             ]
             legs = {"bm25"} if system.mode == "bm25" else {"encoding", *system.mode.split("+")}
             legs = {"encoding", "bm25", "sparse", "dense"} if system.mode == "hybrid" else legs
@@ -255,16 +256,16 @@ def test_the_hybrid_of_no_encoder_does_not_pass_for_that_of_another() -> None:
     alone = evaluate_dataset(TINY, Letters(), modes=["hybrid", "dense"])
     bm25 = evaluate_dataset(TINY, load_encoder("none"), modes=["bm25"])["bm25"]
     config = ExperimentConfig(modes=("hybrid", "dense", "hybrid"))
-    found = run_experiment([TINY], [load_encoder("none"), Letters()], config).evaluations["tiny"]
+    found = run_experiment([TINY], [load_encoder("none"), Letters()], config=config).evaluations["tiny"]
     assert found == {"none/hybrid": bm25, **alone} and alone["hybrid"] != bm25
 
 
 def test_another_fusion_encodes_and_searches_nothing() -> None:
     encoder = Letters()
-    run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES))
+    run_experiment([TINY], [encoder], config=ExperimentConfig(modes=MODES))
     before = (encoder.texts, encoder.queries)
     weights = FusionConfig(weights={"bm25": 0.2, "sparse": 0.1, "dense": 0.7})
-    found = run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES, fusion=weights))
+    found = run_experiment([TINY], [encoder], config=ExperimentConfig(modes=MODES, fusion=weights))
     assert (encoder.texts, encoder.queries) == before
     data = load_dataset(TINY)
     folder = Path(found.results.datasets[0].indexes[0].folder)
@@ -273,7 +274,7 @@ def test_another_fusion_encodes_and_searches_nothing() -> None:
             run = {query_id: separate_ties(hits) for query_id, hits in retriever.rank(data.queries, 1000, mode=mode)}
             assert evaluate_run(run, data.qrels).mean == found.evaluations["tiny"][mode].mean
     searched = encoder.queries
-    run_experiment([TINY], [encoder], ExperimentConfig(modes=MODES, fresh=True))
+    run_experiment([TINY], [encoder], config=ExperimentConfig(modes=MODES, fresh=True))
     assert encoder.queries > searched, "asked to search again"
 
 
@@ -285,26 +286,26 @@ def test_other_numbers_are_not_taken_from_the_cache(cache: Path, monkeypatch: py
     rankings = cache.parent / "rankings"
     for number, encoder in enumerate((Letters(), Half(), Letters(), Half())):
         if number == 2:
-            assert run_experiment([TINY], [again := Letters()], config) and again.texts == again.queries == 0
+            assert run_experiment([TINY], [again := Letters()], config=config) and again.texts == again.queries == 0
             monkeypatch.setattr("retriever.encoder.runtime.NUMERICS_VERSION", 0)
-        run_experiment([TINY], [encoder], config)
+        run_experiment([TINY], [encoder], config=config)
         assert encoder.texts == 20 and encoder.queries > 0
         assert len([*cache.iterdir()]) == len([*rankings.glob("dense-*")]) == number + 1
 
 
 def test_a_kept_ranking_that_is_damaged_is_searched_again() -> None:
     config = ExperimentConfig(modes=("bm25", "dense"))
-    before = run_experiment([TINY], [Letters()], config).evaluations
+    before = run_experiment([TINY], [Letters()], config=config).evaluations
     kept = [*(cache_folder().parent / "rankings").iterdir()]
     assert kept
     for path in kept:
         path.write_bytes(b"torn")
-    assert run_experiment([TINY], [Letters()], config).evaluations == before
+    assert run_experiment([TINY], [Letters()], config=config).evaluations == before
 
 
 def test_query_modes_differ_in_the_sparse_leg_alone() -> None:
     both = ExperimentConfig(modes=MODES, query_modes=("encoder", "lexical", "encoder"))
-    found = run_experiment([TINY], [TwoWays()], both)
+    found = run_experiment([TINY], [TwoWays()], config=both)
     assert found.results.system_names == [
         "bm25",
         "sparse@encoder",
@@ -315,22 +316,22 @@ def test_query_modes_differ_in_the_sparse_leg_alone() -> None:
         "hybrid@encoder",
         "hybrid@lexical",
     ]
-    one = run_experiment([TINY], [TwoWays()], ExperimentConfig(modes=("sparse",), query_modes=("lexical",)))
+    one = run_experiment([TINY], [TwoWays()], config=ExperimentConfig(modes=("sparse",), query_modes=("lexical",)))
     assert one.evaluations["tiny"]["sparse"] == found.evaluations["tiny"]["sparse@lexical"]
     encoder, lexical = found.results.datasets[0].costs
     assert (encoder.query_mode, lexical.query_mode) == ("encoder", "lexical")
     assert encoder.flops == lexical.flops, "the same terms with other weights"
-    found = run_experiment([TINY], [Letters()], both)
+    found = run_experiment([TINY], [Letters()], config=both)
     assert found.results.notes == ["letters has no query mode lexical"]
     assert found.results.system_names[:2] == ["bm25", "sparse@encoder"]
 
 
 def test_a_leg_alone_is_timed_with_its_view_alone() -> None:
     letters = Letters()
-    run_experiment([TINY], [letters], ExperimentConfig(modes=("dense",)))
+    run_experiment([TINY], [letters], config=ExperimentConfig(modes=("dense",)))
     assert set(letters.views) == {(True, False)}
     letters.views.clear()
-    run_experiment([TINY], [letters], ExperimentConfig(modes=("bm25", "sparse")))
+    run_experiment([TINY], [letters], config=ExperimentConfig(modes=("bm25", "sparse")))
     assert set(letters.views) == {(False, True), (True, True)}, "the second is for the modes of both legs"
 
 
@@ -342,14 +343,14 @@ def test_encoding_both_views_is_timed_as_such() -> None:
             time.sleep(0.02 * dense + 0.04 * sparse)
             return super().encode_queries(texts, dense=dense, sparse=sparse)
 
-    found = run_experiment([TINY], [Slow()], ExperimentConfig(modes=("sparse", "dense", "dense+sparse")))
+    found = run_experiment([TINY], [Slow()], config=ExperimentConfig(modes=("sparse", "dense", "dense+sparse")))
     took = {system.name: system.latency["encoding"].p50 for system in found.results.datasets[0].systems}
     assert 20 <= took["dense"] < took["sparse"] < took["dense+sparse"] and took["dense+sparse"] >= 60
 
 
 def test_sparse_costs_are_counts() -> None:
     data, letters = load_dataset(TINY), Letters()
-    found = run_experiment([TINY], [letters], ExperimentConfig(modes=("sparse",)))
+    found = run_experiment([TINY], [letters], config=ExperimentConfig(modes=("sparse",)))
     [costs] = found.results.datasets[0].costs
     records = [json.loads(line) for line in (TINY / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
     texts = [f"{record.get('title', '')} {record['text']}".strip() for record in records]
@@ -369,7 +370,7 @@ def test_the_query_itself_is_dropped_before_the_fusion(monkeypatch: pytest.Monke
         exclude_self=True,
     )
     monkeypatch.setattr("retriever.experiments.experiment.load_dataset", lambda *_: renamed)
-    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=MODES, top_k=5))
+    found = run_experiment([TINY], [Letters()], config=ExperimentConfig(modes=MODES, top_k=5))
     assert found.results.datasets[0].exclude_self
     legs = ("bm25", "sparse", "dense")
     with Retriever.open(found.results.datasets[0].indexes[0].folder, Letters()) as retriever:
@@ -382,7 +383,7 @@ def test_the_query_itself_is_dropped_before_the_fusion(monkeypatch: pytest.Monke
 
 
 def test_systems_are_compared_with_the_baseline() -> None:
-    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=MODES, baseline="dense"))
+    found = run_experiment([TINY], [Letters()], config=ExperimentConfig(modes=MODES, baseline="dense"))
     [dataset] = found.results.datasets
     assert dataset.baseline == "dense"
     values = found.evaluations["tiny"]
@@ -411,7 +412,7 @@ def test_systems_are_compared_with_the_baseline() -> None:
         grades = load_dataset(TINY).qrels[example.query_id]
         assert [hit.grade for hit in example.hits] == [grades.get(hit.doc_id) for hit in example.hits]
         assert all(hit.title for hit in example.baseline_hits if hit.doc_id != "d20")
-    found = run_experiment([TINY], [Letters()], ExperimentConfig(modes=("dense", "sparse"), baseline="bm25"))
+    found = run_experiment([TINY], [Letters()], config=ExperimentConfig(modes=("dense", "sparse"), baseline="bm25"))
     assert found.results.datasets[0].baseline == "dense"
     assert found.results.notes == ["tiny: there is no system bm25, so the baseline is dense"]
 
@@ -422,7 +423,7 @@ def test_experiments_that_cannot_be_made(second: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy" / "tiny"
     shutil.copytree(TINY, copy)
     with pytest.raises(UserError, match="second data set called tiny"):
-        run_experiment([TINY, copy], [load_encoder("none")], ExperimentConfig(modes=("bm25",)))
+        run_experiment([TINY, copy], [load_encoder("none")], config=ExperimentConfig(modes=("bm25",)))
     with pytest.raises(UserError, match="given twice"):
         run_experiment([TINY], [Letters(), Letters()])
     for setting in ({"modes": ("dense+dense",)}, {"query_modes": ("words",)}, {"top_k": 0}, {"measures": ("x",)}):
@@ -438,3 +439,28 @@ def test_ids_with_spaces_are_written_as_json_lines(tmp_path: Path) -> None:
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta b\t1\n")
     evaluate_dataset(folder, load_encoder("none"), modes=["bm25"], output=tmp_path / "out")
     assert read_run(tmp_path / "out" / "spaces-test-bm25.jsonl")["q"][0].doc_id == "a b"
+
+
+def test_an_open_index_is_worth_what_its_encoder_is(tmp_path: Path) -> None:
+    config = ExperimentConfig(modes=MODES, top_k=15, measures=("nDCG@10", "RR"))
+    data = load_dataset(TINY)
+    # A judged query that is a document, in a data set that leaves such a document out, before the legs are fused.
+    asked = [Query("d01", "bread rises"), *data.queries]
+    data = data._replace(queries=asked, qrels={**data.qrels, "d01": {"d02": 1}}, exclude_self=True)
+    for dataset in (TINY, data):
+        expected = evaluate(dataset, Letters(), config=config, folder=tmp_path / "index")
+        with Retriever.open(tmp_path / "index", Letters()) as retriever:
+            assert evaluate(dataset, retriever, config=config) == expected
+
+
+def test_what_an_open_index_cannot_be_given(tmp_path: Path) -> None:
+    build_index(TINY, tmp_path / "index", encoder="none")
+    with Retriever.open(tmp_path / "index") as retriever:
+        for settings, says in (
+            ({"folder": tmp_path}, "folder"),
+            ({"config": ExperimentConfig(query_modes=("lexical",))}, "query_modes"),
+            ({"config": ExperimentConfig(fusion=FusionConfig())}, "Retriever.open"),
+            ({"config": ExperimentConfig(modes=("dense",))}, "no dense leg"),
+        ):
+            with pytest.raises(UserError, match=says):
+                evaluate(TINY, retriever, **settings)  # type: ignore[arg-type]

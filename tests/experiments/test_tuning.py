@@ -48,7 +48,7 @@ def test_bulk_values_are_those_of_fusion_and_trec_eval() -> None:
         values = ndcg_of_candidates(rankings, grades, fusions)
         for fusion, value in zip(fusions, values, strict=True):
             run = {query_id: separate_ties(fuse(rankings, fusion).ranking)}
-            expected = evaluate_run(run, {query_id: grades}, ["nDCG@10"]).mean["nDCG@10"]
+            expected = evaluate_run(run, {query_id: grades}, measures=["nDCG@10"]).mean["nDCG@10"]
             assert value == pytest.approx(expected, abs=1e-9), fusion
 
 

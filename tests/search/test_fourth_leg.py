@@ -134,7 +134,7 @@ def test_it_is_evaluated_as_the_others(tiny_corpus: Path, titles: dict[str, list
     config = ExperimentConfig(modes=("bm25", "title", "bm25+title", "dense"), fusion=fusion)
     encoders = [SeededEncoder(), SeededEncoder(sha256="6" * 64)]
     encoders[1].identity = encoders[1].identity._replace(name="other")
-    found = run_experiment([tiny_corpus.parent], encoders, config, output=tmp_path / "out")
+    found = run_experiment([tiny_corpus.parent], encoders, config=config, output=tmp_path / "out")
     [evaluations] = found.evaluations.values()
     # It reads texts alone, so it is measured once, not with every encoder.
     assert list(evaluations) == ["bm25", "title", "bm25+title", "seeded/dense", "other/dense"]

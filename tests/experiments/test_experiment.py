@@ -463,4 +463,4 @@ def test_what_an_open_index_cannot_be_given(tmp_path: Path) -> None:
             ({"config": ExperimentConfig(modes=("dense",))}, "no dense leg"),
         ):
             with pytest.raises(UserError, match=says):
-                evaluate(TINY, retriever, **settings)  # type: ignore[arg-type]
+                evaluate(TINY, retriever, **settings)

@@ -26,6 +26,7 @@ class CommitRecord:
     mark: how far the row files reach. dense_choice: the FAISS type asked for ("auto" too), dense_type: what it came to.
     dense_rows: rows that the FAISS file covers. sparse_files: the blocks of postings, none in older indexes.
     documents, empty, truncated: live documents; those without text; those longer than the encoder reads.
+    unread: live rows (chunks) with text but without a vector: the encoder cannot read them. 0 without a dense view.
     *_crc: CRC-32 of the files; settings_crc is that of index.json.
     note: the caller's own words, such as a position in the input.
     """
@@ -45,6 +46,7 @@ class CommitRecord:
     documents: int = 0
     empty: int = 0
     truncated: int = 0
+    unread: int = 0
     note: Mapping[str, str] = field(default_factory=dict)
 
     def user_data(self) -> dict[str, str]:

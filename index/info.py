@@ -20,6 +20,7 @@ class IndexInfo(NamedTuple):
     """The state of an index at its last commit.
 
     empty: documents without text. truncated: those longer than the encoder reads.
+    unread: chunks whose script the encoder cannot read, of an index with vectors: only BM25 finds them.
     chunks, chunking: how many the documents are split into, and how; as many as documents, and None, if left whole.
     rows: chunks of document versions in the row files, `dead_rows` of them of deleted or replaced documents;
     `retriever compact` drops these.
@@ -31,6 +32,7 @@ class IndexInfo(NamedTuple):
     documents: int
     empty: int
     truncated: int
+    unread: int
     chunks: int
     chunking: Chunking | None
     rows: int
@@ -58,6 +60,7 @@ def describe(folder: str | Path) -> IndexInfo:
         documents=commit.documents,
         empty=commit.empty,
         truncated=commit.truncated,
+        unread=commit.unread,
         chunks=chunks,
         chunking=settings.chunking,
         rows=commit.mark.rows,

@@ -309,6 +309,7 @@ class FolderWriter:
             documents=len(self._row_of),
             empty=int(np.count_nonzero(flags & EMPTY)),
             truncated=int(np.count_nonzero(flags & TRUNCATED)),
+            unread=self._unread(flags),
             note=dict(note),
         )
 
@@ -323,6 +324,12 @@ class FolderWriter:
             finally:
                 reader.close()
         return tuple(self._sparse.finish(number))
+
+    def _unread(self, flags: NDArray[np.uint8]) -> int:
+        """Return how many live rows have text but no vector."""
+        if not self.settings.encoder.dense_dim:
+            return 0
+        return int(np.count_nonzero(flags & (ALIVE | SEARCHABLE | EMPTY) == ALIVE))
 
     @contextmanager
     def _changes(self) -> Iterator[None]:

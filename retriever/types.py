@@ -186,12 +186,15 @@ class Encoded(NamedTuple):
     truncated: bool (n,), True where the text was longer than the network reads; never where no network was needed.
     tokens: csr (n, vocab_size), with the sparse view of documents, of encoders whose queries `adapt` to the collection
     alone: positive where a term is a token of the text itself, for the collection's document frequencies.
+    unread: bool (n,), True where the encoder cannot read the text, whose views are then those of an empty one; None for
+    an encoder that does not look.
     """
 
     dense: FloatArray | None
     sparse: csr_matrix | None
     truncated: BoolArray
     tokens: csr_matrix | None = None
+    unread: BoolArray | None = None
 
 
 class EncoderIdentity(NamedTuple):

@@ -195,13 +195,19 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def say_left_out(report: IndexReport | AddReport) -> None:
-    """Say on stderr which records and what else of a corpus did not come into the index."""
+    """Say on stderr what of a corpus did not come into the index, or not into all of its views."""
     from retriever.corpus.left_out import left_out_text
 
     if report.bad:
         click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
     if text := left_out_text(report.left_out):
         click.echo(text, err=True)
+    if report.unread:
+        click.echo(
+            f"{report.unread} texts are mostly of characters that the encoder cannot read; only BM25 tells them apart. "
+            "Index with an encoder that reads the script, such as -e st:intfloat/multilingual-e5-small",
+            err=True,
+        )
 
 
 def report_json(report: IndexReport | AddReport) -> str:

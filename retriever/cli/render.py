@@ -120,6 +120,7 @@ def info_text(info: IndexInfo, fusion: FusionConfig | None = None) -> str:
     faiss = info.dense_type if info.dense_type in ("none", "flat") else f"{info.dense_type}, {newer} newer rows outside"
     lines = {
         "documents": f"{info.documents} ({info.empty} without text, {info.truncated} longer than the encoder reads)",
+        **({"unread": f"{info.unread} of {info.chunks} texts: the encoder lacks their script"} if info.unread else {}),
         "rows": f"{info.rows} ({info.row_dtype}), {info.dead_rows} of them dead",
         "size": f"{sizes}; {human_bytes(info.bytes_per_document)} a document",
         "encoder": f"{encoder.name} ({views})" if encoder.sha256 else encoder.name,

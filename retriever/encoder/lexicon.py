@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.encoder.readability import Readability
 from retriever.network.checkpoint import read_values
 from retriever.network.lexical import blended_fractions, document_terms, idf, token_counts
 from retriever.types import UserError
@@ -57,6 +58,7 @@ class Lexicon:
             )
         self.vocabulary: Sequence[str] = [self.tokenizer.id_to_token(i) or "" for i in range(size)]
         self.opening, self.closing = frame_ids(self.tokenizer)
+        self.readability = Readability(self.tokenizer)
 
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending."""

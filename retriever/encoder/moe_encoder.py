@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from retriever.network.int8.network import Int8Network
     from retriever.network.model import RetrieverConfig, RetrieverModel
-    from retriever.types import FloatArray, TermStatistics
+    from retriever.types import BoolArray, FloatArray, TermStatistics
 
 __all__ = [
     "QUERY_MODES",
@@ -65,6 +65,13 @@ class Tokens(NamedTuple):
     own: list[int]
     read: list[int]
     truncated: bool
+
+
+class ReadableTexts(NamedTuple):
+    """Texts with "" for those that cannot be read, and which these are."""
+
+    texts: Sequence[str]
+    unread: BoolArray
 
 
 class Views(NamedTuple):
@@ -171,21 +178,33 @@ class MoEEncoder(EncoderBase):
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Encode n passages, in order; the sparse view counts the tokens of the whole text, cut off or not."""
-        encoded = self._encode(texts, self.config.document_prompt, dense=dense, expand=sparse, count=sparse)
+        known = self._readable(texts)
+        encoded = self._encode(known.texts, self.config.document_prompt, dense=dense, expand=sparse, count=sparse)
+        encoded = encoded._replace(unread=known.unread)
         if encoded.sparse is None or encoded.tokens is None:
             return encoded
         return encoded._replace(sparse=self.lexicon.documents(encoded.tokens, encoded.sparse))
 
     def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Encode n queries, in order; without the dense view, lexical ones run no network."""
+        known = self._readable(texts)
         expand = sparse and self.query_mode == "encoder"
         if sparse and not (dense or expand):
-            counts = self.lexicon.counts(self.lexicon.token_ids(texts))
-            return Encoded(None, self.lexicon.queries(counts, None), np.zeros(len(texts), dtype=np.bool_))
-        encoded = self._encode(texts, self.config.query_prompt, dense=dense, expand=expand, count=sparse)
+            counts = self.lexicon.counts(self.lexicon.token_ids(known.texts))
+            none_cut = np.zeros(len(texts), dtype=np.bool_)
+            return Encoded(None, self.lexicon.queries(counts, None), none_cut, unread=known.unread)
+        encoded = self._encode(known.texts, self.config.query_prompt, dense=dense, expand=expand, count=sparse)
+        encoded = encoded._replace(unread=known.unread)
         if encoded.tokens is None:
             return encoded
         return encoded._replace(sparse=self.lexicon.queries(encoded.tokens, encoded.sparse), tokens=None)
+
+    def _readable(self, texts: Sequence[str]) -> ReadableTexts:
+        """Empty the texts whose script the vocabulary does not have: their views would say nothing, confidently."""
+        unread = self.lexicon.readability.unread(texts)
+        if not unread.any():
+            return ReadableTexts(texts, unread)
+        return ReadableTexts(["" if skip else text for text, skip in zip(texts, unread, strict=True)], unread)
 
     def adapt(self, terms: sparse.csr_matrix, statistics: TermStatistics) -> sparse.csr_matrix:
         """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched."""

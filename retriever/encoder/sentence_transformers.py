@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from retriever.encoder.base import EncoderBase
+from retriever.encoder.readability import Readability
 from retriever.encoder.spec import parse_spec
 from retriever.processes import one_thread_after_fork
 from retriever.types import Encoded, EncoderIdentity, Parameters, UserError
@@ -76,23 +78,40 @@ class SentenceTransformersEncoder(EncoderBase):
         return self._encode(texts, "query", dense, sparse)
 
     def _encode(self, texts: Sequence[str], task: str, dense: bool, sparse: bool) -> Encoded:
-        """Encode the texts that are not blank; a prompt alone would give the others a vector."""
-        places = [i for i, text in enumerate(texts) if text.strip()]
-        filled = [texts[i] for i in places]
+        """Encode the texts that are not blank and can be read; a prompt alone would give the others a vector."""
         truncated = np.zeros(len(texts), dtype=np.bool_)
+        unread = np.zeros(len(texts), dtype=np.bool_)
+        blank = np.array([not text.strip() for text in texts], dtype=np.bool_)
         vectors: FloatArray | None = None
         terms: csr_matrix | None = None
         if dense and self._dense is not None:
             vectors = np.zeros((len(texts), self.identity.dense_dim), dtype=np.float32)
-            if filled:
+            skipped = _unread(self._dense, texts)
+            unread |= skipped
+            places = np.flatnonzero(~(blank | skipped)).tolist()
+            if filled := [texts[i] for i in places]:
                 vectors[places] = _vectors(self._dense, filled, task)
                 truncated[places] |= _truncated(self._dense, filled, task)
         if sparse and self._sparse is not None:
             terms = _csr(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), (len(texts), len(self.vocabulary)))
-            if filled:
+            skipped = _unread(self._sparse, texts)
+            unread |= skipped
+            places = np.flatnonzero(~(blank | skipped)).tolist()
+            if filled := [texts[i] for i in places]:
                 terms = _terms(self._sparse, filled, task, places, len(texts))
                 truncated[places] |= _truncated(self._sparse, filled, task)
-        return Encoded(vectors, terms, truncated)
+        return Encoded(vectors, terms, truncated, unread=unread)
+
+
+def _unread(model: SentenceTransformer | SparseEncoder, texts: Sequence[str]) -> BoolArray:
+    """Return bool (n,): True where the model's tokeniser cannot read a text; never where it cannot be asked."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is None or all(text.isascii() for text in texts):
+        return np.zeros(len(texts), dtype=np.bool_)
+    own = copy.deepcopy(backend)  # the model's own cuts and pads
+    own.no_truncation()
+    own.no_padding()
+    return Readability(own).unread(texts)
 
 
 def _load(name: str, kind: type[Any]) -> Any:

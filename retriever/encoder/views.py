@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+    from retriever.types import BoolArray
+
 __all__ = ["joined", "picked"]
 
 
@@ -26,7 +28,13 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
         _stacked([part.sparse for part in parts]),
         np.concatenate([part.truncated for part in parts]),
         _stacked([part.tokens for part in parts]),
+        _chained([part.unread for part in parts]),
     )
+
+
+def _chained(arrays: Sequence[BoolArray | None]) -> BoolArray | None:
+    found = [array for array in arrays if array is not None]
+    return np.concatenate(found) if found else None
 
 
 def _stacked(matrices: Sequence[csr_matrix | None]) -> csr_matrix | None:
@@ -36,10 +44,11 @@ def _stacked(matrices: Sequence[csr_matrix | None]) -> csr_matrix | None:
 
 def picked(encoded: Encoded, rows: NDArray[np.integer]) -> Encoded:
     """Return the views of the texts in `rows` (n,), in that order."""
-    dense, sparse, truncated, tokens = encoded
+    dense, sparse, truncated, tokens, unread = encoded
     return Encoded(
         None if dense is None else dense[rows],
         None if sparse is None else sparse[rows],
         truncated[rows],
         None if tokens is None else tokens[rows],
+        None if unread is None else unread[rows],
     )

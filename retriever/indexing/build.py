@@ -85,6 +85,7 @@ class IndexReport(NamedTuple):
 
     chunks: how many chunks the documents were split into; as many as documents if they were left whole.
     left_out: what the source holds and is no record, such as files of another suffix, by kind.
+    unread: chunks in a script that the encoder cannot read: only BM25 finds them.
     """
 
     documents: int
@@ -97,6 +98,7 @@ class IndexReport(NamedTuple):
     seconds: float
     sizes: Mapping[str, int]
     left_out: tuple[LeftOut, ...] = ()
+    unread: int = 0
 
 
 def build_index(
@@ -143,6 +145,7 @@ def build_index(
         chunks=chunks,
         empty=committed.empty,
         truncated=committed.truncated,
+        unread=committed.unread,
         bad=found.bad,
         duplicates=found.duplicates,
         first_bad=found.first_bad,

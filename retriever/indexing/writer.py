@@ -123,6 +123,7 @@ class AddReport(NamedTuple):
 
     truncated: of all documents of the index, those longer than the encoder reads.
     left_out: what the source holds and is no record, such as files of another suffix, by kind.
+    unread: of all chunks of the index, those in a script that the encoder cannot read.
     """
 
     added: int
@@ -134,6 +135,7 @@ class AddReport(NamedTuple):
     truncated: int
     seconds: float
     left_out: tuple[LeftOut, ...] = ()
+    unread: int = 0
 
 
 def add_corpus(
@@ -190,6 +192,7 @@ def add_corpus(
         first_bad=found.first_bad,
         documents=committed.documents,
         truncated=committed.truncated,
+        unread=committed.unread,
         seconds=time.monotonic() - started,
         left_out=tuple(source.left_out),
     )

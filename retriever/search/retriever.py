@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MODES", "QueryRanking", "QueryRankings", "Retriever"]
 
 QUERIES_PER_BATCH = 256
+log = logging.getLogger(__name__)
 
 
 class QueryRanking(NamedTuple):
@@ -180,6 +182,7 @@ class Retriever:
         legs = plan.legs
         self._check_filter(filter)
         asked = LegQuery(query, self._encode([query], legs))
+        _say_unread(_unread(asked.encoded), 1)
         depth = max(top_k, CANDIDATES) if len(legs) > 1 else top_k
         vocabulary = self.encoder.vocabulary if asked.encoded is not None else ()
         with self._view(filter) as view:
@@ -269,14 +272,17 @@ class Retriever:
         filter: str | None,
         observe: Callable[[Encoded], object] | None,
     ) -> Iterator[QueryRankings]:
+        unread = total = 0
         with self._view(filter) as view:
             while batch := list(islice(stream, QUERIES_PER_BATCH)):
                 encoded = self._encode([query.text for query in batch], legs)
+                unread, total = unread + _unread(encoded), total + len(batch)
                 if observe is not None and encoded is not None:
                     observe(encoded)
                 columns = {leg: view.run_batch(leg, batch, encoded, depth, self._pool) for leg in legs}
                 for i, query in enumerate(batch):
                     yield QueryRankings(query.query_id, {leg: column[i] for leg, column in columns.items()})
+        _say_unread(unread, total)
 
     def time(self, text: str, depth: int, *, legs: Sequence[str]) -> dict[str, float]:
         """Return the milliseconds that the parts of one search take: "encoding", if needed, and each leg by itself."""
@@ -356,6 +362,17 @@ class Retriever:
             return encoded
         with self._view() as view:  # `reopen` may close `self.reader` meanwhile
             return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, view.reader.token_statistics))
+
+
+def _unread(encoded: Encoded | None) -> int:
+    return 0 if encoded is None or encoded.unread is None else int(encoded.unread.sum())
+
+
+def _say_unread(unread: int, total: int) -> None:
+    """Log which queries the legs that read the encoder's views are silent for."""
+    if unread:
+        what = "the query is" if total == 1 else f"{unread} of {total} queries are"
+        log.warning("%s mostly of characters that the encoder cannot read: only BM25 searches for it", what)
 
 
 def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> dict[str, dict[str, LegPart]]:

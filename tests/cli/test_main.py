@@ -73,7 +73,7 @@ def test_index_reports(tmp_path: Path) -> None:
     result = call("index", corpus, "--index", tmp_path / "two", *options, "--json")
     [report] = lines(result)
     names = ["documents", "chunks", "empty", "truncated", "bad", "duplicates", "first_bad", "seconds", "sizes"]
-    assert list(report) == [*names, "left_out"]
+    assert list(report) == [*names, "left_out", "unread"]
     assert [report[name] for name in names[:6]] == [2, 2, 1, 0, 1, 1]
     assert "index" in result.stderr, "progress is shown, and not on stdout"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "INNER_BOM",
     "Line",
     "atomic_file",
+    "cache_errors",
     "cache_root",
     "decode",
     "file_errors",
@@ -157,4 +159,24 @@ def decode(line: bytes) -> str:
 
 def cache_root() -> Path:
     """Return the folder of what is kept to save time: nothing in it is ever needed."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retriever"
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        return Path(chosen) / "retriever"
+    try:
+        return Path.home() / ".cache" / "retriever"
+    except RuntimeError:  # a user whom the system does not know, without HOME
+        return Path("/nonexistent/retriever")
+
+
+_told: set[str] = set()
+
+
+@contextmanager
+def cache_errors(what: str) -> Iterator[None]:
+    """Go on where a cache of `what` cannot be read or written, with one notice for all of it on standard error."""
+    try:
+        yield
+    except (OSError, UserError) as error:
+        if what not in _told:
+            _told.add(what)
+            print(f"cannot keep {what} for next time ({error}); all else works", file=sys.stderr)  # noqa: T201

@@ -15,7 +15,7 @@ from retriever.corpus.corpus import documents, open_corpus, survey
 from retriever.encoder.base import EncoderBase
 from retriever.encoder.runtime import numerics
 from retriever.encoder.views import joined, picked
-from retriever.files import atomic_file, cache_root
+from retriever.files import atomic_file, cache_errors, cache_root
 from retriever.types import Encoded
 
 if TYPE_CHECKING:
@@ -69,11 +69,12 @@ def keep_encoding(data: Dataset, encoder: Encoder, *, progress: bool = False) ->
     name = f"{'-'.join(map(str, parts))}.npz"
     path = cache_root() / "encodings" / name
     texts = [document.contents for document in corpus]
-    encoded = _read(path) if path.exists() else None
+    encoded = _read(path)
     if encoded is None:
         encoded = _encode(encoder, texts, progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, encoded)
+        with cache_errors("encodings"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, encoded)
     return KeptEncoder(encoder, [document.doc_id for document in corpus], texts, encoded)
 
 
@@ -100,7 +101,7 @@ def _write(path: Path, encoded: Encoded) -> None:
 
 
 def _read(path: Path) -> Encoded | None:
-    """Return what `_write` kept, None where the file is damaged: it is only a cache."""
+    """Return what `_write` kept, None where the file is missing or damaged: it is only a cache."""
     try:
         with path.open("rb") as stream, np.load(stream) as file:  # NumPy leaves a damaged file open
             arrays = dict(file)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +20,7 @@ from retriever.eval.measures import parse_measures
 from retriever.eval.report.results import DatasetResult, Difference, IndexResult, SparseCosts, SystemResult
 from retriever.experiments.examples import FirstHits, choose_examples, first_hits
 from retriever.experiments.systems import bytes_per_document, plan_systems, search_legs
-from retriever.files import cache_root
+from retriever.files import cache_errors, cache_root
 from retriever.indexing.build import IndexingConfig, build_index, holds, interrupted
 from retriever.ranking import separate_ties
 from retriever.search.leg import views_of
@@ -159,7 +163,10 @@ def _index(
         folder = cache_folder() / _file_name(f"{data.name}-{found.digest[:12]}-{name}-{stored}")
     begun = (folder / "index.json").exists()
     if not begun or interrupted(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        with cache_errors("indexes"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.parent.is_dir():
+            folder = _until_exit() / folder.name
         return folder, build_index(data.corpus, folder, encoder=encoder, resume=begun, progress=progress).seconds
     if not holds(folder, found):
         raise UserError(
@@ -167,6 +174,14 @@ def _index(
             "since); give another folder with --index, or none"
         )
     return folder, None
+
+
+@functools.cache
+def _until_exit() -> Path:
+    """Make a folder that lasts as long as the process: for indexes that the cache cannot take."""
+    folder = Path(tempfile.mkdtemp(prefix="retriever-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _index_result(label: str, retriever: Retriever, seconds: float | None) -> IndexResult:

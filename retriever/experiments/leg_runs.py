@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.encoder.runtime import numerics
-from retriever.files import atomic_file, cache_root
+from retriever.files import atomic_file, cache_errors, cache_root
 from retriever.search.leg import LEGS, views_of
 from retriever.types import ScoredDoc
 
@@ -57,14 +57,15 @@ def find_legs(
 ) -> dict[str, LegRun]:
     """Return the run of each leg; legs that were searched before are read from the cache unless it is to be `fresh`."""
     paths = {leg: _path(retriever, queries, leg, depth, query_mode) for leg in legs}
-    kept = {} if fresh else {leg: _read(path) for leg, path in paths.items() if path.exists()}
+    kept = {} if fresh else {leg: _read(path) for leg, path in paths.items()}
     found = {leg: run for leg, run in kept.items() if run is not None}
     missing = [leg for leg in legs if leg not in found]
     if missing:
         found |= _search(retriever, queries, missing, depth)
-        for leg in missing:
-            paths[leg].parent.mkdir(parents=True, exist_ok=True)
-            _write(paths[leg], found[leg])
+        with cache_errors("rankings"):
+            for leg in missing:
+                paths[leg].parent.mkdir(parents=True, exist_ok=True)
+                _write(paths[leg], found[leg])
     return {leg: found[leg] for leg in legs}
 
 
@@ -163,12 +164,12 @@ def _write(path: Path, found: LegRun) -> None:
 
 
 def _read(path: Path) -> LegRun | None:
-    """Return what `_write` kept, None where the file is damaged: it is only a cache."""
+    """Return what `_write` kept, None where the file is missing or damaged: it is only a cache."""
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException:
+    except (OSError, pyarrow.ArrowException):
         return None
     columns = zip(*(table[name].to_pylist() for name in ("query_id", "doc_ids", "scores")), strict=True)
     run = {query_id: [*map(ScoredDoc, doc_ids, scores)] for query_id, doc_ids, scores in columns}

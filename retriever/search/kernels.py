@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numba import b1, f4, f8, i8, njit, types, u1, u2, u4
 
+from retriever.network.kernel_cache import keep_compiled
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,11 +30,10 @@ def kernel(signature: Any) -> Callable[[Function], Function]:
     """Compile a function when this module is imported, and keep what was compiled for later processes."""
 
     def compile_(function: Function) -> Function:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"nnan", "nsz"}}
-        try:
-            compiled: Any = njit([signature], cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            compiled = njit([signature], **options)(function)
+        compiled: Any = njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})(function)
+        keep_compiled(compiled)
+        compiled.compile(signature)
+        compiled.disable_compile()
         return cast("Function", compiled)
 
     return compile_

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from retriever.files import cache_root
+from retriever.files import cache_errors, cache_root
 
 if TYPE_CHECKING:
     from retriever.index.reader import FolderReader
@@ -30,22 +30,37 @@ def impacts_of(reader: FolderReader) -> csr_matrix:
     Reading them from Lucene takes about a microsecond each, from the cache next to nothing.
     """
     folder = kept_folder(reader)
-    if not (folder / "data.npy").exists():
-        impacts = reader.stored_terms("impact").astype(np.float32)
-        impacts.sort_indices()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as partial:
-            for part in PARTS:
-                np.save(Path(partial) / f"{part}.npy", getattr(impacts, part))
-            for old in folder.parent.iterdir():  # of earlier commits; who has it open keeps what is mapped
-                if not old.name.startswith(PARTIAL):
-                    shutil.rmtree(old, ignore_errors=True)
-            folder.mkdir(exist_ok=True)
-            for part in PARTS:  # "data", which says that all are there, comes last
-                (Path(partial) / f"{part}.npy").replace(folder / f"{part}.npy")
-    indptr, indices, data = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS)
+    with cache_errors("sparse terms"):
+        if (folder / "data.npy").exists():
+            return _kept(folder, reader)
+    impacts = reader.stored_terms("impact").astype(np.float32)
+    impacts.sort_indices()
+    with cache_errors("sparse terms"):
+        _keep(folder, impacts)
+        return _kept(folder, reader)
+    return impacts
+
+
+def _keep(folder: Path, impacts: csr_matrix) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as partial:
+        for part in PARTS:
+            np.save(Path(partial) / f"{part}.npy", getattr(impacts, part))
+        for old in folder.parent.iterdir():  # of earlier commits; who has it open keeps what is mapped
+            if not old.name.startswith(PARTIAL):
+                shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        for part in PARTS:  # "data", which says that all are there, comes last
+            (Path(partial) / f"{part}.npy").replace(folder / f"{part}.npy")
+
+
+def _kept(folder: Path, reader: FolderReader) -> csr_matrix:
     shape = (reader.commit_data.mark.rows, reader.settings.encoder.vocab_size)
-    return csr_matrix((data, indices, indptr), shape=shape, copy=False)
+    try:
+        indptr, indices, data = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS)
+        return csr_matrix((data, indices, indptr), shape=shape, copy=False)
+    except ValueError as error:  # cut off, or another kind of file
+        raise OSError(f"{folder}: damaged: {error}") from None
 
 
 def kept_folder(reader: FolderReader) -> Path:

@@ -14,6 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 
+from retriever.network.kernel_cache import keep_compiled
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,11 +55,8 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 def kernel(function: Function) -> Function:
     """Compile a function when it is first called, and keep what was compiled for later processes."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
-    try:
-        compiled: Any = njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        compiled = njit(**options)(function)
+    compiled: Any = njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+    keep_compiled(compiled)
     return cast("Function", compiled)
 
 

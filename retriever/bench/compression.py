@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from retriever.bench.compression_plan import plan_storages
-from retriever.bench.encoding_cache import keep_encoding
+from retriever.bench.encoding_cache import cached_encoding
 from retriever.encoder.load import load_encoder
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.exact_recall import exact_recall
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retriever.bench.compression_plan import Storage, StorageNames
-    from retriever.bench.encoding_cache import KeptEncoder
+    from retriever.bench.encoding_cache import CachedEncoder
     from retriever.eval.data.dataset import Dataset
     from retriever.types import Encoded, Encoder, Ranking, Run
 
@@ -81,7 +81,7 @@ def bench_compression(
     """
     if not (encoder.identity.dense_dim and encoder.identity.vocab_size):
         raise UserError(f"the encoder {encoder.identity.name} has not both views; give one that has")
-    kept = keep_encoding(data, encoder, progress=progress)
+    kept = cached_encoding(data, encoder, progress=progress)
     assert kept.encoded.sparse is not None
     storages = plan_storages(names, float(kept.encoded.sparse.data.max(initial=0)))
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,7 @@ def bench_compression(
 class _Bench:
     """Builds indexes of one data set; legs that are stored alike are searched once."""
 
-    def __init__(self, data: Dataset, encoder: Encoder, kept: KeptEncoder, folder: Path) -> None:
+    def __init__(self, data: Dataset, encoder: Encoder, kept: CachedEncoder, folder: Path) -> None:
         self._data, self._kept, self._folder = data, kept, folder
         texts = folder / "texts"
         build_index(data.corpus, texts, encoder=load_encoder("none"))

@@ -1,4 +1,4 @@
-"""The views of a corpus, encoded once and kept in the cache: indexes of any settings are built from them."""
+"""The encoding cache: the views of a corpus, encoded once; indexes of any settings are built from them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from retriever.eval.data.dataset import Dataset
     from retriever.types import Encoder
 
-__all__ = ["KeptEncoder", "keep_encoding"]
+__all__ = ["CachedEncoder", "cached_encoding"]
 
 BATCH = 256
 FORMAT = 1
 MATRICES = ("sparse", "tokens")
 
 
-class KeptEncoder(EncoderBase):
-    """Gives the documents of one corpus the views that were kept; queries are encoded as ever.
+class CachedEncoder(EncoderBase):
+    """Gives the documents of one corpus the views that the cache holds; queries are encoded as ever.
 
     doc_ids, encoded: the documents in the order of the corpus, and their views.
     """
@@ -60,8 +60,8 @@ class KeptEncoder(EncoderBase):
         return self._encoder.encode_queries(texts, dense=dense, sparse=sparse)
 
 
-def keep_encoding(data: Dataset, encoder: Encoder, *, progress: bool = False) -> KeptEncoder:
-    """Encode the corpus of a data set, or read what an earlier call kept; all of it stands in memory."""
+def cached_encoding(data: Dataset, encoder: Encoder, *, progress: bool = False) -> CachedEncoder:
+    """Encode the corpus of a data set, or read it from the cache; all of it stands in memory."""
     source = open_corpus(data.corpus)
     found = survey(source)
     corpus = [one.document for one in documents(source, found)]
@@ -75,7 +75,7 @@ def keep_encoding(data: Dataset, encoder: Encoder, *, progress: bool = False) ->
         with cache_errors("encodings"):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, encoded)
-    return KeptEncoder(encoder, [document.doc_id for document in corpus], texts, encoded)
+    return CachedEncoder(encoder, [document.doc_id for document in corpus], texts, encoded)
 
 
 def _encode(encoder: Encoder, texts: Sequence[str], progress: bool) -> Encoded:

@@ -55,7 +55,7 @@ def compression(
     from retriever.bench.compression import bench_compression
     from retriever.bench.compression_plan import storage_names
     from retriever.bench.compression_report import compression_records, compression_text, write_compression
-    from retriever.bench.encoding_cache import keep_encoding
+    from retriever.bench.encoding_cache import cached_encoding
     from retriever.bench.vectors import bench_vectors, near_copies
     from retriever.encoder.load import load_encoder
     from retriever.eval.data.datasets import load_dataset
@@ -65,7 +65,7 @@ def compression(
     indexes = compression_records(list(bench_compression(data, coder, names, progress=not quiet)))
     of_vectors = []
     if vectors:
-        dense = keep_encoding(data, coder).encoded.dense
+        dense = cached_encoding(data, coder).encoded.dense
         queries = coder.encode_queries([query.text for query in data.queries], sparse=False).dense
         assert dense is not None and queries is not None
         copies = near_copies(dense, max(vectors, len(dense)))

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from scipy.sparse import csr_matrix
 
 from retriever.bench.compression_plan import Storage, plan_storages, scale_of, storage_names
-from retriever.bench.encoding_cache import keep_encoding
+from retriever.bench.encoding_cache import cached_encoding
 from retriever.bench.vectors import bench_vectors, near_copies
 from retriever.cli.main import cli
 from retriever.encoder.base import EncoderBase
@@ -89,8 +89,8 @@ def test_documents_are_encoded_once(
     tiny_corpus: Path, tiny_texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, encoder = load_dataset(tiny_corpus.parent), Stub()
-    first = keep_encoding(data, encoder)
-    again = keep_encoding(data, encoder)
+    first = cached_encoding(data, encoder)
+    again = cached_encoding(data, encoder)
     assert encoder.encoded == len(tiny_texts) == len(again.doc_ids)
     corpus = [json.loads(line) for line in tiny_corpus.read_text(encoding="utf-8").splitlines()]
     texts = [f"{record.get('title', '')} {record['text']}".strip() for record in corpus][7::-2]
@@ -102,10 +102,10 @@ def test_documents_are_encoded_once(
         assert (found.sparse.toarray() == wanted.sparse.toarray()).all() and found.tokens is None
     [file] = (tmp_path / "cache" / "retriever" / "encodings").iterdir()
     file.write_bytes(file.read_bytes()[:100])
-    keep_encoding(data, encoder)
+    cached_encoding(data, encoder)
     assert encoder.encoded == 2 * len(tiny_texts)
     monkeypatch.setattr("retriever.encoder.runtime.NUMERICS_VERSION", 0)
-    keep_encoding(data, encoder)
+    cached_encoding(data, encoder)
     assert encoder.encoded == 3 * len(tiny_texts), "another version gives other numbers"
     with pytest.raises(KeyError):
         again.encode_documents(["another text"])

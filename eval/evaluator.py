@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.eval.collector import collector_paused
 from retriever.eval.measures import parse_measures
 from retriever.eval.tools import compute
+from retriever.names import DEFAULT_MEASURES
 from retriever.types import FrozenMapping, UserError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from retriever.types import Qrels, Ranking, Run
 
 __all__ = ["DEFAULT_MEASURES", "Evaluation", "evaluate_run", "others_than_trec_eval"]
-
-DEFAULT_MEASURES = ("nDCG@10", "R@100")
 
 
 class Evaluation(NamedTuple):

@@ -7,7 +7,7 @@ import click
 from retriever.cli.bench_compression import compression
 from retriever.cli.bench_encode import bench_encode_command
 from retriever.cli.bench_search import bench_search_command, bench_sparse_command
-from retriever.cli.options import encoder_option, numbers
+from retriever.cli.options import DENSE_TYPE, encoder_option, numbers
 
 __all__ = ["bench"]
 
@@ -25,7 +25,7 @@ def bench() -> None:
 @bench.command("index")
 @click.argument("corpus")
 @click.option("--sizes", default="10000,100000", show_default=True, help="How many documents, one index each.")
-@click.option("--dense-type", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), default="flat", show_default=True)
+@click.option("--dense-type", type=DENSE_TYPE, default="flat", show_default=True)
 def bench_index_command(corpus: str, sizes: str, dense_type: str) -> None:
     """Index the start of CORPUS with a stub encoder: documents per second and peak memory.
 

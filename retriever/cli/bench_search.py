@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from retriever.cli.options import SPARSE_BACKENDS, numbers, quiet_option
+from retriever.cli.options import numbers, quiet_option
+from retriever.names import SPARSE_BACKENDS
 
 __all__ = ["bench_search_command", "bench_sparse_command"]
 

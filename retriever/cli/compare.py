@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retriever.cli.options import index_encoder_option, json_option
+from retriever.names import DEFAULT_MEASURES
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ HEADER = ("run", "measure", "mean", "difference", "95% interval", "t-test p", "r
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN_A RUN_B [RUN_C ...]", type=click.Path(path_type=Path))
 @click.argument("qrels", type=click.Path(path_type=Path))
-@click.option("--measure", "-m", "measures", multiple=True, default=("nDCG@10", "R@100"), show_default=True)
+@click.option("--measure", "-m", "measures", multiple=True, default=DEFAULT_MEASURES, show_default=True)
 @json_option
 def compare(runs: tuple[Path, ...], qrels: Path, measures: tuple[str, ...], as_json: bool) -> None:
     """Compare runs with the first of them, RUN_A, query by query, on the judgements of QRELS.

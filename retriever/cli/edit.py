@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from retriever.cli.options import (
+    DENSE_TYPE,
+    ON_BAD,
+    ON_DUPLICATE,
     UNFINISHED_INDEX,
     index_encoder_option,
     json_option,
@@ -36,14 +39,12 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_t
 @runtime_options
 @click.option(
     "--on-duplicate",
-    type=click.Choice(["error", "skip", "replace"]),
+    type=ON_DUPLICATE,
     default="error",
     show_default=True,
     help="Ids that stand twice in CORPUS: skip keeps the first.",
 )
-@click.option(
-    "--on-bad", type=click.Choice(["error", "skip"]), default="error", show_default=True, help="Unreadable records."
-)
+@click.option("--on-bad", type=ON_BAD, default="error", show_default=True, help="Unreadable records.")
 @json_option
 @quiet_option
 def add(
@@ -118,7 +119,7 @@ def delete(folder: Path, ids: tuple[str, ...], ids_from: Path | None, as_json: b
 @folder_argument
 @click.option(
     "--dense-type",
-    type=click.Choice(["auto", "flat", "hnsw", "ivf"]),
+    type=DENSE_TYPE,
     help="FAISS index from now on; auto goes by size. As before by default.",
 )
 def compact(folder: Path, dense_type: str | None) -> None:

@@ -17,6 +17,9 @@ from retriever.cli.options import (
     quiet_option,
     runtime_options,
 )
+from retriever.names import BASELINE, DEFAULT_MEASURES
+from retriever.search.leg import LEGS
+from retriever.search.modes import HYBRID
 
 if TYPE_CHECKING:
     from retriever.encoder.runtime import RuntimeConfig
@@ -34,7 +37,7 @@ def _modes(_ctx: click.Context, _param: click.Parameter, modes: str) -> tuple[st
 @click.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.argument("qrels", required=False, type=click.Path(path_type=Path))
-@click.option("--measure", "-m", "measures", multiple=True, default=("nDCG@10", "R@100"), show_default=True)
+@click.option("--measure", "-m", "measures", multiple=True, default=DEFAULT_MEASURES, show_default=True)
 @click.option("--per-query", is_flag=True, help="Print each query's values too.")
 @click.option("--dataset", "datasets", multiple=True, help="A data set, such as a BEIR folder: index, search, measure.")
 @click.option("--split", default="test", show_default=True)
@@ -42,13 +45,13 @@ def _modes(_ctx: click.Context, _param: click.Parameter, modes: str) -> tuple[st
 @click.option(
     "--modes",
     callback=_modes,
-    default="bm25,sparse,dense,hybrid",
+    default=",".join((*LEGS, HYBRID)),
     show_default=True,
     help="Legs, hybrid, or legs joined as in dense+sparse.",
 )
 @query_modes_option
 @click.option("--top-k", "-k", type=int, default=1000, show_default=True, help="Depth of the runs.")
-@click.option("--baseline", default="bm25", show_default=True, help="The system that the others are compared with.")
+@click.option("--baseline", default=BASELINE, show_default=True, help="The system that the others are compared with.")
 @click.option("--fresh", is_flag=True, help="Search again what an earlier evaluation searched.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for report, results and runs.")
 @fusion_options

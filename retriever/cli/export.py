@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from retriever.names import VIEWS
+
 __all__ = ["export"]
 
 
 @click.command()
 @click.argument("encoder")
-@click.option("--view", type=click.Choice(["dense", "sparse"]), required=True, help="Which vectors the model gives.")
+@click.option("--view", type=click.Choice(VIEWS), required=True, help="Which vectors the model gives.")
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 def export(encoder: str, view: str, output: Path) -> None:
     """Write a view of ENCODER (a folder, a hub name or default) as a model of sentence-transformers.

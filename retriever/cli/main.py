@@ -17,6 +17,9 @@ from retriever.cli.evaluate import evaluate, report
 from retriever.cli.experts import experts
 from retriever.cli.export import export
 from retriever.cli.options import (
+    DENSE_TYPE,
+    ON_BAD,
+    ON_DUPLICATE,
     UNFINISHED_INDEX,
     Cli,
     encoder_option,
@@ -36,6 +39,7 @@ from retriever.cli.reproduce import reproduce
 from retriever.cli.start import demo, doctor
 from retriever.cli.train import train, upcycle
 from retriever.cli.train_data import holdout, mine, pseudo_queries, score
+from retriever.names import ROW_TYPES
 
 if TYPE_CHECKING:
     from retriever.encoder.runtime import RuntimeConfig
@@ -66,14 +70,12 @@ def cli() -> None:
 @click.option("--resume", is_flag=True, help="Go on after the last commit of an interrupted run.")
 @click.option(
     "--on-duplicate",
-    type=click.Choice(["error", "skip", "replace"]),
+    type=ON_DUPLICATE,
     help="Ids that stand twice: skip keeps the first.",
 )
-@click.option("--on-bad", type=click.Choice(["error", "skip"]), help="Records that cannot be read.")
-@click.option(
-    "--dense-type", type=click.Choice(["auto", "flat", "hnsw", "ivf"]), help="FAISS index; auto goes by size."
-)
-@click.option("--rows", type=click.Choice(["float32", "float16", "int8"]), help="How vectors are stored.")
+@click.option("--on-bad", type=ON_BAD, help="Records that cannot be read.")
+@click.option("--dense-type", type=DENSE_TYPE, help="FAISS index; auto goes by size.")
+@click.option("--rows", type=click.Choice(ROW_TYPES), help="How vectors are stored.")
 @click.option("--impact-scale", type=click.IntRange(min=1), help="A term weight is stored as round(weight * this).")
 @click.option(
     "--max-terms", type=click.IntRange(min=1), help="Store only this many terms of a document, the strongest."

@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli.output import escape_what_cannot_be_shown
+from retriever.corpus import corpus
+from retriever.encoder.runtime import PRECISIONS, RuntimeConfig
+from retriever.names import DENSE_TYPES, QUERY_MODES, SPARSE_BACKENDS
+from retriever.search.fusion import METHODS, NORMALISATIONS, FusionConfig
+from retriever.search.modes import HYBRID, MODES, legs_named
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -18,11 +23,11 @@ if TYPE_CHECKING:
 
     from retriever.indexing.build import IndexReport
     from retriever.indexing.writer import AddReport
-    from retriever.search.fusion import FusionConfig
 
 __all__ = [
-    "MODES",
-    "SPARSE_BACKENDS",
+    "DENSE_TYPE",
+    "ON_BAD",
+    "ON_DUPLICATE",
     "UNFINISHED_INDEX",
     "Cli",
     "encoder_option",
@@ -48,7 +53,10 @@ INTERRUPTION = {
     "add": "interrupted; what was committed is kept, and the same command goes on",
     "train": "interrupted; the same command with --resume goes on from the last checkpoint, if there is one",
 }
-MODES = ("hybrid", "bm25", "sparse", "dense")
+
+
+DENSE_TYPE = click.Choice(("auto", *DENSE_TYPES))
+ON_DUPLICATE, ON_BAD = click.Choice(corpus.ON_DUPLICATE), click.Choice(corpus.ON_BAD)
 
 
 class Cli(click.Group):
@@ -90,14 +98,12 @@ def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*args: Any, precision: str, device: str, workers: int, **others: Any) -> None:
-        from retriever.encoder.runtime import RuntimeConfig
-
         command(*args, runtime=RuntimeConfig(precision=precision, device=device, workers=workers), **others)
 
     options = (
         click.option(
             "--precision",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+            type=click.Choice(PRECISIONS),
             default="auto",
             show_default=True,
         ),
@@ -116,8 +122,6 @@ def runtime_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _mode(_ctx: click.Context, _param: click.Parameter, mode: str) -> str:
-    from retriever.search.modes import legs_named
-
     try:
         legs_named(mode)
     except UserError as error:
@@ -129,23 +133,22 @@ mode_option = click.option(
     "--mode",
     "-m",
     callback=_mode,
-    default="hybrid",
+    default=HYBRID,
     show_default=True,
-    help="hybrid, bm25, sparse, dense, or legs joined as in dense+sparse.",
+    help=f"{', '.join(MODES)}, or legs joined as in dense+sparse.",
 )
 _query_mode_option = partial(
     click.option,
     "--query-mode",
-    type=click.Choice(["encoder", "lexical"]),
+    type=click.Choice(QUERY_MODES),
     help="How queries become sparse terms: by the network, or without it.  [default: the encoder's own]",
 )
 query_mode_option = _query_mode_option()
 query_modes_option = _query_mode_option("query_modes", multiple=True)
-SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
 sparse_backend_option = click.option(
     "--sparse-backend",
     type=click.Choice(SPARSE_BACKENDS),
-    default="postings",
+    default=SPARSE_BACKENDS[0],
     show_default=True,
     help="What searches the sparse terms: two-step and seismic are not exact; seismic loads all terms first.",
 )
@@ -156,11 +159,9 @@ quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bar
 def fusion_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that choose how hybrid search fuses its legs."""
     options = (
-        click.option("--fusion", type=click.Choice(["weighted-sum", "rrf", "product"]), help="How to fuse the legs."),
+        click.option("--fusion", type=click.Choice(tuple(METHODS)), help="How to fuse the legs."),
         click.option("--weights", metavar="LEG=W,...", help="Weights of the legs, e.g. bm25=0.3,sparse=0.2,dense=0.5."),
-        click.option(
-            "--normalisation", type=click.Choice(["none", "min-max", "max", "sum", "z-score"]), help="For weighted-sum."
-        ),
+        click.option("--normalisation", type=click.Choice(tuple(NORMALISATIONS)), help="For weighted-sum."),
     )
     for option in reversed(options):
         command = option(command)
@@ -172,7 +173,6 @@ def fusion_from(method: str | None, weights: str | None, normalisation: str | No
     if method is weights is normalisation is None:
         return None
     from retriever.config import resolve
-    from retriever.search.fusion import FusionConfig
 
     return resolve(FusionConfig, None, method=method, weights=_weights(weights), normalisation=normalisation)
 

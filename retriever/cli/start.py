@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from retriever.cli.options import index_encoder_option, json_option, quiet_option
+from retriever.search.modes import HYBRID
 
 __all__ = ["demo", "doctor"]
 
@@ -39,7 +40,7 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
         report = build_index(python_documentation(), folder, encoder=coder, resume=begun, progress=not quiet)
         click.echo(f"{report.documents} documents in {folder}, {report.seconds:.0f} s.", err=True)
     with Retriever.open(folder, encoder) as retriever:
-        modes = ("hybrid", *retriever.legs)
+        modes = (HYBRID, *retriever.legs)
         for query in DEMO_QUERIES:
             click.echo(f"\n{query}")
             click.echo(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from retriever.cli.options import numbers, quiet_option
+from retriever.network.checkpoint import STORAGE
 
 __all__ = ["train", "upcycle"]
 
@@ -23,9 +24,7 @@ __all__ = ["train", "upcycle"]
 @click.option("--shared-experts", type=int, help="Fine-grained experts that every token uses.")
 @click.option("--moe-layers", metavar="I,J,...", help="Layers to turn into MoE layers; every second one by default.")
 @click.option("--reinit-fraction", type=float, help="Share of each expert's neurons drawn afresh.")
-@click.option(
-    "--storage", type=click.Choice(["int8", "mixed", "float16", "float32"]), default="int8", show_default=True
-)
+@click.option("--storage", type=click.Choice(STORAGE), default="int8", show_default=True)
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
 def upcycle(
     base: str, output: Path, moe_layers: str | None, storage: str, config: Path | None, **settings: Any

@@ -19,6 +19,7 @@ from retriever.encoder.base import EncoderBase
 from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
 from retriever.lazy import lazy
+from retriever.names import QUERY_MODES
 from retriever.network.checkpoint import read_settings, read_values
 from retriever.network.folder import load_model
 from retriever.network.parameters import count_parameters
@@ -35,12 +36,10 @@ if TYPE_CHECKING:
     from retriever.types import BoolArray, FloatArray, TermStatistics
 
 __all__ = [
-    "QUERY_MODES",
     "MoEEncoder",
     "folder_digest",
 ]
 
-QUERY_MODES = ("encoder", "lexical")
 NORM = "embeddings.norm.weight"
 """A vector of the network's width."""
 SMALLEST_BATCH = 256  # tokens; fewer are not spread over threads

@@ -17,7 +17,7 @@ from retriever.eval.measures import parse_measures
 from retriever.eval.report.results import DatasetResult, EncoderResult, Results, write_per_query, write_results
 from retriever.experiments.dataset import MeasuredDataset, cache_folder
 from retriever.experiments.environment import environment
-from retriever.experiments.systems import QUERY_MODES
+from retriever.names import BASELINE, QUERY_MODES
 from retriever.ranking import separate_ties, without_self
 from retriever.search.leg import LEGS
 from retriever.search.modes import CANDIDATES, HYBRID, legs_named
@@ -52,7 +52,7 @@ class ExperimentConfig:
     query_modes: tuple[str, ...] = ()
     measures: tuple[str, ...] = DEFAULT_MEASURES
     top_k: int = 1000
-    baseline: str = "bm25"
+    baseline: str = BASELINE
     fusion: FusionConfig | None = None
     fresh: bool = False
 

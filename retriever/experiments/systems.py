@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from retriever.search.leg import View
     from retriever.types import Encoder, Ranking, Run
 
-__all__ = ["QUERY_MODES", "LegRuns", "RankedSystem", "SystemPlan", "bytes_per_document", "plan_systems", "search_legs"]
-
-QUERY_MODES = ("encoder", "lexical")
+__all__ = ["LegRuns", "RankedSystem", "SystemPlan", "bytes_per_document", "plan_systems", "search_legs"]
 
 
 class SystemPlan(NamedTuple):

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever.encoder.spec import parse_spec
+from retriever.names import VIEWS
 from retriever.types import UserError
 
 if TYPE_CHECKING:
     from retriever.integrations.view_module import EncoderView
 
-__all__ = ["VIEWS", "encoder_folder", "export_view"]
-
-VIEWS = ("dense", "sparse")
+__all__ = ["encoder_folder", "export_view"]
 
 
 def encoder_folder(spec: str) -> Path:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
+from retriever.names import QUERY_MODES
 from retriever.network.attention import Attention, padded_together
 from retriever.network.checkpoint import MODEL_TYPE, read_weights
 from retriever.network.matmul import Linear
@@ -90,7 +91,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             raise ValueError(f"max_length is {self.max_length}, allowed are 3 to max_position_embeddings ({limit})")
         if self.pooling not in ("mean", "cls"):
             raise ValueError(f"pooling is {self.pooling!r}, allowed are 'mean' and 'cls'")
-        if self.query_mode not in ("encoder", "lexical"):
+        if self.query_mode not in QUERY_MODES:
             raise ValueError(f"query_mode is {self.query_mode!r}, allowed are 'encoder' and 'lexical'")
         hidden_states = range(self.num_hidden_layers + 1)
         if not self.sparse_layers or any(layer not in hidden_states for layer in self.sparse_layers):

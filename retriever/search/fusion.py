@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -125,7 +126,7 @@ def _product(legs: Mapping[str, Scores], weights: Mapping[str, float] | None, mi
 
 
 def reciprocal_rank_fusion(
-    rankings: Mapping[str, Ranking], weights: Mapping[str, float] | None = None, k: float = 60, rank_base: int = 1
+    rankings: Mapping[str, Ranking], weights: Mapping[str, float] | None = None, *, k: float = 60, rank_base: int = 1
 ) -> Ranking:
     """Sum weight / (k + rank) over the legs that found a document (Cormack et al. 2009).
 
@@ -141,6 +142,7 @@ def reciprocal_rank_fusion(
 def weighted_sum(
     rankings: Mapping[str, Ranking],
     weights: Mapping[str, float] | None = None,
+    *,
     normalisation: str = "min-max",
     missing: str = "zero",
 ) -> Ranking:
@@ -153,7 +155,7 @@ def weighted_sum(
 
 
 def product(
-    rankings: Mapping[str, Ranking], weights: Mapping[str, float] | None = None, missing: str = "min"
+    rankings: Mapping[str, Ranking], weights: Mapping[str, float] | None = None, *, missing: str = "min"
 ) -> Ranking:
     """Multiply the scores of the legs, each to the power of its weight (LEDR of LaPraDoR, Xu et al. 2022).
 
@@ -195,27 +197,45 @@ class FusionConfig:
         _check_ranks(self.k, self.rank_base)
 
 
-class Fused(NamedTuple):
-    """A fused ranking, and what each leg's score of each document became before it was weighted."""
+class Fused:
+    """A fused ranking, and what each leg's score of each document became before it was weighted.
 
-    ranking: Ranking
-    normalised: Mapping[str, Scores]
+    normalised: computed when it is first looked at: most rankings are only ranked.
+    """
+
+    def __init__(self, ranking: Ranking, normalise: Callable[[], Mapping[str, Scores]]) -> None:
+        self.ranking, self._normalise = ranking, normalise
+
+    @cached_property
+    def normalised(self) -> Mapping[str, Scores]:
+        """Return for each leg the normalised score of each document that it found."""
+        return self._normalise()
 
 
 class Method(NamedTuple):
-    """A way to fuse: the score of a leg's documents, then one ranking of all legs."""
+    """A way to fuse: the function that does it, and what it makes of the scores of one leg before it weighs them."""
 
+    fuse: Callable[[Mapping[str, Ranking], Mapping[str, float], FusionConfig], Ranking]
     score: Callable[[Ranking, FusionConfig], Scores]
-    combine: Callable[[Mapping[str, Scores], Mapping[str, float] | None, str], Ranking]
 
 
 METHODS: dict[str, Method] = {
     "rrf": Method(
+        lambda rankings, weights, config: reciprocal_rank_fusion(
+            rankings, weights, k=config.k, rank_base=config.rank_base
+        ),
         lambda ranking, config: _reciprocal_ranks(ranking, config.k, config.rank_base),
-        lambda legs, weights, _: _sum(legs, weights, "zero"),
     ),
-    "weighted-sum": Method(lambda ranking, config: normalise(ranking, config.normalisation), _sum),
-    "product": Method(lambda ranking, _: _apply(non_negative, ranking), _product),
+    "weighted-sum": Method(
+        lambda rankings, weights, config: weighted_sum(
+            rankings, weights, normalisation=config.normalisation, missing=config.missing
+        ),
+        lambda ranking, config: normalise(ranking, config.normalisation),
+    ),
+    "product": Method(
+        lambda rankings, weights, config: product(rankings, weights, missing=config.missing),
+        lambda ranking, _: _apply(non_negative, ranking),
+    ),
 }
 
 
@@ -228,10 +248,12 @@ def fuse(rankings: Mapping[str, Ranking], config: FusionConfig | None = None) ->
         UserError: a leg that does not exist.
         ValueError: a ranking with a document twice or a score that is not finite.
     """
-    config = config or FusionConfig()
+    chosen = config or FusionConfig()
     for leg in rankings:
         _check("leg", leg, LEGS)
-    method = METHODS[config.method]
-    normalised = {leg: method.score(ranking, config) for leg, ranking in rankings.items()}
-    weights = {leg: config.weights.get(leg, 0.0) for leg in rankings}
-    return Fused(method.combine(normalised, weights, config.missing), normalised)
+    method = METHODS[chosen.method]
+    weights = {leg: chosen.weights.get(leg, 0.0) for leg in rankings}
+    return Fused(
+        method.fuse(rankings, weights, chosen),
+        lambda: {leg: method.score(ranking, chosen) for leg, ranking in rankings.items()},
+    )

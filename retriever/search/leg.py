@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
+from retriever.names import SPARSE_BACKENDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -75,7 +77,7 @@ class Candidates(NamedTuple):
 class LegOptions:
     """How legs search. sparse_backend: what searches sparse terms, see `retriever.search.backends`."""
 
-    sparse_backend: str = "postings"
+    sparse_backend: str = SPARSE_BACKENDS[0]
 
 
 class Leg(ABC):

@@ -39,7 +39,7 @@ class Plan(NamedTuple):
         """
         if len(self.legs) == 1:
             [leg] = self.legs
-            return Fused(rankings[leg], {leg: dict(rankings[leg])})
+            return Fused(rankings[leg], lambda: {leg: dict(rankings[leg])})
         head = fuse({leg: rankings[leg][:CANDIDATES] for leg in self.legs}, self.fusion)
         if all(len(rankings[leg]) <= CANDIDATES for leg in self.legs):
             return head
@@ -50,10 +50,13 @@ class Plan(NamedTuple):
             top, floor = behind[0].score, math.nextafter(head.ranking[-1].score, -math.inf)
             behind = [ScoredDoc(hit.doc_id, floor + (hit.score - top)) for hit in behind]
         deeper = {hit.doc_id for hit in behind}
-        normalised = {
-            leg: head.normalised[leg] | {doc_id: scores[doc_id] for doc_id in scores.keys() & deeper}
-            for leg, scores in whole.normalised.items()
-        }
+
+        def normalised() -> Mapping[str, dict[str, float]]:
+            return {
+                leg: head.normalised[leg] | {doc_id: scores[doc_id] for doc_id in scores.keys() & deeper}
+                for leg, scores in whole.normalised.items()
+            }
+
         return Fused(head.ranking + behind, normalised)
 
 

@@ -10,11 +10,11 @@ import pytest
 from scipy.sparse import csr_matrix, random_array
 
 from retriever.bench.sparse import bench_sparse
-from retriever.cli.options import SPARSE_BACKENDS as OFFERED
 from retriever.encoder.base import EncoderBase
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.exact import exact_sparse
 from retriever.index.quantise import quantise
+from retriever.names import SPARSE_BACKENDS as OFFERED
 from retriever.search.backends import SPARSE_BACKENDS, make_sparse_backend
 from retriever.search.retriever import Retriever
 from retriever.types import Document, Encoded, EncoderIdentity, Query, UserError

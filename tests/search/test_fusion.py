@@ -137,7 +137,8 @@ def test_the_same_leg_three_times_keeps_its_order(hits: Ranking, config: FusionC
 @given(runs, configs)
 def test_fusion_orders_the_union_and_mutates_nothing(legs: dict[str, Ranking], config: FusionConfig) -> None:
     before = copy.deepcopy(legs)
-    fused, normalised = fuse(legs, config)
+    found = fuse(legs, config)
+    fused, normalised = found.ranking, found.normalised
     assert legs == before
     assert sorted(ids(fused)) == sorted({hit.doc_id for hits in legs.values() for hit in hits})
     assert fused == sorted(fused, key=lambda hit: (-hit.score, hit.doc_id))

@@ -1,0 +1,32 @@
+"""Names that users choose by and whose code is heavy to import: the command line offers them without that code.
+
+Each tuple holds the names of a registry elsewhere, in its order; a test compares them. Where a registry is light
+(legs, fusion, normalisations, precisions), the command line reads the registry itself.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BASELINE",
+    "DEFAULT_MEASURES",
+    "DENSE_TYPES",
+    "QUERY_MODES",
+    "ROW_TYPES",
+    "SPARSE_BACKENDS",
+    "VIEWS",
+]
+
+BASELINE = "bm25"
+"""The system that others are compared with, unless told otherwise."""
+DEFAULT_MEASURES = ("nDCG@10", "R@100")
+"""What is measured unless told otherwise."""
+QUERY_MODES = ("encoder", "lexical")
+"""How queries become sparse terms: by the network, or without it."""
+VIEWS = ("dense", "sparse")
+"""The representations that an encoder gives."""
+DENSE_TYPES = ("flat", "hnsw", "ivf")
+"""See `retriever.index.dense`."""
+ROW_TYPES = ("float32", "float16", "int8")
+"""See `retriever.index.row_formats`."""
+SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
+"""See `retriever.search.backends`; the first is the default."""

@@ -10,12 +10,15 @@ __all__ = [
     "BASELINE",
     "DEFAULT_MEASURES",
     "DENSE_TYPES",
+    "HYBRID",
     "QUERY_MODES",
     "ROW_TYPES",
     "SPARSE_BACKENDS",
     "VIEWS",
 ]
 
+HYBRID = "hybrid"
+"""The mode of search that fuses all legs that have a weight."""
 BASELINE = "bm25"
 """The system that others are compared with, unless told otherwise."""
 DEFAULT_MEASURES = ("nDCG@10", "R@100")

@@ -20,12 +20,14 @@ from retriever.eval.exact_recall import exact_recall
 from retriever.index.reader import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.ranking import order, separate_ties, without_self
+from retriever.search.commit_view import open_legs
 from retriever.search.fusion import FusionConfig
+from retriever.search.leg import LegOptions, LegQuery
 from retriever.search.modes import CANDIDATES, Plan
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,7 +40,6 @@ __all__ = ["CompressionPoint", "bench_compression"]
 
 MEASURE = "nDCG@10"
 RECALL_DEPTHS = (10, 100)
-LEGS = ("bm25", "sparse", "dense")
 
 
 class CompressionPoint(NamedTuple):
@@ -119,8 +120,9 @@ class _Bench:
             for leg in ("dense", "sparse")
             for depth in RECALL_DEPTHS
         ]
-        plan = Plan(LEGS, FusionConfig())
-        fused = {query: plan.fuse({leg: runs[leg][query] for leg in LEGS}).ranking for query in runs["dense"]}
+        plan = Plan(tuple(legs), FusionConfig())
+        queries = next(iter(runs.values()))
+        fused = {query: plan.fuse({leg: run[query] for leg, run in runs.items()}).ranking for query in queries}
         return CompressionPoint(
             storage,
             sizes["rows"],
@@ -138,24 +140,19 @@ class _Bench:
         """Return what each leg of an index finds, from an earlier index where that stored the leg alike."""
         if self._queries is None:
             self._encode(reader)
-        assert self._queries is not None and self._queries.dense is not None and self._queries.sparse is not None
-        texts, vectors, terms = [query.text for query in self._data.queries], self._queries.dense, self._queries.sparse
+        asked = [LegQuery(query.text, self._queries, row) for row, query in enumerate(self._data.queries)]
         depth = CANDIDATES + self._data.exclude_self
-        searches: dict[str, Callable[[int], Ranking]] = {
-            "bm25": lambda row: reader.bm25(texts[row], depth),
-            "sparse": lambda row: reader.sparse(terms[row], depth),
-            "dense": lambda row: reader.dense(vectors[row : row + 1], depth)[0],
+        stored = {
+            "sparse": (str(storage.impact_scale), str(storage.max_terms)),
+            "dense": (storage.rows, storage.dense_type),
         }
-        keys = {
-            "bm25": ("bm25",),
-            "sparse": ("sparse", str(storage.impact_scale), str(storage.max_terms)),
-            "dense": ("dense", storage.rows, storage.dense_type),
-        }
+        opened = open_legs(reader, LegOptions("lucene"))
+        keys = {name: (name, *(one for view in leg.views for one in stored[view])) for name, leg in opened.items()}
         for leg, key in keys.items():
             if key not in self._found:
                 started = perf_counter()
-                found = [searches[leg](row) for row in range(len(texts))]
-                per_second = len(texts) / (perf_counter() - started)
+                found = [opened[leg].run(query, depth) for query in asked]
+                per_second = len(asked) / (perf_counter() - started)
                 self._found[key] = _LegResult(self._run(found), per_second)
         return {leg: self._found[key] for leg, key in keys.items()}
 

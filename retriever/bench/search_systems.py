@@ -12,7 +12,10 @@ from retriever.bench.search_peers import Faiss, Pyserini
 from retriever.bench.search_task import SHOWN, Answers, Asked, Built, System, Task, one_thread
 from retriever.encoder.base import EncoderBase
 from retriever.experiments.environment import peak_mib
-from retriever.search.backends import FIRST_TERMS
+from retriever.search.commit_view import open_legs
+from retriever.search.leg import LEGS, LegOptions, LegQuery
+from retriever.search.modes import HYBRID
+from retriever.search.sparse import SparseLeg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,10 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["SYSTEMS", "serve"]
 
 
+TWO_STEP = "two-step"
+"""The sparse leg by a back end that is not exact, beside the exact one."""
+
+
 class Ours:
     """An index folder of ours, written by `FolderWriter` and searched by `Retriever`."""
 
-    legs: ClassVar[tuple[str, ...]] = ("bm25", "sparse", "two-step", "dense", "hybrid")
+    legs: ClassVar[tuple[str, ...]] = (*LEGS, TWO_STEP, HYBRID)
 
     def __init__(self, task: Task) -> None:
         self._task, self._folder = task, task.folder / "ours"
@@ -52,7 +59,7 @@ class Ours:
             seconds += time.perf_counter() - begun
         peak, begun = peak_mib(), time.perf_counter()
         self._open()
-        self.ask("hybrid", SHOWN, 0)
+        self.ask(HYBRID, SHOWN, 0)
         opened = time.perf_counter() - begun
         return Built(seconds, sum(self._retriever.reader.sizes().values()), peak, opened)
 
@@ -62,19 +69,14 @@ class Ours:
 
         one_thread()
         reader = FolderReader.open(self._folder)
+        self._legs = {**open_legs(reader, LegOptions("lucene")), TWO_STEP: SparseLeg(reader, LegOptions(TWO_STEP))}
         self._retriever = Retriever(reader, KnownQueries(reader.settings.encoder, self._task.texts, self._task.encoded))
 
     def ask(self, leg: str, top_k: int, query: int) -> list[str]:
-        if leg == "hybrid":
+        if leg == HYBRID:
             return [hit.doc_id for hit in self._retriever.search(self._task.texts[query], top_k)]
-        reader, encoded = self._retriever.reader, self._task.encoded
-        assert encoded.sparse is not None and encoded.dense is not None
-        if leg == "bm25":
-            return [hit.doc_id for hit in reader.bm25(self._task.texts[query], top_k)]
-        if leg in ("sparse", "two-step"):
-            first_terms = FIRST_TERMS if leg == "two-step" else None
-            return [hit.doc_id for hit in reader.sparse(encoded.sparse[query], top_k, first_terms=first_terms)]
-        return [hit.doc_id for hit in reader.dense(encoded.dense[query : query + 1], top_k)[0]]
+        asked = LegQuery(self._task.texts[query], self._task.encoded, query)
+        return [hit.doc_id for hit in self._legs[leg].run(asked, top_k)]
 
 
 class KnownQueries(EncoderBase):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
-from retriever.names import SPARSE_BACKENDS
+from retriever.names import HYBRID, SPARSE_BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -141,7 +141,7 @@ LEGS: dict[str, type[Leg]] = {}
 
 def register(leg: type[Leg]) -> type[Leg]:
     """Add a leg, after the others; raise ValueError for a name that is taken or cannot stand in a mode."""
-    if not leg.name or leg.name in (*LEGS, "hybrid") or any(sign in leg.name for sign in NOT_IN_A_NAME):
+    if not leg.name or leg.name in (*LEGS, HYBRID) or any(sign in leg.name for sign in NOT_IN_A_NAME):
         raise ValueError(f"a leg cannot be called {leg.name!r}: taken, empty, or with one of {NOT_IN_A_NAME}")
     LEGS[leg.name] = leg
     return leg

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from retriever.names import HYBRID
 from retriever.search.fusion import Fused, FusionConfig, fuse
 from retriever.search.leg import LEGS, views_of
 from retriever.types import ScoredDoc, UserError
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CANDIDATES", "HYBRID", "MODES", "Plan", "legs_named", "reads_text_alone", "restricted"]
 
-HYBRID = "hybrid"
 MODES = (HYBRID, *LEGS)
 """The modes that have a name of their own, with the legs that come with the package."""
 CANDIDATES = 200

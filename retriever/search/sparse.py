@@ -25,7 +25,6 @@ class SparseLeg(Leg):
     name = "sparse"
     views = ("sparse",)
     folders = ("lucene", "sparse")
-    folders = ("lucene", "sparse")
     weight = 0.35
     cost = 2
     colour = "#e69f00"

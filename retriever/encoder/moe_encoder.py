@@ -131,6 +131,13 @@ class MoEEncoder(EncoderBase):
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
             reason = str(error).splitlines()[0]
             raise UserError(f"device {self.runtime.device!r} cannot be used ({reason}); use 'cpu'") from None
+        from retriever.network.batches import batch_independent
+
+        if self.precision == "bfloat16" and self.runtime.device == "cpu" and not batch_independent(model):
+            raise UserError(
+                "precision 'bfloat16': on this processor a text's vector would depend on the texts beside it; "
+                "use 'float32' or 'int8'"
+            )
         return model
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 
-__all__ = ["ROWS", "ROW_STEP", "Linear", "linear"]
+__all__ = ["ROWS", "ROW_STEP", "Linear", "linear", "sizes_agree"]
 
 MIN_ROWS = 16  # float32 products of fewer rows take another kernel, whose sums differ in the last bit
 # oneDNN compiles and keeps a kernel (about 0.6 MB) for each shape of a product: left alone, gigabytes of them.
@@ -30,19 +32,35 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _in_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply blocks of ROWS rows, the last padded to a multiple of ROW_STEP: few shapes, bounded memory."""
+    """Multiply blocks of ROWS rows, the last padded to a multiple of ROW_STEP: few shapes, bounded memory.
+
+    Where the processor's kernels for these sizes differ in their sums, every block has ROW_STEP rows.
+    """
     n = x.shape[0]
+    most = ROWS if sizes_agree(x.shape[1], len(weight)) else ROW_STEP
     padded = n + -n % ROW_STEP
     if padded > n:
         x = F.pad(x, (0, 0, 0, padded - n))
     out = x.new_empty(padded, len(weight))
-    for start in range(0, padded, ROWS):
-        rows, into = x[start : start + ROWS], out[start : start + ROWS]
+    for start in range(0, padded, most):
+        rows, into = x[start : start + most], out[start : start + most]
         if bias is None:
             torch.mm(rows, weight.t(), out=into)
         else:
             torch.addmm(bias, rows, weight.t(), out=into)
     return out[:n]
+
+
+@lru_cache
+def sizes_agree(inputs: int, outputs: int) -> bool:
+    """Return whether a bfloat16 row times a matrix (outputs, inputs) is the same in blocks of every size, bit by bit.
+
+    With AMX it is not: oneDNN chooses another kernel for another number of rows, and their sums differ by 1e-3.
+    """
+    draw = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(rows, inputs, generator=draw).bfloat16() for rows in (ROWS, outputs))
+    whole = torch.mm(x, weight.t())
+    return all(torch.equal(torch.mm(x[:rows], weight.t()), whole[:rows]) for rows in range(ROW_STEP, ROWS, ROW_STEP))
 
 
 class Linear(nn.Linear):

@@ -1,0 +1,57 @@
+"""The encoder's contract on smaller processors than this one, which oneDNN and torch imitate in child processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PROCESSORS = {
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    "AVX512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512"},
+    "AVX512-VNNI": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "ATEN_CPU_CAPABILITY": "avx512"},
+    "AVX512-BF16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "ATEN_CPU_CAPABILITY": "avx512"},
+    "as it is": {},
+}
+PROGRAM = """
+import sys
+import numpy as np
+from retriever.encoder.load import load_encoder
+from retriever.encoder.runtime import RuntimeConfig
+from retriever.encoder.views import joined, picked
+
+texts = ["why does bread rise", "Yeast is a living fungus that feeds on the sugars in flour. " * 3, "", "the sea"]
+vectors = {}
+for precision in ("float32", "bfloat16", "int8"):
+    encoder = load_encoder(sys.argv[1], RuntimeConfig(precision=precision))
+    together = encoder.encode_documents(texts)
+    alone = joined([encoder.encode_documents([text]) for text in texts])
+    backwards = picked(encoder.encode_documents(texts[::-1]), np.arange(len(texts))[::-1])
+    for other in (alone, backwards):
+        assert np.array_equal(together.dense, other.dense), precision
+        assert (together.sparse != other.sparse).nnz == 0, precision
+    vectors[precision] = together.dense
+for precision, least in (("bfloat16", 0.999), ("int8", 0.998)):
+    cosines = np.sum(vectors[precision] * vectors["float32"], axis=1)
+    assert cosines[[0, 1, 3]].min() > least, (precision, cosines)
+print(load_encoder(sys.argv[1], RuntimeConfig()).precision)
+"""
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_batches_do_not_matter_and_precisions_agree(name: str, real_encoder_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(real_encoder_folder)],
+        env=os.environ | PROCESSORS[name] | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() in ("float32", "bfloat16", "int8")
+    if torch.cpu.get_capabilities().get("avx512_vnni") and name == "as it is":
+        assert done.stdout.strip() == "int8"

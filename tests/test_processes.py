@@ -22,9 +22,12 @@ from retriever.encoder.load import load_encoder
 FOLDER, ENCODER = sys.argv[1:]
 QUERY = "bread dough yeast"
 
-def search(query=QUERY):
+def search(query=QUERY, mode="bm25"):
     with Retriever.open(FOLDER) as opened:
-        return opened.search(query, 1)[0].doc_id
+        return opened.search(query, 1, mode=mode)[0].doc_id
+
+def hybrid(query):
+    return search(query, "hybrid")
 
 class Answers(Dataset):
     """Opens the index in the worker, with the first question."""
@@ -34,7 +37,7 @@ class Answers(Dataset):
         return 2
     def __getitem__(self, place):
         self.opened = self.opened or Retriever.open(FOLDER)
-        return self.opened.search(QUERY, 1)[0].doc_id
+        return self.opened.search(QUERY, 1, mode="bm25")[0].doc_id
 
 def loaded(context):
     answers = Answers()
@@ -77,12 +80,12 @@ show("before Java", lambda: pooled("fork", search))
 show("loader before Java", lambda: loaded("fork"))
 encoder = load_encoder(ENCODER)
 home = encoder.encode_documents([QUERY] * 99)
-show("after torch", lambda: pooled("fork", search))
+show("after torch", lambda: pooled("fork", hybrid))
 def same():
     return bool((encoder.encode_documents([QUERY] * 99).dense == home.dense).all())
 show("encoder", lambda: forked(same))
 opened = Retriever.open(FOLDER)
-show("parent", lambda: opened.search(QUERY, 1)[0].doc_id)
+show("parent", lambda: opened.search(QUERY, 1, mode="bm25")[0].doc_id)
 def all_of_it():
     show("inherited", lambda: opened.search(QUERY, 1))
     show("ranking", lambda: list(opened.rank([])))
@@ -92,7 +95,7 @@ def all_of_it():
     return "done"
 show("child", lambda: forked(all_of_it))
 show("loader", lambda: loaded("fork"))
-show("parent", lambda: opened.search(QUERY, 1)[0].doc_id)
+show("parent", lambda: opened.search(QUERY, 1, mode="bm25")[0].doc_id)
 '''
 )
 FORKED = """before Java: d01
@@ -114,7 +117,7 @@ SPAWNS = (
     + """
 if __name__ == "__main__":
     with Retriever.open(FOLDER) as opened:
-        show("parent", lambda: opened.search(QUERY, 1)[0].doc_id)
+        show("parent", lambda: opened.search(QUERY, 1, mode="bm25")[0].doc_id)
         show("spawn", lambda: pooled("spawn", search))
         show("forkserver", lambda: pooled("forkserver", search))
         show("loader", lambda: loaded("spawn"))

@@ -59,10 +59,7 @@ class Selection:
 
 
 class TokenStatistics:
-    """Document frequencies of tokens, as Lucene counts them: a deleted document counts until it is merged away.
-
-    Where documents are split, their chunks are the documents.
-    """
+    """Document frequencies of tokens. Where documents are split, their chunks are the documents."""
 
     def __init__(self, lucene: LuceneReader) -> None:
         self.documents = lucene.count("token")
@@ -268,7 +265,7 @@ class FolderReader:
         return {doc_id: stored.document for doc_id, stored in self.stored(ids).items()}
 
     def missing(self, ids: Iterable[str]) -> list[str]:
-        """Return those of the ids that the index does not have; one deleted since the last merge counts as there."""
+        """Return those of the ids that the index does not have."""
         asked = list(ids)
         found = self._lucene.document_frequencies("id", asked)
         return [doc_id for doc_id, count in zip(asked, found, strict=True) if not count]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,7 @@ from retriever.index.lucene.jvm import (
     well_formed,
 )
 from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
+from retriever.index.lucene.statistics import LiveBm25, LiveStatistics
 from retriever.lazy import lazy
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.filters import Condition
+    from retriever.index.lucene.statistics import Lengths
     from retriever.types import BoolArray
 
 __all__ = ["LuceneReader"]
@@ -67,7 +70,7 @@ class LuceneReader:
     """One commit of a Lucene index, searched by any number of threads."""
 
     @one_at_a_time()
-    def __init__(self, folder: Path, reader: Any, k1: float, b: float) -> None:
+    def __init__(self, folder: Path, reader: Any, k1: float, b: float, lengths: Lengths | None = None) -> None:
         self._folder, self._reader, self._k1, self._b = folder, reader, k1, b
         self._rows: NDArray[np.int64] | None = None
         self._loading = threading.Lock()
@@ -77,6 +80,7 @@ class LuceneReader:
         self._analyzer = english_analyzer()
         self._bm25 = _leg(self._index, bm25_similarity(k1, b), "bm25")
         self._impact = _leg(self._index, java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
+        self.live = LiveStatistics(folder, self._index, self._bm25.searcher, {} if lengths is None else lengths)
         self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
         parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
         self._parser = lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)
@@ -98,7 +102,7 @@ class LuceneReader:
     def reopen(self) -> LuceneReader | None:
         """Return a reader of the last commit, which shares the unchanged files; None if it is this one's."""
         newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
-        return None if newer is None else LuceneReader(self._folder, newer, self._k1, self._b)
+        return None if newer is None else LuceneReader(self._folder, newer, self._k1, self._b, self.live.lengths)
 
     @lazy
     def fields(self) -> dict[str, set[str]]:
@@ -153,7 +157,18 @@ class LuceneReader:
 
     @one_at_a_time()
     def _bm25_query(self, text: str) -> Any:
-        return self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
+        if self._live_bm25 is None:
+            return self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
+        return self._live_bm25.query(Counter(self.analyse(text)))
+
+    @lazy
+    def _live_bm25(self) -> LiveBm25 | None:
+        """Return what corrects Lucene's statistics, None if nothing is deleted."""
+        if not self.live.deleted:
+            return None
+        live = LiveBm25(self.live, self._analyzer, self._k1, self._b)
+        self._bm25.searcher.setSimilarity(live.similarity())
+        return live
 
     @one_at_a_time()
     def _impact_query(self, query: str) -> Any:
@@ -237,19 +252,21 @@ class LuceneReader:
     @one_at_a_time()
     def bm25_score(self, term: str, doc_id: str, chunk: int = 0) -> float:
         """Return what one occurrence of a term in the query adds to the BM25 score of a document's chunk."""
-        return self._term_score(self._bm25.searcher, "contents", term, doc_id, chunk)
+        live = self._live_bm25
+        query = self._query_of("contents", term) if live is None else live.query({term: 1})
+        return self._score(self._bm25.searcher, query, doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()
     def impact_of(self, term: str, doc_id: str, chunk: int = 0) -> float:
         """Return the stored impact of a term (a decimal vocabulary id) in a document's chunk, 0 without one."""
-        return self._term_score(self._impact.searcher, "impact", term, doc_id, chunk)
+        return self._score(self._impact.searcher, self._query_of("impact", term), doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()
     def document_frequencies(self, field: str, terms: Iterable[str]) -> list[int]:
-        """Return in how many chunks each term stands; those that were deleted since the last merge count too."""
-        return [int(self._index.docFreq(self._term(field, term))) for term in terms]
+        """Return in how many live chunks each term stands."""
+        return self.live.document_frequencies(field, terms)
 
     @naming_damage
     @one_at_a_time()
@@ -260,15 +277,15 @@ class LuceneReader:
     @naming_damage
     @one_at_a_time()
     def count(self, field: str) -> int:
-        """Return how many chunks have a term in a field, deleted ones that are not merged away yet among them."""
-        return int(self._index.getDocCount(field))
+        """Return how many live chunks have a term in a field."""
+        return self.live.documents(field)
 
-    def _term_score(self, searcher: Any, field: str, term: str, doc_id: str, chunk: int) -> float:
+    def _query_of(self, field: str, term: str) -> Any:
+        return as_type("search.Query", self._term_query(self._term(field, term)))
+
+    def _score(self, searcher: Any, query: Any, doc_id: str, chunk: int) -> float:
         first = self._lucene_number(doc_id)
-        if first < 0:
-            return 0.0
-        query = as_type("search.Query", self._term_query(self._term(field, term)))
-        return float(searcher.explain(query, first + chunk).getValue().doubleValue())
+        return float(searcher.explain(query, first + chunk).getValue().doubleValue()) if first >= 0 else 0.0
 
     @naming_damage
     @one_at_a_time()

@@ -80,7 +80,7 @@ class LuceneReader:
         self._analyzer = english_analyzer()
         self._bm25 = _leg(self._index, bm25_similarity(k1, b), "bm25")
         self._impact = _leg(self._index, java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
-        self.live = LiveStatistics(folder, self._index, self._bm25.searcher, {} if lengths is None else lengths)
+        self.live = LiveStatistics(self._index, self._bm25.searcher, {} if lengths is None else lengths)
         self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
         parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
         self._parser = lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)

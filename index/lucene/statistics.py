@@ -7,6 +7,7 @@ documents, which Lucene's sum of all lengths includes, are found by analysing th
 
 from __future__ import annotations
 
+import json
 import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.index.lucene.jvm import as_type, bm25_similarity, java, lucene, well_formed
+from retriever.types import Document, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 __all__ = ["Lengths", "LiveBm25", "LiveStatistics"]
 
@@ -31,8 +32,8 @@ class LiveStatistics:
     deleted: how many documents Lucene still holds that are deleted. lengths: what is known of them from another reader.
     """
 
-    def __init__(self, folder: Path, index: Any, searcher: Any, lengths: Lengths) -> None:
-        self._folder, self._index, self._searcher, self.lengths = folder, index, searcher, lengths
+    def __init__(self, index: Any, searcher: Any, lengths: Lengths) -> None:
+        self._index, self._searcher, self.lengths = index, searcher, lengths
         self.deleted = int(index.numDeletedDocs())
         self._known: dict[tuple[str, str], int] = {}
         self._documents: dict[str, int] = {}
@@ -86,13 +87,13 @@ class LiveStatistics:
 
     def _length(self, leaf: Any, number: int, analyzer: Any) -> int:
         """Return the length of the chunks of a deleted document if this is the first of them, which stores it."""
-        from retriever.index.stored import read_stored  # it imports the writer, and that the reader
-
         raw = leaf.storedFields().document(number).get("raw")
         if raw is None:
             return 0
-        document, spans = read_stored(self._folder, raw)
-        texts = [part.contents for part in document.parts(spans)] if spans else [document.contents]
+        fields = json.loads(raw)
+        document = Document(fields["id"], fields["text"], fields["title"])
+        spans = [Span(*span) for span in fields.get("chunks", ())] or [Span(0, len(document.text))]
+        texts = [part.contents for part in document.parts(spans)]
         analyse = java("io.anserini.analysis.AnalyzerUtils").analyze
         return sum(int(analyse(analyzer, well_formed(text)).size()) for text in texts)
 

@@ -93,7 +93,7 @@ class LiveStatistics:
         fields = json.loads(raw)
         document = Document(fields["id"], fields["text"], fields["title"])
         spans = [Span(*span) for span in fields.get("chunks", ())] or [Span(0, len(document.text))]
-        texts = [part.contents for part in document.parts(spans)]
+        texts = [part.contents for part in document.split(spans)]
         analyse = java("io.anserini.analysis.AnalyzerUtils").analyze
         return sum(int(analyse(analyzer, well_formed(text)).size()) for text in texts)
 

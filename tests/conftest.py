@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Set before torch is imported, as the command line does: threads that spin while they wait starve each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Or every test with a cache of its own would have an archive of Java's classes made.
+os.environ.setdefault("RETRIEVER_CLASS_ARCHIVE", "no")
+
 TINY = Path(__file__).parent / "data" / "tiny"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 

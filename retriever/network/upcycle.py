@@ -11,10 +11,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,15 +21,13 @@ from torch import Tensor
 from retriever.network.checkpoint import local_folder
 from retriever.network.model import RetrieverConfig, RetrieverModel
 from retriever.network.moe import MoELayer
+from retriever.network.parent import check_equal, load_parent
 from retriever.types import UserError
 
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerBase
 
 __all__ = ["UpcycleConfig", "term_prior", "upcycle", "upcycle_checkpoint"]
-
-LONGEST = 1_000_000
-"""Tokenisers without a limit of their own write a huge number."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +84,18 @@ class UpcycleConfig:
 
 
 def upcycle_checkpoint(base: str, config: UpcycleConfig) -> tuple[RetrieverModel, PreTrainedTokenizerBase]:
-    """Load the checkpoint `base` (a folder or a hub name) and upcycle it; return the model and its tokenizer."""
-    from transformers import AutoModel, AutoTokenizer
+    """Load the checkpoint `base` (a folder or a hub name) and upcycle it; return the model and its tokenizer.
 
+    Raises:
+        UserError: the checkpoint cannot be loaded, has parts that an encoder of ours has no place for, or the encoder
+            made of it gives other vectors (unless reinit_fraction > 0).
+    """
     folder = local_folder(base)
-    try:
-        parent = AutoModel.from_pretrained(folder, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{base}: cannot load this checkpoint ({reason}); give a folder or a hub name") from None
-    return upcycle(parent, tokenizer, config, _sentence_settings(folder)), tokenizer
+    parent = load_parent(base, folder)
+    model = upcycle(parent.model, parent.tokenizer, config, parent.settings)
+    if not config.reinit_fraction:
+        check_equal(base, folder, parent, model)
+    return model, parent.tokenizer
 
 
 def upcycle(
@@ -131,7 +128,7 @@ def upcycle(
         )
     model = RetrieverModel(
         RetrieverConfig(
-            vocab_size=shape.vocab_size,
+            vocab_size=min(shape.vocab_size, len(tokenizer)),  # rows padded beyond the terms mean nothing
             hidden_size=shape.hidden_size,
             num_hidden_layers=layers,
             num_attention_heads=shape.num_attention_heads,
@@ -174,7 +171,7 @@ def upcycle(
 def _copy_trunk(parent: BertModel, model: RetrieverModel) -> None:
     """Copy embeddings and attention; every text is one segment, so its token-type row joins the position rows."""
     source, target = parent.embeddings, model.embeddings
-    target.word.weight.copy_(source.word_embeddings.weight)
+    target.word.weight.copy_(source.word_embeddings.weight[: len(target.word.weight)])
     target.position.weight.copy_(source.position_embeddings.weight + source.token_type_embeddings.weight[0])
     target.norm.load_state_dict(source.LayerNorm.state_dict())
     old: Any
@@ -287,29 +284,3 @@ def _ranks(vocabulary: list[str]) -> Tensor:
     ranks = (torch.arange(len(vocabulary), dtype=torch.float32) - first).clamp_min(1)
     ranks[:first] = 190
     return ranks
-
-
-def _sentence_settings(folder: Path) -> dict[str, Any]:
-    """Read length, pooling and prompts from the folder of a sentence-transformers model, old layout or new."""
-    settings: dict[str, Any] = {}
-    length = _read(folder / "sentence_bert_config.json").get("max_seq_length")
-    length = length or _read(folder / "tokenizer_config.json").get("model_max_length")
-    if isinstance(length, int) and length < LONGEST:
-        settings["max_length"] = length
-    pooling = _read(folder / "1_Pooling" / "config.json")
-    old = [name.removeprefix("pooling_mode_") for name, on in pooling.items() if "pooling_mode_" in name and on is True]
-    found = pooling.get("pooling_mode") or "+".join(old) or "mean"
-    kinds = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
-    if found not in kinds:
-        raise UserError(f"{folder}: pools by {found!r}; the dense head knows the mean of the tokens and [CLS]")
-    settings["pooling"] = kinds[found]
-    prompts = _read(folder / "config_sentence_transformers.json").get("prompts") or {}
-    settings["query_prompt"] = prompts.get("query", "")
-    settings["document_prompt"] = prompts.get("document", prompts.get("passage", ""))
-    return settings
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the values of a JSON file, none if it is not there."""
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return values

@@ -341,7 +341,7 @@ def test_the_tiny_encoder(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path
     build_index(tiny_corpus, tmp_path / "index", encoder=encoder, config=IndexingConfig(rows="float32"))
     with Retriever.open(tmp_path / "index") as retriever:
         documents = retriever.reader.documents(hit.doc_id for hit in retriever.search("water", 20, mode="dense"))
-        assert len(documents) == 19, "one of the twenty has no text"
+        assert len(documents) == 18, "one of the twenty has no text, one is in scripts that the encoder cannot read"
         texts = encoder.encode_documents([document.contents for document in documents.values()])
         asked = encoder.encode_queries(["how do vaccines work"])
         assert texts.dense is not None and asked.dense is not None

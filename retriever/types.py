@@ -196,6 +196,22 @@ class Encoded(NamedTuple):
     tokens: csr_matrix | None = None
     unread: BoolArray | None = None
 
+    def __eq__(self, other: object) -> bool:
+        """Say whether both hold the same numbers; arrays themselves compare element by element."""
+        return isinstance(other, Encoded) and all(map(_same_numbers, self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def _same_numbers(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    if one.shape != other.shape:
+        return False
+    differ = one != other
+    return not (differ.nnz if hasattr(differ, "nnz") else differ.any())
+
 
 class EncoderIdentity(NamedTuple):
     """What an index remembers of its encoder, so that it is never searched with another one.

@@ -24,8 +24,11 @@ from retriever.types import (
 )
 
 if TYPE_CHECKING:
+    from retriever.encoder.base import EncoderBase
     from retriever.encoder.load import load_encoder
     from retriever.encoder.runtime import RuntimeConfig
+    from retriever.eval.data.dataset import Dataset
+    from retriever.eval.data.datasets import load_dataset
     from retriever.eval.evaluator import Evaluation, evaluate_run
     from retriever.experiments.experiment import ExperimentConfig, evaluate
     from retriever.indexing.build import IndexingConfig, IndexReport, build_index
@@ -38,9 +41,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AddReport",
     "ChunkHit",
+    "Dataset",
     "Document",
     "Encoded",
     "Encoder",
+    "EncoderBase",
     "EncoderIdentity",
     "Evaluation",
     "ExperimentConfig",
@@ -63,11 +68,14 @@ __all__ = [
     "evaluate",
     "evaluate_run",
     "fuse",
+    "load_dataset",
     "load_encoder",
 ]
 
 _PLACES = {
     "AddReport": "retriever.indexing.writer",
+    "Dataset": "retriever.eval.data.dataset",
+    "EncoderBase": "retriever.encoder.base",
     "Evaluation": "retriever.eval.evaluator",
     "ExperimentConfig": "retriever.experiments.experiment",
     "FusionConfig": "retriever.search.fusion",
@@ -81,6 +89,7 @@ _PLACES = {
     "evaluate": "retriever.experiments.experiment",
     "evaluate_run": "retriever.eval.evaluator",
     "fuse": "retriever.search.fusion",
+    "load_dataset": "retriever.eval.data.datasets",
     "load_encoder": "retriever.encoder.load",
 }
 """Where names stand that bring NumPy and the indexes along: they are imported with their first use."""

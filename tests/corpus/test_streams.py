@@ -57,12 +57,12 @@ def parquet_bytes() -> bytes:
     ("name", "content"),
     [
         ("c.jsonl", LINES),
-        ("c.jsonl.gz", gzip.compress(LINES)),
+        ("c.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("c.tsv", b"id\ttext\noak\tacorns\nash\tkeys\n"),
         ("c.csv", b"id,text\noak,acorns\nash,keys\n"),
         ("c.parquet", parquet_bytes()),
         ("plain", LINES),
-        ("packed", gzip.compress(LINES)),
+        ("packed", gzip.compress(LINES, mtime=0)),
         ("columns", parquet_bytes()),
     ],
 )

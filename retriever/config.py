@@ -30,7 +30,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such configuration file; give the path of a YAML file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # yaml raises any of these of a value that is none of its kind: 30 February, 5,000 digits, !!bool x.
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if values is None:
         return {}

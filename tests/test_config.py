@@ -102,3 +102,12 @@ def test_a_committed_file_holds_every_setting_and_its_default(file: str, setting
     assert values == dataclasses.asdict(settings)
     assert list(values) == list(dataclasses.asdict(settings)), "in the order of the fields"
     assert resolve(type(settings), CONFIGS / file) == settings
+
+
+@pytest.mark.parametrize("value", ["2025-02-30", "9" * 5000, "!!bool x", "!!timestamp x", "!!int ''", "[" * 3000])
+def test_values_that_yaml_cannot_make_are_one_line(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"depth: {value}\n")
+    with pytest.raises(UserError, match="not valid YAML") as caught:
+        load_yaml(path)
+    assert len(str(caught.value).splitlines()) == 1

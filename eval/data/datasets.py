@@ -33,6 +33,8 @@ def load_dataset(spec: str | Path, split: str = "test") -> Dataset:
     from retriever.eval.data import dataset_sources
 
     for prefix, load in (("hf:", dataset_sources.from_hub), ("ir:", dataset_sources.from_ir_datasets)):
+        if str(spec) == prefix:
+            raise UserError(f"{prefix} names no data set; give {prefix}NAME")
         if str(spec).startswith(prefix):
             return load(str(spec).removeprefix(prefix), split)
     path = Path(spec)

@@ -39,6 +39,19 @@ __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pa
 TERM_VALUES = ("sparse_head.scale", "sparse_head.bias")
 
 
+LARGEST = 2**31 - 1
+"""Sizes and counts end here: the kernels count in 32 bits."""
+
+
+def _check_kind(name: str, value: object, default: object) -> None:
+    """Refuse a setting that is not of its default's kind (the base class lets null pass), or beyond all sizes."""
+    kinds = {tuple: (list, tuple), float: (float, int)}.get(type(default), (type(default),))
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+        raise ValueError(f"{name} is {value!r}, need {' or '.join(kind.__name__ for kind in kinds)}")
+    if isinstance(value, int) and not 0 <= value <= LARGEST:
+        raise ValueError(f"{name} is {value}, allowed are 0 to {LARGEST}")
+
+
 @strict
 class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """Sizes of the trunk (names as in BertConfig), its experts and its heads.
@@ -86,6 +99,10 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     def validate_retriever(self) -> None:
         """Refuse what the network would only notice while it runs; called by the base class."""
+        for name in RetrieverConfig.__annotations__:
+            _check_kind(name, getattr(self, name), getattr(RetrieverConfig, name))
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act is {self.hidden_act!r}, allowed are {', '.join(ACT2FN)}")
         if not 3 <= self.max_length <= self.max_position_embeddings:
             limit = self.max_position_embeddings
             raise ValueError(f"max_length is {self.max_length}, allowed are 3 to max_position_embeddings ({limit})")

@@ -184,3 +184,9 @@ def test_the_registry_says_where_the_query_is_no_hit(tmp_path: Path) -> None:
 
 def test_judged_documents_are_listed_once() -> None:
     assert judged_documents({"q1": {"d1": 1, "d2": 0}, "q2": {"d1": 2}}) == {"d1", "d2"}
+
+
+@pytest.mark.parametrize("prefix", ["hf:", "ir:"])
+def test_a_prefix_without_a_name_is_refused(prefix: str) -> None:
+    with pytest.raises(UserError, match=f"{prefix} names no data set"):
+        load_dataset(prefix)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
 from retriever.network.checkpoint import dequantise_rows, quantise_rows, read_weights, write_weights
-from retriever.network.folder import save_encoder
+from retriever.network.folder import load_model, save_encoder
 from retriever.network.model import RetrieverConfig, RetrieverModel, pack
 from retriever.network.upcycle import UpcycleConfig, upcycle
 from retriever.types import UserError
@@ -142,3 +144,17 @@ def test_missing_and_damaged_weights(tiny_encoder_folder: Path, tmp_path: Path) 
         (tmp_path / "model.safetensors").write_bytes(damaged)
         with pytest.raises(UserError, match=r"model\.safetensors: damaged weights file"):
             read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("vocab_size", None), ("layer_norm_eps", None), ("hidden_act", []), ("hidden_act", "x"), ("max_terms", 10**30)],
+)
+def test_settings_of_another_kind_are_refused(
+    name: str, value: object, tiny_encoder_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_encoder_folder, tmp_path / "encoder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(UserError, match="impossible settings"):
+        load_model(folder)

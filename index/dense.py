@@ -40,7 +40,7 @@ SAMPLE = 65_536
 
 
 class FaissType(NamedTuple):
-    """A FAISS index type: its factory string for n rows, and how many rows it proposes for a hit that is wanted."""
+    """A FAISS index type: its factory string for n rows, and how many candidate rows it proposes per requested hit."""
 
     factory: str
     proposals_per_hit: int

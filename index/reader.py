@@ -42,7 +42,7 @@ __all__ = ["FolderReader", "Selection", "TokenStatistics", "check_top_k"]
 ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
 SPARE_CANDIDATES = 100
-"""What the first step of a two-step search finds beyond twice the hits that are wanted."""
+"""How many hits the first step of a two-step search retrieves beyond 2 * top_k."""
 
 
 class Selection:

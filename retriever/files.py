@@ -158,7 +158,7 @@ def decode(line: bytes) -> str:
 
 
 def cache_root() -> Path:
-    """Return the folder of what is kept to save time: nothing in it is ever needed."""
+    """Return the cache folder: everything in it can be deleted and recomputed."""
     chosen = os.environ.get("XDG_CACHE_HOME")
     if chosen:
         return Path(chosen) / "retriever"

@@ -20,9 +20,9 @@ __all__ = [
 HYBRID = "hybrid"
 """The mode of search that fuses all legs that have a weight."""
 BASELINE = "bm25"
-"""The system that others are compared with, unless told otherwise."""
+"""The default baseline: the system that others are compared with."""
 DEFAULT_MEASURES = ("nDCG@10", "R@100")
-"""What is measured unless told otherwise."""
+"""The measures that are computed by default."""
 QUERY_MODES = ("encoder", "lexical")
 """How queries become sparse terms: by the network, or without it."""
 VIEWS = ("dense", "sparse")

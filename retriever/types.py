@@ -179,7 +179,7 @@ class Hit(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Both views of n texts, on the CPU; a view that the encoder does not have, or was not asked for, is None.
+    """Both views of n texts, on the CPU; a view that the encoder lacks, or that was not requested, is None.
 
     dense: float32 (n, dense_dim), unit length, zero for a text without tokens.
     sparse: float32 csr (n, vocab_size), weights > 0, sorted indices, an empty row for a text without tokens.
@@ -246,7 +246,7 @@ class TermStatistics(Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns texts into both views, or the one that is asked for, and says what else it can do.
+    """Encodes texts as both views, or only the requested one, and declares what else it can do.
 
     Nothing downstream knows which encoder it is. `retriever.encoder.base.EncoderBase` has all but the encoding.
     """
@@ -262,11 +262,11 @@ class Encoder(Protocol):
         ...
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        """Encode n passages, in order; a view that is not asked for is None and costs nothing."""
+        """Encode n passages, in order; a view that was not requested is None and costs nothing."""
         ...
 
     def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        """Encode n queries, in order; a view that is not asked for is None and costs nothing."""
+        """Encode n queries, in order; a view that was not requested is None and costs nothing."""
         ...
 
     @property

@@ -71,5 +71,5 @@ def _split_path(folder: Path, split: str) -> Path:
 
 
 def _split_files(folder: Path) -> list[Path]:
-    # The plain file comes last, so that it is the one kept where both are there.
+    # The plain file comes last, so that it wins if both exist.
     return [*(folder / "qrels").glob("*.tsv.gz"), *(folder / "qrels").glob("*.tsv")]

@@ -53,7 +53,7 @@ def read_qrels(path: str | Path) -> Qrels:
 
 
 class JudgedFile(NamedTuple):
-    """What one file judges: grades by query and document, and by subtopic too where these were asked for."""
+    """What one file judges: grades by query and document, and by subtopic too if requested."""
 
     qrels: Qrels
     subtopics: dict[str, dict[str, dict[str, int]]] | None

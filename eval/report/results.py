@@ -41,7 +41,7 @@ SIGNIFICANT = 0.05
 
 
 class Percentiles(NamedTuple):
-    """Latency in milliseconds over `queries` queries that were asked one at a time."""
+    """Latency in milliseconds over `queries` queries that were searched one at a time."""
 
     p50: float
     p95: float

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["LuceneReader"]
 
 SPARE = 32
-"""Hits asked for beyond those that are wanted, so that most often it is seen whether others tie with the last one."""
+"""Extra hits retrieved beyond `top_k`: they usually show whether others tie with the last one."""
 
 
 class _Leg(NamedTuple):
@@ -218,7 +218,7 @@ class LuceneReader:
             top = leg.searcher.search(query, limit, self._by_score)
         found = read_hits(top)
         if len(found.rows) == limit < self._most_hits and found.scores[top_k - 1] == found.scores[-1]:
-            # Hits that were not asked for may tie with the last one that counts: the id decides which it is.
+            # Hits beyond the last may tie with the last one that counts: then the smaller id wins.
             with leg.lock:
                 top = leg.searcher.search(query, top_k, self._by_score_then_id)
             found = read_hits(top)

@@ -26,7 +26,7 @@ WINDOW = 1000
 
 
 class QueryLatency(NamedTuple):
-    """Milliseconds of encoding one query, asked alone by a warm encoder."""
+    """Milliseconds to encode one query alone (batch of 1) with a warm encoder."""
 
     query_mode: str
     views: str

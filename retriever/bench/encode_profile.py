@@ -65,7 +65,7 @@ class _Clock:
         self._since = now
 
     def timed(self, part: str | None, work: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `work` with its time counted to a part, or to the products of the part that it runs in."""
+        """Return `work` with its time counted to a part, or to the matmuls of the part that it runs in."""
 
         @wraps(work)
         def run(*args: Any, **kwargs: Any) -> Any:

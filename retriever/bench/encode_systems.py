@@ -29,7 +29,7 @@ VIEWS: Mapping[str, Mapping[str, bool]] = {
 SPLADE_TERMS = 200
 """Terms of a document that the stand-in of a SPLADE finds, as many as trained ones do."""
 BATCH = 32
-"""Texts that sentence-transformers, and so plain transformers here, encode together unless told otherwise."""
+"""Texts that sentence-transformers, and so plain transformers here, encode together by default: their batch size."""
 
 
 class EncoderSystem(NamedTuple):

@@ -101,7 +101,7 @@ def _write(path: Path, encoded: Encoded) -> None:
 
 
 def _read(path: Path) -> Encoded | None:
-    """Return what `_write` kept, None where the file is missing or damaged: it is only a cache."""
+    """Return what `_write` stored, None if the file is missing or damaged: it is only a cache."""
     try:
         with path.open("rb") as stream, np.load(stream) as file:  # NumPy leaves a damaged file open
             arrays = dict(file)

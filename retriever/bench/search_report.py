@@ -1,4 +1,4 @@
-"""What `bench search` found: speeds and ratios from the times of queries, kept as JSON and as text."""
+"""The report of `bench search`: speeds and ratios from query times, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Key = tuple[str, str, int, int]
 
 
 class SearchSpeed(NamedTuple):
-    """One leg of one system, asked for `top_k` hits by `threads` queries at a time; milliseconds, queries per second.
+    """One leg of one system, retrieving `top_k` hits `threads` queries at a time; milliseconds, queries per second.
 
     ratio: p50 over that of our own leg; for hybrid over that of the slowest leg that gives it its candidates.
     overlap: share of the exact first ten hits that are found. None where what it takes was not measured.

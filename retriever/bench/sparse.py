@@ -22,7 +22,7 @@ DEPTHS = (10, 100, 1000)
 
 
 class BackendSpeed(NamedTuple):
-    """One back end asked for `top_k` hits.
+    """One back end, retrieving `top_k` hits.
 
     ready_s: seconds of the first query, which builds or loads what the back end needs. p50_ms: of the others.
     recall: share of the exact first 10, 100, 1000 hits that are among the first 10, 100, 1000; None beyond top_k.

@@ -56,7 +56,7 @@ def sentences(text: str) -> list[Span]:
 
 
 def _goes_on(text: str, found: re.Match[str]) -> bool:
-    """Return whether the sentence goes on behind this punctuation."""
+    """Return whether the sentence continues after this punctuation."""
     stop, after = found["stop"], text[found.end() : found.end() + 1]
     if stop is None or found[0].count("\n") > 1:
         return False

@@ -42,7 +42,7 @@ class EncoderBase:
     adapts: bool = False
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        """Encode n passages, in order; a view that is not asked for is None."""
+        """Encode n passages, in order; a view that was not requested is None."""
         raise NotImplementedError(f"{type(self).__name__} has no encode_documents")
 
     def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["NUMERICS_VERSION", "PRECISIONS", "RuntimeConfig", "fastest_precision", "numerics"]
 
 NUMERICS_VERSION = 2
-"""Raised when the same weights and texts give other numbers than before: what was kept of them is then made again."""
+"""Increased when the same weights and texts give other numbers than before, so that cached encodings are recomputed."""
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -71,5 +71,5 @@ def fastest_precision(device: str) -> str:
 
 
 def numerics(encoder: Encoder) -> str:
-    """Return what decides, beside the weights, which numbers an encoder gives: a part of the names of what is kept."""
+    """Return what, besides the weights, determines an encoder's numbers: a component of the encoding cache's keys."""
     return f"{encoder.precision or 'any'}-{NUMERICS_VERSION}"

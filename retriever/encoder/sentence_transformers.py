@@ -70,11 +70,11 @@ class SentenceTransformersEncoder(EncoderBase):
         return Parameters(count, count)
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        """Encode n passages, in order; only the models of the views that are asked for are run."""
+        """Encode n passages, in order; only the models of the requested views are run."""
         return self._encode(texts, "document", dense, sparse)
 
     def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        """Encode n queries, in order; only the models of the views that are asked for are run."""
+        """Encode n queries, in order; only the models of the requested views are run."""
         return self._encode(texts, "query", dense, sparse)
 
     def _encode(self, texts: Sequence[str], task: str, dense: bool, sparse: bool) -> Encoded:
@@ -104,7 +104,7 @@ class SentenceTransformersEncoder(EncoderBase):
 
 
 def _unread(model: SentenceTransformer | SparseEncoder, texts: Sequence[str]) -> BoolArray:
-    """Return bool (n,): True where the model's tokeniser cannot read a text; never where it cannot be asked."""
+    """Return bool (n,): True where the model's tokeniser cannot read a text; all False if it has no such check."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if backend is None or all(text.isascii() for text in texts):
         return np.zeros(len(texts), dtype=np.bool_)

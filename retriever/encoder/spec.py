@@ -20,7 +20,7 @@ def default_encoder_path() -> Path:
 
 
 class SentenceTransformerNames(NamedTuple):
-    """Folders (absolute) or hub names; "" for a model that is not asked for."""
+    """Folders (absolute) or hub names; "" for a model that is not used."""
 
     dense: str
     sparse: str

@@ -43,7 +43,7 @@ RECALLS = tuple(f"IPrec@{place / 10}" for place in range(11))
 
 
 def cache_folder() -> Path:
-    """Return where indexes of evaluated data sets are kept between runs."""
+    """Return the folder where indexes of evaluated data sets are stored between runs."""
     return cache_root() / "indexes"
 
 

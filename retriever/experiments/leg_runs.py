@@ -1,4 +1,4 @@
-"""What each leg of an index finds for the queries of a data set: searched once, timed, kept for the next evaluation.
+"""What each leg of an index finds for the queries of a data set: searched once, timed, then cached for evaluations.
 
 Fusing the kept rankings with other weights encodes and searches nothing.
 """
@@ -101,7 +101,7 @@ class _TermCounts:
 
 
 def _times(retriever: Retriever, queries: Sequence[Query], leg: str, depth: int) -> list[dict[str, float]]:
-    """Time queries spread evenly over all of them, after some whose times are not kept."""
+    """Time queries spread evenly over all of them, after some warm-up queries that are not counted."""
     for query in queries[:WARM_UP]:
         _time(retriever, query.text, leg, depth)
     return [_time(retriever, queries[place].text, leg, depth) for place in timed_places(len(queries))]
@@ -164,7 +164,7 @@ def _write(path: Path, found: LegRun) -> None:
 
 
 def _read(path: Path) -> LegRun | None:
-    """Return what `_write` kept, None where the file is missing or damaged: it is only a cache."""
+    """Return what `_write` stored, None if the file is missing or damaged: it is only a cache."""
     import pyarrow.parquet
 
     try:

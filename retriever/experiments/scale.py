@@ -1,7 +1,7 @@
 """How effectiveness falls as passages that answer nothing are added to a data set (Reimers and Gurevych 2021).
 
 One folder holds the experiment: the index, which only grows, and what was measured at each size, so that the same
-command goes on where an earlier one stopped, and encodes nothing twice.
+command resumes where an earlier one stopped, and encodes nothing twice.
 """
 
 from __future__ import annotations

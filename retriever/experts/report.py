@@ -250,7 +250,7 @@ def _context(typical: Typical, vocabulary: list[str], token_ids: Ints, places: I
 
 
 def _is_piece(token: str) -> bool:
-    """Say whether a token goes on with the word before it (WordPiece)."""
+    """Return whether a token continues the word before it (WordPiece's ##)."""
     return token.startswith("##")
 
 

@@ -27,7 +27,7 @@ class MtebEncoder:
     """
 
     def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any) -> None:
-        """Load the encoder called `model_name` as `load_encoder` does; a `revision` is not asked for."""
+        """Load the encoder called `model_name` as `load_encoder` does; `revision` is ignored."""
         runtime = RuntimeConfig(device=device) if device and parse_spec(model_name).own else None
         self.encoder = load_encoder(model_name, runtime)
         if not self.encoder.identity.dense_dim:

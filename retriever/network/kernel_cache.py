@@ -1,4 +1,4 @@
-"""Compiled kernels that are kept for later processes where they can be, and that work all the same where not."""
+"""Compiled kernels, cached on disk for later processes where possible; where not, each process compiles its own."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         )
 
     def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
-        """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
+        """Encode a packed batch: only the requested views are computed; texts stay in packed order."""
         vectors, mixed, routings = self.trunk(packed)
         weights = None
         if sparse:

@@ -149,7 +149,7 @@ class Retriever:
 
     @lazy
     def encoder(self) -> Encoder:
-        """Return the encoder of the index, in the query mode that was asked for.
+        """Return the encoder of the index, in the requested query mode.
 
         Raises:
             UserError: it is not there, not the same any more, or has not the query mode that was asked for.

@@ -1,4 +1,4 @@
-"""The impacts of an index outside Lucene, for back ends of the sparse leg: read once for each commit, then kept."""
+"""The impacts of an index outside Lucene, for back ends of the sparse leg: read once per commit, then cached."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def stored_fusion(note: Mapping[str, str]) -> FusionConfig | None:
 
 
 def store_fusion(folder: str | Path, fusion: FusionConfig) -> None:
-    """Make `fusion` what hybrid search in this index does unless told otherwise.
+    """Make `fusion` the default of hybrid search in this index.
 
     Raises:
         UserError: the index is not finished, open in another writer, or cannot be opened.

@@ -58,7 +58,7 @@ def write_holdout(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: the output folder is not empty; choose another, or remove it")
-    questions: dict[str, str] = {}  # normalised -> as it was first asked
+    questions: dict[str, str] = {}  # normalised -> as first written
     answers: defaultdict[str, dict[str, None]] = defaultdict(dict)  # normalised question -> its passages, in order
     passages: dict[str, None] = {}
     for record in read_pairs(pairs):

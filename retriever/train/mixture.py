@@ -1,4 +1,4 @@
-"""The batches of a run: each of one source and, if wanted, of one topic."""
+"""The batches of a run: each from one source and, optionally, from one topic."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ MARGIN = 0.95
 
 SAMPLED_TERMS = 1024
 STEP_SEEDS = 1_000_003
-"""Seeds of the sampler are seed * STEP_SEEDS + step: a run that goes on samples what it would have sampled."""
+"""Seeds of the sampler are seed * STEP_SEEDS + step: a resumed run draws the same samples."""
 LENGTH_STEP = 16
 """Texts of one length are one product of the attention: a batch of few lengths trains almost twice as fast."""
 

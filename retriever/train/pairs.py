@@ -1,4 +1,4 @@
-"""Files of pairs: the training examples in them, and which of their passages are kept from training.
+"""Files of pairs: the training examples in them, and which of their passages are held out from training.
 
 A file holds one JSON object a line (plain or gzip): `query` and `positive`; if wanted `negatives` (a list of texts, or
 a string that is one in JSON), `scores` (a teacher's scores of the positive and then of the negatives) and `document`
@@ -58,7 +58,7 @@ class PairRecord(NamedTuple):
 
 
 def held_out(positive: str, percent: int = HELD_OUT_PERCENT) -> bool:
-    """Return whether a passage is kept from training, by its text alone: the same in every file and every run.
+    """Return whether a passage is held out from training, by its text alone: the same in every file and every run.
 
     >>> [held_out("Trees make wood.", percent) for percent in (0, 100)]
     [False, True]

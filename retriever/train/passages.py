@@ -39,7 +39,7 @@ def has_index(folder: str | Path) -> bool:
 def index_passages(
     pairs: str | Path, folder: str | Path, encoder: Encoder, *, negatives: bool = False, progress: bool = False
 ) -> None:
-    """Index the positives of a file of pairs (and the negatives, if wanted), or go on where an earlier call stopped.
+    """Index the positives of a file of pairs (and optionally the negatives); resume where an earlier call stopped.
 
     An index that is finished is left as it is.
 

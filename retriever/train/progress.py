@@ -27,13 +27,13 @@ SHOWN = {
 
 
 class LogFile(TrainerCallback):
-    """Appends each line of the log, with its step, to a file of JSON lines; a run that goes on first cuts it there."""
+    """Appends each line of the log, with its step, to a file of JSON lines; a resumed run first drops later steps."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Keep the lines of the steps that were made: those behind the checkpoint are made again."""
+        """Drop the lines after the checkpoint: their steps are run, and logged, again."""
         if not state.is_world_process_zero:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ class Progress(TrainerCallback):
         self._bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Begin the bar where the run goes on."""
+        """Start the bar at the step from which the run starts or resumes."""
         from tqdm import tqdm
 
         if state.is_world_process_zero and sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""Queries made from the text itself, for passages that nobody has asked for (AugTriever, Meng et al. 2023)."""
+"""Queries made from the text itself, for passages without real queries (AugTriever, Meng et al. 2023)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs to pairs in blocks: a run that was killed goes on, and ends with the same file."""
+"""Process pairs in blocks: a run that was killed can be resumed, and ends with the same file."""
 
 from __future__ import annotations
 

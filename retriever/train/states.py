@@ -99,7 +99,7 @@ class StateCache:
         os.truncate(self._log, end)
 
     def states(self, model: RetrieverModel, tokens: Sequence[Sequence[int]]) -> States:
-        """Return the states of token lists, those not seen before computed with `model` and kept.
+        """Return the states of token lists, computing those not seen before with `model` and caching them.
 
         Raises:
             UserError: the folder holds the states of another trunk.

@@ -163,6 +163,9 @@ def index(
 @index_encoder_option
 @query_mode_option
 @sparse_backend_option
+@click.option(
+    "--quick", is_flag=True, help="Encode queries without torch: starts in a second; a few hits may change places."
+)
 @json_option
 @quiet_option
 def search(
@@ -182,6 +185,7 @@ def search(
     encoder: str | None,
     query_mode: str | None,
     sparse_backend: str,
+    quick: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -193,6 +197,7 @@ def search(
       retriever search my-index --queries queries.jsonl --top-k 1000 --mode bm25 --output run.trec
     """
     from retriever.cli.render import hit_json, hit_text
+    from retriever.encoder.runtime import RuntimeConfig
     from retriever.index.commit import unfinished
     from retriever.search.retriever import Retriever
 
@@ -204,7 +209,13 @@ def search(
         raise click.UsageError("--explain and --json are for one QUERY; --queries writes a run (.jsonl for JSON lines)")
     how = fusion_from(fusion, weights, normalisation)
     with Retriever.open(
-        folder, encoder, fusion=how, query_mode=query_mode, verify=verify, sparse_backend=sparse_backend
+        folder,
+        encoder,
+        fusion=how,
+        runtime=RuntimeConfig(quick_queries=True) if quick else None,
+        query_mode=query_mode,
+        verify=verify,
+        sparse_backend=sparse_backend,
     ) as retriever:
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)

@@ -54,7 +54,7 @@ def load_own_encoder(spec: EncoderSpec, runtime: RuntimeConfig | None = None, *,
 
 
 def _refuse_runtime(spec: str, runtime: RuntimeConfig) -> None:
-    for name, default in (("precision", "auto"), ("device", "cpu"), ("workers", 0)):
+    for name, default in (("precision", "auto"), ("device", "cpu"), ("workers", 0), ("quick_queries", False)):
         given = getattr(runtime, name)
         if given != default:
             raise UserError(f"{name} {given!r} is for encoders of our own, not for {spec}; leave it out")

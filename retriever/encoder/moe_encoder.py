@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from retriever.network.int8.network import Int8Network
+    from retriever.network.int8.single import SingleTextNetwork
     from retriever.network.model import RetrieverConfig, RetrieverModel
     from retriever.types import BoolArray, FloatArray, TermStatistics
 
@@ -104,7 +105,7 @@ class MoEEncoder(EncoderBase):
         """
         self._folder, self._process = Path(folder), os.getpid()
         self.runtime = runtime or RuntimeConfig()
-        settings = read_settings(self._folder)
+        settings = self._settings = read_settings(self._folder)
         if not lazy:
             _ = self._model
         self.lexicon = Lexicon(self._folder)
@@ -150,6 +151,15 @@ class MoEEncoder(EncoderBase):
         from retriever.encoder.threads import encoding_threads
 
         return encoding_threads() if self.runtime.device == "cpu" else None
+
+    @lazy
+    def _single(self) -> SingleTextNetwork | None:
+        """Return what encodes quick queries, in int8 and without torch; None where queries are encoded as usual."""
+        if not self.runtime.quick_queries or self.runtime.device != "cpu" or self.precision != "int8":
+            return None
+        from retriever.network.int8.single import SingleTextNetwork, runs_alone
+
+        return SingleTextNetwork(self._folder) if runs_alone(self._settings) else None
 
     @lazy
     def precision(self) -> str:
@@ -199,7 +209,10 @@ class MoEEncoder(EncoderBase):
             counts = self.lexicon.counts(self.lexicon.token_ids(known.texts))
             none_cut = np.zeros(len(texts), dtype=np.bool_)
             return Encoded(None, self.lexicon.queries(counts, None), none_cut, unread=known.unread)
-        encoded = self._encode(known.texts, self.config.query_prompt, dense=dense, expand=expand, count=sparse)
+        if self._single is not None:
+            encoded = self._encode_one_by_one(self._single, known.texts, dense=dense, expand=expand, count=sparse)
+        else:
+            encoded = self._encode(known.texts, self.config.query_prompt, dense=dense, expand=expand, count=sparse)
         encoded = encoded._replace(unread=known.unread)
         if encoded.tokens is None:
             return encoded
@@ -224,7 +237,7 @@ class MoEEncoder(EncoderBase):
         running: list[Callable[[], Views]] = []
         for start in range(0, len(texts), self.runtime.window):
             # While one window is in the network, the next is tokenised.
-            tokens = self._tokenise(texts[start : start + self.runtime.window], prompt)
+            tokens = self._tokenise(texts[start : start + self.runtime.window], prompt, self.config.max_length - 2)
             if count:
                 counts.append(self.lexicon.counts([text.own for text in tokens]))
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
@@ -243,11 +256,34 @@ class MoEEncoder(EncoderBase):
             sparse.vstack(counts, format="csr") if count else None,
         )
 
-    def _tokenise(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
+    def _encode_one_by_one(
+        self, network: SingleTextNetwork, texts: Sequence[str], *, dense: bool, expand: bool, count: bool
+    ) -> Encoded:
+        """Return nearly what `_encode` does, of texts one after another: none depends on the others."""
+        prompt, room = self._settings.get("query_prompt", ""), self._settings.get("max_length", 256) - 2
+        tokens = self._tokenise(texts, prompt, room)
+        shape = len(texts), self.identity.vocab_size
+        vectors = np.zeros((len(texts), self.identity.dense_dim), np.float32)
+        terms: list[Any] = [sparse.csr_array((0, shape[1]), dtype=np.float32)]
+        for i, text in enumerate(tokens):
+            weights = np.zeros(shape[1], np.float32)
+            if text.read and (dense or expand):
+                vector, found = network.encode(text.read, dense=dense, sparse=expand)
+                vectors[i] = 0 if vector is None else vector
+                weights = weights if found is None else found
+            if expand:
+                terms.append(_top_terms(weights[None], self._settings.get("max_terms", 256)))
+        return Encoded(
+            vectors if dense else None,
+            sparse.csr_matrix(sparse.vstack(terms, format="csr")) if expand else None,
+            np.array([text.truncated for text in tokens], np.bool_),
+            self.lexicon.counts([text.own for text in tokens]) if count else None,
+        )
+
+    def _tokenise(self, texts: Sequence[str], prompt: str, room: int) -> list[Tokens]:
         """Return each text's tokens; a text without any is not read."""
         own = self.lexicon.token_ids(texts)
         full = self.lexicon.token_ids(texts, prompt) if prompt else own
-        room = self.config.max_length - 2
         return [
             Tokens(ids, [self.lexicon.opening, *read[:room], self.lexicon.closing] if ids else [], len(read) > room)
             for ids, read in zip(own, full, strict=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODEL_TYPE",
+    "SCALE",
     "STORAGE",
     "dequantise_rows",
     "quantise_rows",

@@ -31,14 +31,21 @@ __all__ = [
     "add_product",
     "add_weighted",
     "exponentials",
+    "from_bfloat16",
+    "gelu",
     "gelu_quantise",
+    "inline",
+    "magnitude",
     "max_over_tokens",
     "merge_heads",
     "narrow",
     "norm",
+    "power_of_two",
     "quantise",
+    "quantise_row",
     "split_heads",
     "term_weights",
+    "to_bfloat16",
 ]
 
 F = np.float32
@@ -80,24 +87,26 @@ _bits = _bitcast(types.float32, types.uint32, ir.IntType(32))
 
 
 @inline
-def _magnitude(value: Any) -> Any:
+def magnitude(value: Any) -> Any:
     """Return bits that compare as magnitudes do: LLVM finds the largest of integers, not of floats, in vectors."""
     return _bits(value) & U(0x7FFFFFFF)
 
 
 @inline
-def _bfloat16(value: Any) -> Any:
+def to_bfloat16(value: Any) -> Any:
+    """Return the bits of a float32 value in bfloat16."""
     bits = _bits(value)
     return np.uint16((bits + U(0x7FFF) + ((bits >> U(16)) & U(1))) >> U(16))  # to the nearest, ties to even
 
 
 @inline
-def _from_bfloat16(bits: Any) -> Any:
+def from_bfloat16(bits: Any) -> Any:
+    """Return the float32 value of bfloat16 bits."""
     return _float(U(bits) << U(16))
 
 
 @inline
-def _gelu(x: Any) -> Any:
+def gelu(x: Any) -> Any:
     """Return x * the normal distribution's share below x, within 2e-5 of it or of x: a polynomial, fit for vectors."""
     t = min(max(x, -GELU_REACH), GELU_REACH)
     z = t * t
@@ -115,7 +124,22 @@ def _gelu(x: Any) -> Any:
 
 
 @inline
-def _quantise_row(row: Any, largest: Any, values: Any) -> Any:
+def power_of_two(exponent: Any) -> Any:
+    """Return 2^exponent, within 2e-7 of it: a polynomial for the fraction, the exponent's bits for the rest."""
+    power = min(max(exponent, -LARGEST_EXPONENT), LARGEST_EXPONENT)
+    whole = np.rint(power)
+    part = power - whole
+    p = F(1.8775767e-3)
+    p = p * part + F(8.9893397e-3)
+    p = p * part + F(5.5826318e-2)
+    p = p * part + F(2.4015361e-1)
+    p = p * part + F(6.9315308e-1)
+    p = p * part + F(0.99999994)
+    return _float(_bits(p) + (U(np.int32(whole)) << U(23)))
+
+
+@inline
+def quantise_row(row: Any, largest: Any, values: Any) -> Any:
     """Write a row in int8; return its step."""
     top = max(_float(largest), TINY)
     inverse = F(127) / top
@@ -131,8 +155,8 @@ def quantise(x: Floats, values: Bytes, step: Floats) -> None:
     for i in range(n):
         largest = U(0)
         for j in range(k):
-            largest = max(largest, _magnitude(x[i, j]))
-        step[i] = _quantise_row(x[i], largest, values[i])
+            largest = max(largest, magnitude(x[i, j]))
+        step[i] = quantise_row(x[i], largest, values[i])
 
 
 @kernel
@@ -143,9 +167,9 @@ def gelu_quantise(acc: Wholes, step: Floats, scale: Floats, bias: Floats, values
     for i in range(n):
         largest = U(0)
         for j in range(m):
-            row[j] = _gelu(F(acc[i, j]) * step[i] * scale[j] + bias[j])
-            largest = max(largest, _magnitude(row[j]))
-        out_step[i] = _quantise_row(row, largest, values[i])
+            row[j] = gelu(F(acc[i, j]) * step[i] * scale[j] + bias[j])
+            largest = max(largest, magnitude(row[j]))
+        out_step[i] = quantise_row(row, largest, values[i])
 
 
 @kernel
@@ -192,7 +216,7 @@ def narrow(x: Floats, out: Bits) -> None:
     n, k = x.shape
     for i in range(n):
         for j in range(k):
-            out[i, j] = _bfloat16(x[i, j])
+            out[i, j] = to_bfloat16(x[i, j])
 
 
 @kernel
@@ -227,21 +251,12 @@ def exponentials(scores: Bits, lengths: Places, sums: Floats) -> None:
         for r in range(own):
             row = scores[i, r]
             for j in range(length):
-                power = min(max(_from_bfloat16(row[j]), -LARGEST_EXPONENT), LARGEST_EXPONENT)
-                whole = np.rint(power)
-                part = power - whole  # 2^part by a polynomial within 2e-7, 2^whole by the exponent's bits
-                p = F(1.8775767e-3)
-                p = p * part + F(8.9893397e-3)
-                p = p * part + F(5.5826318e-2)
-                p = p * part + F(2.4015361e-1)
-                p = p * part + F(6.9315308e-1)
-                p = p * part + F(0.99999994)
-                row[j] = _bfloat16(_float(_bits(p) + (U(np.int32(whole)) << U(23))))
+                row[j] = to_bfloat16(power_of_two(from_bfloat16(row[j])))
             for j in range(own, length):
                 row[j] = np.uint16(0)
             total = F(0)
             for j in range(length):
-                total += _from_bfloat16(row[j])
+                total += from_bfloat16(row[j])
             sums[i, r] = total
 
 
@@ -261,10 +276,10 @@ def merge_heads(mixed: Bits, sums: Floats, place: Places, stride: Places, values
             inverse = F(1) / sums[at]
             start = head * size
             for j in range(size):
-                row[start + j] = _from_bfloat16(mixed[at, j]) * inverse
+                row[start + j] = from_bfloat16(mixed[at, j]) * inverse
         for j in range(width):
-            largest = max(largest, _magnitude(row[j]))
-        step[i] = _quantise_row(row, largest, values[i])
+            largest = max(largest, magnitude(row[j]))
+        step[i] = quantise_row(row, largest, values[i])
 
 
 @kernel

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.sparse import vstack
 
-from retriever.index.files import COMPACT, checksum, damaged
+from retriever.index.files import COMPACT, checksum, damaged, sync_path
 from retriever.index.postings import (
     BLOCK_ROWS,
     BlockFile,
@@ -110,6 +110,7 @@ class SparseWriter:
     def _new(self, rows: int) -> tuple[str, BlockWriter]:
         folder = self._folder / FOLDER
         folder.mkdir(exist_ok=True)
+        sync_path(self._folder)  # else a commit could outlive the folder that it names
         self._serial += 1
         name = f"{FOLDER}/{self._number}-{self._serial}.postings"
         return name, BlockWriter(self._folder / name, rows)

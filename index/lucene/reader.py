@@ -179,8 +179,9 @@ class LuceneReader:
         firsts = sorted((self._lucene_number(doc_id), doc_id) for doc_id in ids)
         if not firsts:
             return []
+        selected = self.select(OneOf("id", tuple(map(Value, ids))))  # waits for `fields`, whose maker waits for Java
         with one_at_a_time():
-            query = within(query, self.select(OneOf("id", tuple(map(Value, ids)))))
+            query = within(query, selected)
             count = sum(self.document_frequencies("id", ids))
         with leg.lock:
             top = leg.searcher.search(query, count)  # unsorted: hits of a sort have no score of their own

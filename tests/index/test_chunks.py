@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,10 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
-from retriever.index.chunks import Chunking, best_documents
+from retriever.index.chunks import Chunking, ScoredChunk, best_documents
 from retriever.index.exact import exact_bm25, exact_dense, exact_sparse
 from retriever.index.info import describe
+from retriever.index.lucene.filters import field_kinds
 from retriever.index.quantise import quantise
 from retriever.index.settings import read_settings
 from retriever.index.verify import verify_folder
@@ -251,3 +254,36 @@ def test_chunking_is_kept_and_what_does_not_fit_it_refused(tmp_path: Path) -> No
         assert reader.stored(["c"])["c"].chunks == [] and reader.num_chunks == 1
     with pytest.raises(UserError, match=r"^an overlap of 5 tokens is out of range for chunks of 5; need 0 or more"):
         Chunking(5, 5)
+
+
+def test_a_filter_and_the_scores_of_chunks_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FolderWriter.create(tmp_path / "index", IndexSettings(EncoderIdentity("none", "", 0, 0))) as writer:
+        writer.add([Document("d1", "some words", metadata={"year": 1})], None)
+        writer.commit()
+    reader = FolderReader.open(tmp_path / "index")
+    reading, scoring = threading.Event(), threading.Event()
+
+    def read_fields(index: object) -> dict[str, set[str]]:
+        reading.set()
+        assert scoring.wait(60)
+        time.sleep(0.2)  # so that the other thread comes as far as it can
+        return field_kinds(index)
+
+    def score() -> list[ScoredChunk]:
+        scoring.set()
+        return reader.bm25_chunks("words", ["d1"])
+
+    monkeypatch.setattr("retriever.index.lucene.reader.field_kinds", read_fields)
+    filtering = threading.Thread(target=reader.select, args=("year >= 1",), daemon=True)
+    found: list[ScoredChunk] = []
+    chunks = threading.Thread(target=lambda: found.extend(score()), daemon=True)
+    filtering.start()
+    assert reading.wait(60)
+    chunks.start()
+    for thread in (filtering, chunks):
+        thread.join(60)
+        assert not thread.is_alive()
+    assert [chunk.doc_id for chunk in found] == ["d1"]
+    reader.close()

@@ -206,3 +206,19 @@ def test_a_damaged_block_is_not_merged(tmp_path: Path) -> None:
     with FolderWriter.open(folder) as writer:
         writer.compact()
     compare(folder)
+
+
+def test_the_folder_of_the_postings_is_durable_before_the_commit_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+
+    def sync(path: Path) -> None:
+        assert (path / "sparse").is_dir()
+        synced.append(path)
+
+    monkeypatch.setattr(sparse, "sync_path", sync)
+    writer = sparse.SparseWriter(tmp_path, [], 0, 1)
+    writer.add(matrix([{1: 2}]))
+    [block] = writer.finish(1)
+    assert synced == [tmp_path] and (tmp_path / block.file).is_file()

@@ -5,6 +5,10 @@ PYTHON ?= python3
 # On Linux PyPI has torch with several GB of CUDA libraries; name an index of CPU builds here to do without them.
 TORCH_INDEX ?=
 
+# `make check` runs whole files in two processes side by side.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+JOBS ?= 2
+
 BIN := .venv/bin
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 
@@ -16,7 +20,7 @@ BASE := .cache/all-MiniLM-L6-v2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install base train demo docs test clean
+.PHONY: help install base train demo docs lint check test clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,11 +38,16 @@ demo: install ## index the documentation of the running Python and search it
 docs: install ## build the documentation as a site in build/site
 	$(BIN)/python -m mkdocs build --quiet
 
-test: install base docs ## run the linters, the type checker and the tests
+lint: install ## run the linters and the type checker
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+check: lint ## run them and the quick tests: no JVM, no weights, no browser
+	$(PYTEST) -m "not slow and not lucene and not browser and not weights"
+
+test: lint base docs ## run the linters, the type checker and all tests
 	$(BIN)/python -m pytest
 
 clean: ## remove all that was made

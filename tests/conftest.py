@@ -26,6 +26,23 @@ TINY = Path(__file__).parent / "data" / "tiny"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 
 
+LUCENE = {"bench", "cli", "docs", "experiments", "index", "indexing", "search"}
+"""Folders whose tests start a JVM, nearly all of them."""
+LUCENE_FILES = {"test_made_before", "test_public_api", "test_real_data"}
+REAL = {"real_base", "real_encoder_folder", "real_texts"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the markers that follow from where it stands and what it asks for."""
+    for item in items:
+        if item.path.parent.name in LUCENE or item.path.stem in LUCENE_FILES:
+            item.add_marker("lucene")
+        if item.path.stem.endswith("_browser"):
+            item.add_marker("browser")
+        if REAL & set(getattr(item, "fixturenames", ())):
+            item.add_marker("weights")
+
+
 class Parent(NamedTuple):
     """A dense checkpoint to upcycle."""
 

@@ -203,8 +203,9 @@ def say_left_out(report: IndexReport | AddReport) -> None:
     if text := left_out_text(report.left_out):
         click.echo(text, err=True)
     if report.unread:
+        texts = "1 text is" if report.unread == 1 else f"{report.unread} texts are"
         click.echo(
-            f"{report.unread} texts are mostly of characters that the encoder cannot read; only BM25 tells them apart. "
+            f"{texts} mostly of characters that the encoder cannot read; only BM25 tells them apart. "
             "Index with an encoder that reads the script, such as -e st:intfloat/multilingual-e5-small",
             err=True,
         )

@@ -335,7 +335,7 @@ class Retriever:
             if leg not in self.legs:
                 raise UserError(
                     f"{self.reader.path}: the index has no {leg} leg, its encoder is "
-                    f"{self.reader.settings.encoder.name}; search it with one of {', '.join(self.legs)}, "
+                    f"{self.reader.settings.encoder.name}; search it with {' or '.join(self.legs)}, "
                     "or build it with another encoder"
                 )
         return Plan(legs, restricted(self.fusion, legs) if len(legs) > 1 else self.fusion)

@@ -231,7 +231,9 @@ def read_results(folder: Path) -> Results:
     """Read results.json of a folder; raise UserError where it is missing or of another kind."""
     path = folder / RESULTS
     if not path.exists():
-        raise UserError(f"{path}: no such file; give a folder that `retriever evaluate --dataset ... --output FOLDER` made")
+        raise UserError(
+            f"{path}: no such file; give a folder that `retriever evaluate --dataset ... --output FOLDER` made"
+        )
     with file_errors(path, "read"):
         text = path.read_text(encoding="utf-8", errors="replace")
     try:

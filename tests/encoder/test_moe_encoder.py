@@ -30,6 +30,12 @@ PRECISIONS = [precision for precision in PRECISIONS_OFFERED if precision not in 
 
 
 @pytest.fixture
+def readable_texts(tiny_texts: list[str]) -> list[str]:
+    """Return the tiny corpus without the text in scripts that the tiny tokeniser cannot read: it has no views."""
+    return [text for text in tiny_texts if "Москва" not in text]
+
+
+@pytest.fixture
 def folder(tiny_encoder_folder: Path, tmp_path: Path) -> Path:
     """Return a copy of the tiny encoder that a test may damage."""
     return Path(shutil.copytree(tiny_encoder_folder, tmp_path / "encoder"))
@@ -99,15 +105,15 @@ def test_a_real_passage_does_not_depend_on_its_batch(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_views_are_the_networks(tiny_encoder_folder: Path, tiny_texts: list[str], precision: str) -> None:
+def test_views_are_the_networks(tiny_encoder_folder: Path, readable_texts: list[str], precision: str) -> None:
     """The oracle is the network in float32 on texts framed by hand: its expansions and the text's own tokens."""
     encoder = MoEEncoder(tiny_encoder_folder, runtime=RuntimeConfig(precision=precision))
-    tiny_texts = [text for text in tiny_texts if text.strip()]
-    encoded = encoder.encode_documents(tiny_texts)
+    readable_texts = [text for text in readable_texts if text.strip()]
+    encoded = encoder.encode_documents(readable_texts)
     model = RetrieverModel.from_pretrained(tiny_encoder_folder)
     model.train(False)
     assert encoded.dense is not None and encoded.sparse is not None
-    for i, text in enumerate(tiny_texts):
+    for i, text in enumerate(readable_texts):
         tokens = encoder.lexicon.tokenizer.encode(text).ids
         own = torch.zeros(1, 200)
         for token in tokens[1:-1]:
@@ -161,21 +167,21 @@ def test_prompts_go_before_the_text(folder: Path) -> None:
     assert empty.dense is not None and not empty.dense.any()
 
 
-def test_max_terms_keeps_the_heaviest_expansions(folder: Path, tiny_texts: list[str]) -> None:
+def test_max_terms_keeps_the_heaviest_expansions(folder: Path, readable_texts: list[str]) -> None:
     """The text's own tokens are kept whatever the limit: they come on top of the expansions."""
-    full = read(MoEEncoder(folder), tiny_texts).sparse
+    full = read(MoEEncoder(folder), readable_texts).sparse
     change_config(folder, max_terms=3)
     encoder = MoEEncoder(folder)
-    cut = read(encoder, tiny_texts)
+    cut = read(encoder, readable_texts)
     assert full is not None and cut.sparse is not None and cut.tokens is not None
-    for i in range(len(tiny_texts)):
+    for i in range(len(readable_texts)):
         row = full[i].toarray()[0]
         heaviest = sorted(np.flatnonzero(row), key=lambda term: (-row[term], term))[:3]
         assert cut.sparse[i].indices.tolist() == sorted(heaviest)
         assert cut.sparse[i].data.tolist() == [row[term] for term in sorted(heaviest)]
-    view = encoder.encode_documents(tiny_texts).sparse
+    view = encoder.encode_documents(readable_texts).sparse
     assert view is not None
-    for i in range(len(tiny_texts)):
+    for i in range(len(readable_texts)):
         assert set(view[i].indices) == set(cut.sparse[i].indices) | set(cut.tokens[i].indices)
 
 
@@ -237,7 +243,7 @@ def test_queries_do_not_depend_on_their_batch(
     assert_rows_equal(alone, rows, encoder.encode_queries(texts), rows, tolerance)
 
 
-def test_the_numpy_path_is_the_lexical_head(folder: Path, tiny_texts: list[str]) -> None:
+def test_the_numpy_path_is_the_lexical_head(folder: Path, readable_texts: list[str]) -> None:
     """Documents and both kinds of queries, with every learned value drawn."""
     from retriever.network.checkpoint import write_weights
 
@@ -250,14 +256,14 @@ def test_the_numpy_path_is_the_lexical_head(folder: Path, tiny_texts: list[str])
         model.lexical.expansion.fill_(0.35)
     write_weights(model.state_dict(), folder)
     encoder = MoEEncoder(folder, runtime=RuntimeConfig(precision="float32"))
-    found = read(encoder, tiny_texts)
+    found = read(encoder, readable_texts)
     assert found.sparse is not None and found.tokens is not None
     own, expanded = torch.from_numpy(found.tokens.toarray()), torch.from_numpy(found.sparse.toarray())
     with torch.no_grad():
         pairs = [
-            (encoder.encode_documents(tiny_texts), expanded + model.lexical.documents(own)),
-            (encoder.with_query_mode("encoder").encode_queries(tiny_texts), model.lexical.queries(own, expanded)),
-            (encoder.with_query_mode("lexical").encode_queries(tiny_texts), model.lexical.queries(own)),
+            (encoder.encode_documents(readable_texts), expanded + model.lexical.documents(own)),
+            (encoder.with_query_mode("encoder").encode_queries(readable_texts), model.lexical.queries(own, expanded)),
+            (encoder.with_query_mode("lexical").encode_queries(readable_texts), model.lexical.queries(own)),
         ]
     for encoded, expected in pairs:
         assert encoded.sparse is not None

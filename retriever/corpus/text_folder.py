@@ -96,9 +96,12 @@ def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in TEXT_SUFFIXES:
         return f"files of another suffix ({suffix or 'none'})"
-    if not path.exists():
-        return "links to nothing"
-    return "" if path.is_file() else "pipes, sockets or devices"
+    try:
+        if not path.exists():
+            return "links to nothing"
+        return "" if path.is_file() else "pipes, sockets or devices"
+    except OSError:  # a link into a folder that is closed to the user: reading it says so
+        return ""
 
 
 def _refuse_folder(error: OSError) -> NoReturn:

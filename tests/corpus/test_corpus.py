@@ -474,3 +474,11 @@ def test_a_query_file_that_is_missing(tmp_path: Path) -> None:
         list(load_queries(tmp_path / "q.txt"))
     with pytest.raises(UserError, match="not a query file"):
         list(load_queries(tmp_path))
+
+
+def test_a_link_that_cannot_be_followed_is_one_bad_record(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("trees", encoding="utf-8")
+    (tmp_path / "b.txt").symlink_to("x" * 300)  # longer than a file's name may be
+    records = list(open_corpus(tmp_path))
+    assert [record.document and record.document.doc_id for record in records] == ["a.txt", None]
+    assert "cannot be read" in str(records[1].problem)

@@ -58,7 +58,7 @@ def test_dense_ndcg_is_that_of_sentence_transformers(
     qrels = binary / "qrels" / "test.tsv"
     qrels.write_text(qrels.read_text().replace("\t2\n", "\t1\n"))
     corpus = binary / "corpus.jsonl"  # less the text in scripts that the tokeniser cannot read, which ours leaves out
-    corpus.write_text("".join(line for line in corpus.open() if '"d19"' not in line))
+    corpus.write_text("".join(line for line in corpus.read_text().splitlines(True) if '"d19"' not in line))
     ours = evaluate(binary, f"st:{tmp_path / 'model'}", config=ExperimentConfig(modes=("dense",)))["dense"].mean[
         "nDCG@10"
     ]

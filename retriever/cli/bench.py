@@ -64,7 +64,7 @@ def bench_evaluate_command(queries: int, hits: int, rounds: int) -> None:
 
 
 @bench.command("chunk")
-@click.option("--length", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="Characters.")
+@click.option("--length", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="UTF-8 bytes.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns; medians are shown.")
 @encoder_option
 def bench_chunk_command(length: int, rounds: int, encoder: str) -> None:

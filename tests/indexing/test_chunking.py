@@ -123,6 +123,7 @@ def test_texts_without_sentences(shape: str) -> None:
 
 
 def test_the_benchmark_of_shapes() -> None:
+    assert all(1997 <= len(shaped_text(shape, 2000).encode()) <= 2000 for shape in SHAPES)
     found = bench_chunking(NoEncoder(), 2000, rounds=1)
     assert [one.shape for one in found] == list(SHAPES) and found[0].ratio == 1
     assert {one.shape: one.tokens for one in found}["dots"] == 2000

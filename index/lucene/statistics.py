@@ -147,7 +147,7 @@ class LiveBm25:
         return bm25_similarity(float(total), float(by_length / total) if total else 0.0)
 
     def query(self, counts: Mapping[str, int]) -> Any:
-        """Return the query of some terms, each repeated by its count."""
+        """Return the query of some terms, each weighted by its count."""
         builder = lucene("search.BooleanQuery$Builder")()
         should = lucene("search.BooleanClause$Occur").SHOULD
         frequencies = self._statistics.document_frequencies("contents", counts)

@@ -1,6 +1,6 @@
 """What each leg of an index finds for the queries of a data set: searched once, timed, then cached for evaluations.
 
-Fusing the kept rankings with other weights encodes and searches nothing.
+Fusing the stored rankings with other weights encodes and searches nothing.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def groups(rows: Sequence[int]) -> list[int]:
     """Return how many neighbouring blocks, of so many rows each, become one, from the first to the last.
 
     >>> groups([65_536, 900, 300, 8, 8])
-    [1, 1, 1, 2]
+    [1, 2, 2]
     """
     sizes: list[int] = []
     counts: list[int] = []

@@ -195,7 +195,7 @@ def test_operations_are_those_that_torch_counts(
     encoder = MoEEncoder(request.getfixturevalue(folder), runtime=RuntimeConfig(precision="float32"))
     network: Any = encoder._model
     network.requires_grad_(False)  # the counter's hooks cannot take gradients in inference mode
-    texts = [text for text in tiny_texts if text] * 2
+    texts = [text for text in tiny_texts if text and "Москва" not in text] * 2  # that one is not read
     for sparse in (False, True):
         # The counter does not know torch's fused attention.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from retriever.index.lucene.writer import LuceneChunk
 from retriever.index.quantise import impact_strings, quantise, strongest, token_strings
@@ -17,6 +16,7 @@ from retriever.types import Document, Encoded, Span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
 
     from retriever.index.row_formats import Records
 
@@ -65,6 +65,8 @@ def check_batch(
     contents = [chunk.contents for document, cuts in together for chunk in document.split(cuts)]
     empty = np.array([not text.strip() for text in contents], dtype=bool)
     tokens = [""] * len(contents)
+    from scipy.sparse import csr_matrix
+
     impacts = csr_matrix(np.zeros((len(contents), 0), np.int32))
     records, truncated = None, np.zeros(len(contents), bool)
     searchable = np.zeros(len(contents), bool)

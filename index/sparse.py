@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.sparse import vstack
 
 from retriever.index.files import COMPACT, checksum, damaged, sync_path
 from retriever.index.postings import (
@@ -104,6 +103,8 @@ class SparseWriter:
 
     def _flush(self) -> None:
         if self._buffered and self.complete:
+            from scipy.sparse import vstack
+
             self.files.append(self._write(self._buffered, inverted(vstack(self._buffer, "csr"))))
         self._buffer, self._buffered = [], 0
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retriever.encoder.base import EncoderBase
-from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.spec import default_encoder_path, parse_spec
 from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from retriever.encoder.moe_encoder import MoEEncoder
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.encoder.spec import EncoderSpec
 
@@ -50,6 +50,8 @@ def load_own_encoder(spec: EncoderSpec, runtime: RuntimeConfig | None = None, *,
         from retriever.encoder.workers import WorkerEncoder
 
         return WorkerEncoder(folder, spec.name, runtime)
+    from retriever.encoder.moe_encoder import MoEEncoder
+
     return MoEEncoder(folder, spec.name, runtime, lazy=lazy)
 
 

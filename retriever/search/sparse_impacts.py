@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from retriever.files import cache_errors, cache_root
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
     from retriever.index.reader import FolderReader
 
 __all__ = ["impacts_of", "kept_folder"]
@@ -55,6 +56,8 @@ def _keep(folder: Path, impacts: csr_matrix) -> None:
 
 
 def _kept(folder: Path, reader: FolderReader) -> csr_matrix:
+    from scipy.sparse import csr_matrix
+
     shape = (reader.commit_data.mark.rows, reader.settings.encoder.vocab_size)
     try:
         indptr, indices, data = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS)

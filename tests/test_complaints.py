@@ -127,7 +127,9 @@ def test_26_the_same_documents_after_different_histories_rank_alike(
     fresh = rankings(make(folder / "fresh", list(live.values())))
     for key, ranking in rankings(changed).items():
         assert [hit.doc_id for hit in ranking] == [hit.doc_id for hit in fresh[key]], key
-        assert [hit.score for hit in ranking] == pytest.approx([hit.score for hit in fresh[key]], rel=1e-6), key
+        assert [hit.score for hit in ranking] == pytest.approx([hit.score for hit in fresh[key]], rel=1e-5, abs=1e-6), (
+            key
+        )
 
 
 # 27, 28 --------------------------------------------------------------------------------------------------------------
@@ -202,7 +204,7 @@ def test_29_import_and_search_without_network_key_or_variable(real: Path, tmp_pa
 FOUR_GIB = 4 << 20
 """In KiB, as the peak resident set is told."""
 INDEX_AND_SEARCH = """
-import resource, sys
+import sys
 import numpy as np
 import torch
 import faiss
@@ -225,7 +227,9 @@ with Retriever.open(sys.argv[2]) as opened:
     for mode in ("dense", "sparse", "dense", "hybrid"):
         assert len(opened.search("statins and breast cancer", 10, mode=mode)) == 10
         in_turn()
-print(opened.reader.num_documents, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not getrusage: its maximum counts the process that started this one, too.
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(opened.reader.num_documents, status["VmHWM"].split()[0])
 """
 
 

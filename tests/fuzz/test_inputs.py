@@ -326,7 +326,8 @@ def main() -> None:
     """Let atheris choose the inputs of one kind."""
     import atheris
 
-    [kind] = [kind for kind in KINDS if kind.name == sys.argv.pop(1)]
+    name = sys.argv.pop(1)
+    [kind] = [kind for kind in KINDS if kind.name == name]
     atheris.instrument_all()
     atheris.Setup(sys.argv, lambda content: try_kind(kind, content))
     atheris.Fuzz()

@@ -23,7 +23,7 @@ class CommitRecord:
     """The state of an index at one commit.
 
     number: counts the commits. rows_folder, live_file, dense_file: paths inside the index folder ("" for none).
-    mark: how far the row files reach. dense_choice: the FAISS type asked for ("auto" too), dense_type: what it came to.
+    mark: how far the row files reach. dense_choice: the FAISS type chosen ("auto" too), dense_type: what it came to.
     dense_rows: rows that the FAISS file covers. sparse_files: the blocks of postings, none in older indexes.
     documents, empty, truncated: live documents; those without text; those longer than the encoder reads.
     unread: live rows (chunks) with text but without a vector: the encoder cannot read them. 0 without a dense view.

@@ -141,7 +141,7 @@ class _Parser:
         )
 
     def _take(self, kind: str, *texts: str) -> str | None:
-        """Return the token's text and go on, if it is of this kind and, if any are given, one of the texts."""
+        """Return the token's text and step past it, if it is of this kind and, if any are given, one of the texts."""
         token = self.token
         if token.kind != kind or (texts and token.text not in texts):
             return None

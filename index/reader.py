@@ -68,10 +68,10 @@ class TokenStatistics:
 
     def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return for each vocabulary id the number of documents that hold it."""
-        asked = terms.tolist()
-        new = [term for term in asked if term not in self._known]
+        wanted = terms.tolist()
+        new = [term for term in wanted if term not in self._known]
         self._known |= zip(new, self._lucene.document_frequencies("token", map(str, new)), strict=True)
-        return np.array([self._known[term] for term in asked], np.int64)
+        return np.array([self._known[term] for term in wanted], np.int64)
 
 
 class FolderReader:
@@ -266,9 +266,9 @@ class FolderReader:
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return those of the ids that the index does not have."""
-        asked = list(ids)
-        found = self._lucene.document_frequencies("id", asked)
-        return [doc_id for doc_id, count in zip(asked, found, strict=True) if not count]
+        wanted = list(ids)
+        found = self._lucene.document_frequencies("id", wanted)
+        return [doc_id for doc_id, count in zip(wanted, found, strict=True) if not count]
 
     @lazy
     def token_statistics(self) -> TokenStatistics:

@@ -35,7 +35,7 @@ class IndexSettings:
     encoder: identity of the encoder whose vectors and terms are stored; its sizes are 0 for a missing view.
     analyzer, k1, b: how BM25 reads and scores `contents`.
     impact_scale: a stored impact is round(weight * impact_scale).
-    row_dtype: number format of the vectors. max_terms: how many terms of a document are kept, None for all.
+    row_dtype: number format of the vectors. max_terms: how many terms of a document are stored, None for all.
     chunking: how documents are split; None for an index of whole ones.
     """
 

@@ -40,7 +40,7 @@ __all__ = ["Postings", "SparseWriter", "open_postings"]
 
 FOLDER = "sparse"
 BUFFERED_ROWS = 8_192
-"""Rows whose impacts are kept in memory at most: ten megabytes of them."""
+"""Rows whose impacts are in memory at most: ten megabytes of them."""
 GROWTH = 4
 """A block is merged with those behind it once it has no more than so many times their rows."""
 

@@ -333,7 +333,7 @@ class FolderWriter:
 
     @contextmanager
     def _changes(self) -> Iterator[None]:
-        """Refuse to go on after a change that failed or was interrupted half-way: only the last commit counts then."""
+        """Refuse changes after one that failed or was interrupted half-way: only the last commit counts then."""
         refuse_fork(self._process, "this index was opened")
         if not self._whole:
             raise RuntimeError("an earlier change failed; close this writer and open the index again")

@@ -48,8 +48,8 @@ class Fact(NamedTuple):
     @property
     def query(self) -> str:
         """Return subject and details, as the answer writes them and in its order."""
-        asked = {self.subject, *self.details}
-        return " ".join(word for stem, word in self.answer.words.items() if stem in asked)
+        named = {self.subject, *self.details}
+        return " ".join(word for stem, word in self.answer.words.items() if stem in named)
 
 
 class Texts:
@@ -96,13 +96,13 @@ class Texts:
 
     def filler(self, fact: Fact, rng: random.Random, count: int = FILLER) -> list[str]:
         """Return sentences of other documents without any word of the fact's query."""
-        asked = {fact.subject, *fact.details}
+        named = {fact.subject, *fact.details}
         found: list[str] = []
         for number in self.order(rng):
             sentences = self.sentences[number]
             if number != fact.document and sentences:
                 sentence = rng.choice(sentences)
-                if not asked & sentence.words.keys():
+                if not named & sentence.words.keys():
                     found.append(sentence.text)
             if len(found) == count:
                 break

@@ -121,7 +121,7 @@ def cost_section(results: Results) -> Section:
     means = results.means(measure)
     names = [name for name in results.system_names if name in means]
     body = paragraph(
-        f"Mean {measure} over the data sets against what a system costs. Latency is the median time of a query asked "
+        f"Mean {measure} over the data sets against what a system costs. Latency is the median time of a query run "
         "alone: its encoding, legs and fusion one after the other (a search runs the legs side by side), with warm "
         "caches. The size is that of the index's parts that the mode reads: Lucene with texts, terms and impacts, and "
         "for vectors the rows and FAISS."

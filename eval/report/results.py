@@ -108,7 +108,7 @@ class SparseCosts(NamedTuple):
 
 
 class IndexResult(NamedTuple):
-    """One index: bytes per part, how BM25 reads and scores, how impacts and vectors are kept, how legs are fused.
+    """One index: bytes per part, how BM25 reads and scores, how impacts and vectors are stored, how legs are fused.
 
     seconds: how long it took to build, None where it was there already.
     """

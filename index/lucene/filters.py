@@ -246,7 +246,7 @@ def _between(name: str, low: float, high: float) -> Any:
 
 
 def _integers(name: str, order: str, number: float) -> list[Any]:
-    """Return the query of the integers, kept as terms, that are in this order to a number."""
+    """Return the query of the integers, stored as terms, that are in this order to a number."""
     if isinstance(number, float) and math.isinf(number):
         every = (order in ("<", "<=")) == (number > 0) and order != "="
         return [_term_range(name, None, None, False, False)] if every else []
@@ -308,7 +308,7 @@ def matching_docs(searcher: Any, query: Any) -> NDArray[np.bool_]:
         bits = lucene("util.FixedBitSet")(count)
         scorer = weight.scorer(leaf)
         if scorer is not None:
-            # `or` is a keyword of Python's, so it has to be asked for by name.
+            # `or` is a keyword of Python's, so its attribute is read by name.
             getattr(bits, "or")(scorer.iterator())
         words = np.array(bits.getBits(), dtype="<i8")
         parts.append(np.unpackbits(words.view(np.uint8), count=count, bitorder="little").astype(bool))

@@ -51,7 +51,7 @@ LUCENE = "org.apache.lucene."
 MOST_CLAUSES = 1 << 20
 _calling = threading.RLock()
 """Held during every call: pyjnius keeps the object of a method call in the method, which all threads share.
-Only the search itself goes on without it: each text leg has a class, and so a method, and a lock of its own.
+Only the search itself runs without it: each text leg has a class, and so a method, and a lock of its own.
 """
 
 
@@ -259,7 +259,7 @@ def damage_named(folder: Path) -> Iterator[None]:
     """Turn what Lucene says of files that it cannot read, or what Python makes of what stands there, into a UserError.
 
     A full disk becomes the OSError that Python's own writes raise.
-    A changed byte that is met before `retriever verify` is asked comes out as almost any exception of Java's.
+    A changed byte that is met before `retriever verify` finds it comes out as almost any exception of Java's.
     """
     try:
         yield

@@ -29,7 +29,7 @@ class TermImpacts(NamedTuple):
 def term_impacts(searcher: Any, field: str, rows: NDArray[np.int64]) -> Iterator[TermImpacts]:
     """Yield what each term (a decimal column number) of a field holds of each live row, terms ascending.
 
-    searcher: scores a document by the frequency of the term that is asked for: a search for each term brings its
+    searcher: scores a document by the frequency of the query's term: a search for each term brings its
     postings at once, about a microsecond each. rows: (max_doc,) the row of each of Lucene's document numbers.
     """
     index = searcher.getIndexReader()

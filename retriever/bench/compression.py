@@ -46,7 +46,7 @@ class CompressionPoint(NamedTuple):
     """What one way of storing is worth.
 
     *_bytes: per document; those of `texts` are the stored documents and BM25's postings, the same in all.
-    *_qps: queries per second of one thread at the depth that hybrid search asks of a leg, encoding left out.
+    *_qps: queries per second of one thread at the depth to which hybrid search reads a leg, encoding left out.
     *_recall_k: share of the k best of exact search over float32 vectors, or over unrounded weights of all terms.
     """
 
@@ -181,7 +181,7 @@ class _Bench:
         return order(((self._kept.doc_ids[row], float(scores[row])) for row in rows), top_k=depth)
 
     def _run(self, found: Sequence[Ranking]) -> Run:
-        """Return rankings by query, without the query itself where the data set asks for that."""
+        """Return rankings by query, without the query itself where the data set leaves it out."""
         own = self._data.exclude_self
         pairs = zip(self._data.queries, found, strict=True)
         return {query.query_id: without_self(ranking, query.query_id, exclude=own) for query, ranking in pairs}

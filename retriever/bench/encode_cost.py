@@ -59,14 +59,14 @@ class LengthCost(NamedTuple):
 def query_latency(encoder: MoEEncoder, queries: Sequence[str]) -> Iterator[QueryLatency]:
     """Encode each query by itself, in both query modes, for the sparse view alone and with the dense one."""
     for mode in encoder.query_modes:
-        asked = encoder.with_query_mode(mode)
+        in_mode = encoder.with_query_mode(mode)
         for dense in (False, True):
             for query in queries[:QUERY_WARM_UP]:
-                asked.encode_queries([query], dense=dense)
+                in_mode.encode_queries([query], dense=dense)
             found = []
             for query in queries:
                 begun = time.perf_counter()
-                asked.encode_queries([query], dense=dense)
+                in_mode.encode_queries([query], dense=dense)
                 found.append((time.perf_counter() - begun) * 1000)
             p50, p95, p99 = np.percentile(found, [50, 95, 99]).tolist()
             yield QueryLatency(mode, "dense and sparse" if dense else "sparse", p50, p95, p99, len(found))

@@ -1,4 +1,4 @@
-"""Where the time of encoding goes, and how far the network is from the machine's measured matrix products."""
+"""Where the time of encoding goes, and how far the network is from the machine's measured matmuls."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["EncodingProfile", "flops", "matrix_peak", "profile_encoding"]
 
 REST = "rows and counts"
-PRODUCTS_OF = ": products"
+MATMULS_OF = ": matmuls"
 ROWS, HIDDEN, INNER = 512, 384, 1536
-"""The matrix product whose speed is the machine's limit: of the size of the network's own."""
-PRODUCT_SECONDS = 0.5
+"""The matmul whose speed is the machine's limit: of the size of the network's own."""
+PEAK_SECONDS = 0.5
 
 
 class EncodingProfile(NamedTuple):
     """One view in one precision.
 
-    flops: operations of the network's matrix products per token; peak: operations per second of one such product alone;
+    flops: operations of the network's matmuls per token; peak: operations per second of one such matmul alone;
     share: of the peak that is reached; parts: of the time, each part's share, without the parts inside it.
     """
 
@@ -69,7 +69,7 @@ class _Clock:
 
         @wraps(work)
         def run(*args: Any, **kwargs: Any) -> Any:
-            self.start(part or f"{self._inside[-1] if self._inside else REST}{PRODUCTS_OF}")
+            self.start(part or f"{self._inside[-1] if self._inside else REST}{MATMULS_OF}")
             try:
                 return work(*args, **kwargs)
             finally:
@@ -105,7 +105,7 @@ def profile_encoding(encoder: MoEEncoder, texts: Sequence[str]) -> Iterator[Enco
 
 @contextmanager
 def _hooked(clock: _Clock) -> Iterator[None]:
-    """Time the methods of `_parts`, and matrix products inside them, until the end of the block."""
+    """Time the methods of `_parts`, and matmuls inside them, until the end of the block."""
     places = list(_parts())
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
     for owner, name, part in places:
@@ -118,7 +118,7 @@ def _hooked(clock: _Clock) -> Iterator[None]:
 
 
 def _parts() -> Iterator[tuple[Any, str, str | None]]:
-    """Yield what is timed: class or module, name, and the part that the time goes to; None for matrix products."""
+    """Yield what is timed: class or module, name, and the part that the time goes to; None for matmuls."""
     import torch
 
     from retriever.encoder.moe_encoder import MoEEncoder
@@ -148,7 +148,7 @@ def _parts() -> Iterator[tuple[Any, str, str | None]]:
 
 
 def flops(config: RetrieverConfig, lengths: Sequence[int], *, sparse: bool) -> float:
-    """Return the operations of the matrix products for texts of these lengths: 2 for each weight that a token meets."""
+    """Return the operations of the matmuls for texts of these lengths: 2 for each weight that a token meets."""
     tokens = sum(lengths)
     hidden = config.hidden_size
     total = 0.0
@@ -171,18 +171,18 @@ def flops(config: RetrieverConfig, lengths: Sequence[int], *, sparse: bool) -> f
 
 
 def matrix_peak(precision: str) -> float:
-    """Return the operations per second that one matrix product reaches in this precision, on torch's threads."""
-    product = PRODUCTS[precision]()
+    """Return the operations per second that one matmul reaches in this precision, on torch's threads."""
+    matmul = MATMULS[precision]()
     best = float("inf")
-    product()
-    end = time.perf_counter() + PRODUCT_SECONDS
+    matmul()
+    end = time.perf_counter() + PEAK_SECONDS
     while (begun := time.perf_counter()) < end:
-        product()
+        matmul()
         best = min(best, time.perf_counter() - begun)
     return 2 * ROWS * HIDDEN * INNER / best
 
 
-def _float_product(dtype: str) -> Callable[[], object]:
+def _float_matmul(dtype: str) -> Callable[[], object]:
     import torch
 
     rows = torch.randn(ROWS, HIDDEN).to(getattr(torch, dtype))
@@ -190,8 +190,8 @@ def _float_product(dtype: str) -> Callable[[], object]:
     return lambda: torch.nn.functional.linear(rows, weight)
 
 
-def _int8_product() -> Callable[[], object]:
-    """Return a product of bytes, unsigned by signed, as oneDNN has it for quantised networks."""
+def _int8_matmul() -> Callable[[], object]:
+    """Return a matmul of bytes, unsigned by signed, as oneDNN has it for quantised networks."""
     import torch
 
     rows = torch.randint(0, 255, (ROWS, HIDDEN), dtype=torch.uint8)
@@ -204,8 +204,8 @@ def _int8_product() -> Callable[[], object]:
     )
 
 
-PRODUCTS: dict[str, Callable[[], Callable[[], object]]] = {
-    "float32": partial(_float_product, "float32"),
-    "bfloat16": partial(_float_product, "bfloat16"),
-    "int8": _int8_product,
+MATMULS: dict[str, Callable[[], Callable[[], object]]] = {
+    "float32": partial(_float_matmul, "float32"),
+    "bfloat16": partial(_float_matmul, "bfloat16"),
+    "int8": _int8_matmul,
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from retriever.bench.sample import read_sample
 from retriever.bench.search_report import Key, SizeReport, read_reports, speeds_of, write_reports
 from retriever.bench.search_systems import SYSTEMS, serve
-from retriever.bench.search_task import Answers, Asked, Built, Task
+from retriever.bench.search_task import Answers, Built, Request, Task
 from retriever.corpus.corpus import load_queries
 from retriever.search.modes import CANDIDATES, HYBRID
 from retriever.search.retriever import Retriever
@@ -108,13 +108,13 @@ def _measure(task: Task, config: BenchSearchConfig) -> SizeReport:
                 built[name] = _receive(running[name], name)
                 bar.update()
             answers: dict[Key, list[Answers]] = {}
-            for name, asked in rounds[: len(rounds) // -(-len(task.texts) // BLOCK)]:  # to warm up: the first block
-                running[name].connection.send(asked)
+            for name, request in rounds[: len(rounds) // -(-len(task.texts) // BLOCK)]:  # to warm up: the first block
+                running[name].connection.send(request)
                 _receive(running[name], name)
-            for name, asked in rounds:
-                bar.set_description(f"{task.size:,}: {name} {asked.leg}")
-                running[name].connection.send(asked)
-                answers.setdefault((name, asked.leg, asked.top_k, asked.threads), []).append(
+            for name, request in rounds:
+                bar.set_description(f"{task.size:,}: {name} {request.leg}")
+                running[name].connection.send(request)
+                answers.setdefault((name, request.leg, request.top_k, request.threads), []).append(
                     _receive(running[name], name)
                 )
                 bar.update()
@@ -127,7 +127,7 @@ def _measure(task: Task, config: BenchSearchConfig) -> SizeReport:
     return SizeReport(task.size, built, speeds_of(answers))
 
 
-def _rounds(config: BenchSearchConfig, queries: int) -> Iterator[tuple[str, Asked]]:
+def _rounds(config: BenchSearchConfig, queries: int) -> Iterator[tuple[str, Request]]:
     """Yield whom to ask what: every system and leg has its turn with a block of queries before the next block comes.
 
     The first block comes twice, and its first turn is not counted: caches fill, Java compiles.
@@ -139,7 +139,7 @@ def _rounds(config: BenchSearchConfig, queries: int) -> Iterator[tuple[str, Aske
                 for name in config.systems:
                     for leg in SYSTEMS[name].legs:
                         if leg != HYBRID or top_k == config.top_k[0]:  # its legs give the same hits for any number
-                            yield name, Asked(leg, top_k, threads, block)
+                            yield name, Request(leg, top_k, threads, block)
 
 
 def _receive(running: _Running, name: str) -> Any:

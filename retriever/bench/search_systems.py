@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
 from retriever.bench.search_peers import Faiss, Pyserini
-from retriever.bench.search_task import SHOWN, Answers, Asked, Built, System, Task, one_thread
+from retriever.bench.search_task import SHOWN, Answers, Built, Request, System, Task, one_thread
 from retriever.encoder.base import EncoderBase
 from retriever.experiments.environment import peak_mib
 from retriever.search.commit_view import open_legs
@@ -75,8 +75,8 @@ class Ours:
     def ask(self, leg: str, top_k: int, query: int) -> list[str]:
         if leg == HYBRID:
             return [hit.doc_id for hit in self._retriever.search(self._task.texts[query], top_k)]
-        asked = LegQuery(self._task.texts[query], self._task.encoded, query)
-        return [hit.doc_id for hit in self._legs[leg].run(asked, top_k)]
+        leg_query = LegQuery(self._task.texts[query], self._task.encoded, query)
+        return [hit.doc_id for hit in self._legs[leg].run(leg_query, top_k)]
 
 
 class KnownQueries(EncoderBase):
@@ -105,25 +105,25 @@ SYSTEMS: dict[str, type[System]] = {"retriever": Ours, "faiss": Faiss, "pyserini
 
 
 def serve(name: str, task: Task, connection: Connection) -> None:
-    """Build one system, then answer each `Asked` with `Answers` until None comes; the target of a process."""
+    """Build one system, then answer each `Request` with `Answers` until None comes; the target of a process."""
     os.dup2(2, 1)  # what libraries print does not belong among the results
     system = SYSTEMS[name](task)
     connection.send(system.build())
-    while (asked := connection.recv()) is not None:
-        connection.send(_answer(system.ask, asked))
+    while (request := connection.recv()) is not None:
+        connection.send(_answer(system.ask, request))
 
 
-def _answer(ask: Callable[[str, int, int], list[str]], asked: Asked) -> Answers:
+def _answer(ask: Callable[[str, int, int], list[str]], request: Request) -> Answers:
     def one(query: int) -> tuple[float, list[str]]:
         begun = time.perf_counter()
-        ids = ask(asked.leg, asked.top_k, query)
+        ids = ask(request.leg, request.top_k, query)
         return (time.perf_counter() - begun) * 1000, ids[:SHOWN]
 
     begun = time.perf_counter()
-    if asked.threads == 1:
-        found = [one(query) for query in asked.queries]
+    if request.threads == 1:
+        found = [one(query) for query in request.queries]
     else:
-        with ThreadPoolExecutor(asked.threads) as pool:
-            found = list(pool.map(one, asked.queries))
+        with ThreadPoolExecutor(request.threads) as pool:
+            found = list(pool.map(one, request.queries))
     seconds = time.perf_counter() - begun
     return Answers([milliseconds for milliseconds, _ in found], seconds, [ids for _, ids in found])

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "SHOWN",
     "Answers",
-    "Asked",
     "Built",
+    "Request",
     "System",
     "Task",
     "cores",
@@ -62,7 +62,7 @@ class Built(NamedTuple):
     open_s: float
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """Which queries to answer by which leg and how many hits, and how many of them at a time."""
 
     leg: str

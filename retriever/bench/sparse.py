@@ -50,9 +50,9 @@ def bench_sparse(
         retriever.plan("sparse")  # refuses an index without terms
         terms = retriever.encode(texts).sparse
         assert terms is not None
-        asked = {name: make_sparse_backend(name, retriever.reader) for name in dict.fromkeys([EXACT, *backends])}
+        searchers = {name: make_sparse_backend(name, retriever.reader) for name in dict.fromkeys([EXACT, *backends])}
         ready: dict[str, float] = {}
-        for name, backend in asked.items():
+        for name, backend in searchers.items():
             begun = time.perf_counter()
             backend.search(terms[0], 1)
             ready[name] = time.perf_counter() - begun
@@ -60,7 +60,7 @@ def bench_sparse(
         found: dict[tuple[str, int], list[list[str]]] = {}
         for row in range(len(texts)):
             for k in top_k:
-                for name, backend in asked.items():
+                for name, backend in searchers.items():
                     begun = time.perf_counter()
                     ranking = backend.search(terms[row], k)
                     times.setdefault((name, k), []).append((time.perf_counter() - begun) * 1000)
@@ -74,5 +74,5 @@ def bench_sparse(
             *(exact_recall(found[name, k], found[EXACT, k], depth) if depth <= k else None for depth in DEPTHS),
         )
         for k in top_k
-        for name in asked
+        for name in searchers
     ]

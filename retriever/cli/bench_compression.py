@@ -19,7 +19,7 @@ __all__ = ["compression"]
 @click.option("--rows", default="float32,float16,int8", show_default=True, help="How vectors are stored.")
 @click.option("--dense-types", default="flat,hnsw,ivf", show_default=True)
 @click.option("--impacts", default="100,8bits,7bits,6bits,4bits", show_default=True, help="Scales, or bits they fit.")
-@click.option("--max-terms", default="all,192,128,64", show_default=True, help="Terms kept of a document.")
+@click.option("--max-terms", default="all,192,128,64", show_default=True, help="Terms stored of a document.")
 @click.option(
     "--vectors",
     type=click.IntRange(min=0),
@@ -45,8 +45,8 @@ def compression(
 ) -> None:
     """Index DATASET in many ways: bytes a document, speed, recall against exact search, nDCG@10.
 
-    The documents are encoded once and kept for the next time. Each way to keep vectors, each scale and each number of
-    terms is measured with the first of the others; last comes what an index does by default.
+    The documents are encoded once and cached for the next time. Each way to store vectors, each scale and each number
+    of terms is measured with the first of the others; last comes what an index does by default.
 
     \b
     Example:

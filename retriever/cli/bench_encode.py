@@ -110,7 +110,7 @@ def _parts(
     memory: int,
     every: int,
 ) -> Iterator[tuple[str, Iterable[Any]]]:
-    """Yield the name of each part that is asked for, and its records as they are measured."""
+    """Yield the name of each requested part, and its records as they are measured."""
     from retriever.bench.encode import bench_encode, count_tokens, read_texts
     from retriever.bench.encode_cost import cost_by_length, memory_over_texts, query_latency
     from retriever.bench.encode_profile import profile_encoding

@@ -19,9 +19,9 @@ __all__ = ["bench_search_command", "bench_sparse_command"]
 @click.option("--sizes", default="100000,1000000", show_default=True, help="How many documents, one run each.")
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
 @click.option("--systems", default="retriever,faiss,pyserini", show_default=True, help="What is measured.")
-@click.option("--top-k", default="10,200", show_default=True, help="How many hits are asked for.")
+@click.option("--top-k", default="10,200", show_default=True, help="Numbers of hits to find.")
 @click.option("--threads", default="1,2", show_default=True, help="How many queries at a time.")
-@click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Queries asked.")
+@click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Number of queries.")
 @quiet_option
 def bench_search_command(
     index: Path,
@@ -58,8 +58,8 @@ def bench_search_command(
 @click.argument("index", type=click.Path(path_type=Path))
 @click.option("--queries", "queries", required=True, type=click.Path(path_type=Path), help="JSONL or TSV of queries.")
 @click.option("--backends", default=",".join(SPARSE_BACKENDS), show_default=True, help="What is measured.")
-@click.option("--top-k", default="10,1000", show_default=True, help="How many hits are asked for.")
-@click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Queries asked.")
+@click.option("--top-k", default="10,1000", show_default=True, help="Numbers of hits to find.")
+@click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Number of queries.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="A JSON file of the figures.")
 def bench_sparse_command(
     index: Path, queries: Path, backends: str, top_k: str, count: int, output: Path | None

@@ -246,7 +246,7 @@ def _memory(meminfo: Path) -> Finding:
 
 
 def _network() -> Finding:
-    return Finding("network", "ok", "not asked for", "none: everything runs on this machine once it is installed")
+    return Finding("network", "ok", "not needed", "none: everything runs on this machine once it is installed")
 
 
 def _encoder(folder: Path) -> Finding:

@@ -127,7 +127,7 @@ def _finite(value: object) -> object:
 @index_encoder_option
 @json_option
 def tune(folder: Path, dataset: str, split: str, write: bool, encoder: str | None, as_json: bool) -> None:
-    """Fit fusion weights and normalisation of INDEX to judgements, by nDCG@10; nothing is written unless asked.
+    """Fit fusion weights and normalisation of INDEX to judgements, by nDCG@10; nothing is written without --write.
 
     The gain over the default fusion is cross-validated: each query is fused by what is best on the other four fifths.
 

@@ -120,7 +120,7 @@ def scale(
 ) -> None:
     """Measure nDCG@10 of each mode on the BEIR folder DATASET while distractors fill its index.
 
-    The index in the output folder grows step by step; the same command goes on after an interruption, and with larger
+    The index in the output folder grows step by step; the same command continues after an interruption, and with larger
     sizes later. scale.json and scale.svg are written beside it.
 
     \b

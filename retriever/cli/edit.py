@@ -103,16 +103,16 @@ def delete(folder: Path, ids: tuple[str, ...], ids_from: Path | None, as_json: b
 
     if not ids and ids_from is None:
         raise click.UsageError("give at least one ID, or --ids-from FILE")
-    asked = {*ids, *(read_ids(ids_from) if ids_from else ())}
+    chosen = {*ids, *(read_ids(ids_from) if ids_from else ())}
     with IndexWriter.open(folder) as writer:
-        deleted = writer.delete(asked)
+        deleted = writer.delete(chosen)
         if deleted:
             writer.commit()
         left = len(writer)
     if as_json:
-        click.echo(json.dumps({"deleted": deleted, "unknown": len(asked) - deleted, "documents": left}))
+        click.echo(json.dumps({"deleted": deleted, "unknown": len(chosen) - deleted, "documents": left}))
         return
-    click.echo(f"{deleted} deleted, {len(asked) - deleted} not there; {folder} has {left} documents")
+    click.echo(f"{deleted} deleted, {len(chosen) - deleted} not there; {folder} has {left} documents")
 
 
 @click.command()

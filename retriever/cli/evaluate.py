@@ -83,7 +83,7 @@ def evaluate(
 
     Values are trec_eval's, or of another tool of ir-measures, which is named; means are over all judged queries.
 
-    Of data sets, what is indexed and searched is kept under
+    Of data sets, what is indexed and searched is cached under
     ~/.cache/retriever, so that measuring again with other weights takes seconds. With --json, one data set in the
     modes of one encoder gives a line for each mode, everything else gives one object: all of results.json.
 

@@ -90,9 +90,15 @@ def _prepare_next_start() -> None:
 @click.option(
     "--max-terms", type=click.IntRange(min=1), help="Store only this many terms of a document, the strongest."
 )
-@click.option("--chunk", is_flag=True, default=None, help="Part long documents by sentences; hits say which part.")
-@click.option("--chunk-tokens", type=click.IntRange(min=1), help="Longest part (and --chunk); 200, or what is read.")
-@click.option("--chunk-overlap", type=click.IntRange(min=0), help="Tokens that a part shares (and --chunk); a fifth.")
+@click.option(
+    "--chunk", is_flag=True, default=None, help="Split long documents by sentences; hits show their best chunk."
+)
+@click.option(
+    "--chunk-tokens", type=click.IntRange(min=1), help="Longest chunk (sets --chunk); 200, or what the encoder reads."
+)
+@click.option(
+    "--chunk-overlap", type=click.IntRange(min=0), help="Tokens that neighbouring chunks share (sets --chunk); a fifth."
+)
 @click.option("--commit-every-documents", type=click.IntRange(min=1), help="A crash loses no more than this.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
 @json_option
@@ -238,13 +244,13 @@ def _search_file(
     from retriever.eval.data.runs import RunWriter
     from retriever.ranking import separate_ties
 
-    asked = list(load_queries(queries))
-    rankings = retriever.rank(asked, top_k, mode=mode, filter=filter)
+    loaded = list(load_queries(queries))
+    rankings = retriever.rank(loaded, top_k, mode=mode, filter=filter)
     with RunWriter(output, tag) as writer:
-        bar = tqdm(rankings, total=len(asked), desc=mode, unit=" queries", file=sys.stderr, disable=quiet)
+        bar = tqdm(rankings, total=len(loaded), desc=mode, unit=" queries", file=sys.stderr, disable=quiet)
         for query_id, ranking in bar:
             writer.write(query_id, separate_ties(ranking))
-    click.echo(f"{len(asked)} queries in {output}", err=True)
+    click.echo(f"{len(loaded)} queries in {output}", err=True)
 
 
 for command in (

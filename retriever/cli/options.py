@@ -47,11 +47,11 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
-UNFINISHED_INDEX = "its making was interrupted, so documents are missing; `retriever index ... --resume` goes on"
+UNFINISHED_INDEX = "indexing was interrupted, so documents are missing; `retriever index ... --resume` adds them"
 INTERRUPTION = {
-    "index": "interrupted; what was committed is kept, and the same command with --resume goes on",
-    "add": "interrupted; what was committed is kept, and the same command goes on",
-    "train": "interrupted; the same command with --resume goes on from the last checkpoint, if there is one",
+    "index": "interrupted; what was committed is safe, and the same command with --resume continues",
+    "add": "interrupted; what was committed is safe, and the same command continues",
+    "train": "interrupted; the same command with --resume continues from the last checkpoint, if there is one",
 }
 
 

@@ -49,7 +49,7 @@ def _find_ascii(name: str) -> codecs.CodecInfo | None:
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    r"""Return \uXXXX for the characters at fault, two of them for one beyond 16 bits, and where to go on."""
+    r"""Return \uXXXX for the characters at fault, two of them for one beyond 16 bits, and where to continue."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")

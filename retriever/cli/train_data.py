@@ -37,7 +37,7 @@ def holdout(pairs: Path, folder: Path, percent: int, distractors: int, corpora: 
     """Make a BEIR folder of the passages of PAIRS that training holds out.
 
     PAIRS is a JSONL file (.gz too) of {"query", "positive"}. A passage is held out by the hash of its text, so that
-    `retriever train` and this command agree on it. Questions that the training part asks too are left out.
+    `retriever train` and this command agree on it. Questions that stand in the training split as well are left out.
 
     \b
     Example:
@@ -47,7 +47,7 @@ def holdout(pairs: Path, folder: Path, percent: int, distractors: int, corpora: 
 
     report = write_holdout(pairs, folder, percent=percent, distractors=distractors, corpora=corpora)
     if report.seen:
-        click.echo(f"left out {report.seen} questions that the training part asks, too", err=True)
+        click.echo(f"left out {report.seen} questions that stand in the training split as well", err=True)
     click.echo(
         f"{report.questions} questions, {report.answers} answers and {report.distractors} distractors in {folder}"
     )
@@ -86,7 +86,7 @@ def mine(
     """Find hard negatives for PAIRS with an index, and drop likely answers among them.
 
     PAIRS is a JSONL file (.gz too) of {"query", "positive"[, "document"]}; its negatives and scores are replaced, other
-    keys are kept. The same command after an interruption goes on where it stopped.
+    keys stay as they are. After an interruption, the same command continues where it stopped.
 
     \b
     Example:
@@ -132,7 +132,7 @@ def score(pairs: Path, output: Path, teachers: tuple[str, ...], normalisation: s
 
     PAIRS is a JSONL file (.gz too) of {"query", "positive"[, "negatives"]}; each line gets "scores": the positive's and
     then the negatives'. A score is the cosine, BM25 among all passages of the file, or the mean of several teachers.
-    The same command after an interruption goes on where it stopped.
+    After an interruption, the same command continues where it stopped.
 
     \b
     Example:

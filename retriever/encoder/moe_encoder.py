@@ -75,7 +75,7 @@ class ReadableTexts(NamedTuple):
 
 
 class Views(NamedTuple):
-    """What the network makes of texts: vectors and expansions, a row for each; None where it is not asked for.
+    """What the network makes of texts: vectors and expansions, a row for each; None where it is not wanted.
 
     texts: their numbers.
     """
@@ -101,7 +101,7 @@ class MoEEncoder(EncoderBase):
         """Load the folder; raise UserError where it is none of ours or its parts do not fit each other.
 
         lazy: load the network, and find out whether its weights fit, with the first text that needs it: where only
-        lexical queries are asked, torch is not even imported.
+        lexical queries are encoded, torch is not even imported.
         """
         self._folder, self._process = Path(folder), os.getpid()
         self.runtime = runtime or RuntimeConfig()
@@ -164,8 +164,8 @@ class MoEEncoder(EncoderBase):
     @lazy
     def precision(self) -> str:
         """Return the precision that the network runs in."""
-        asked = self.runtime.precision
-        return fastest_precision(self.runtime.device) if asked == "auto" else asked
+        chosen = self.runtime.precision
+        return fastest_precision(self.runtime.device) if chosen == "auto" else chosen
 
     @property
     def config(self) -> RetrieverConfig:
@@ -230,7 +230,7 @@ class MoEEncoder(EncoderBase):
         return self.lexicon.adapt(terms, statistics)
 
     def _encode(self, texts: Sequence[str], prompt: str, *, dense: bool, expand: bool, count: bool) -> Encoded:
-        """Return what is asked for: vectors, expansions in place of the sparse view, and how often tokens occur."""
+        """Return what is wanted: vectors, expansions in place of the sparse view, and how often tokens occur."""
         truncated = np.zeros(len(texts), dtype=np.bool_)
         counts = [self.lexicon.counts([])]
         views: list[Views] = []

@@ -59,8 +59,8 @@ class RuntimeConfig:
 def fastest_precision(device: str) -> str:
     """Return the fastest precision that the processor has instructions for.
 
-    What it has is asked, not timed: on a busy machine a timing would answer differently from one run to the next, and
-    an index and its queries would then be encoded in different precisions.
+    This is looked up, not timed: on a busy machine a timing would answer differently from one run to the next, and an
+    index and its queries would then be encoded in different precisions.
     """
     if device.startswith("cuda"):
         import torch
@@ -73,7 +73,7 @@ def fastest_precision(device: str) -> str:
 
 
 def _instructions() -> set[str]:
-    """Return the instruction sets that the processor has, by LLVM's names: asked of torch, they would take seconds."""
+    """Return the instruction sets that the processor has, by LLVM's names: torch would take seconds to say them."""
     from llvmlite import binding
 
     try:

@@ -269,6 +269,6 @@ def _end_with_parent(handle: int) -> None:
     import select
 
     hangup = select.poll()
-    hangup.register(handle, 0)  # a hang-up is reported without being asked for
+    hangup.register(handle, 0)  # a hang-up is reported whatever the mask says
     hangup.poll()
     os._exit(1)

@@ -97,8 +97,8 @@ class MeasuredDataset:
         ranked = legs.rank(system)
         run = {query_id: separate_ties(ranking) for query_id, ranking in ranked.run.items()}
         whole = evaluate_run(run, self._data.qrels, measures=[*self._config.measures, *RECALLS])
-        asked = [str(measure) for measure in parse_measures(self._config.measures)]
-        evaluation = _only(whole, asked)
+        requested = [str(measure) for measure in parse_measures(self._config.measures)]
+        evaluation = _only(whole, requested)
         if others := others_than_trec_eval(evaluation.tools):
             self._notes.append(others)
         self.evaluations[name] = evaluation

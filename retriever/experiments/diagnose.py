@@ -149,10 +149,10 @@ def _rankings(
     ids = [_text_id(bias, role, number) for role, texts in roles.items() for number in range(len(texts))]
     needed = views_of(legs)
     views = {view: view in needed for view in ("dense", "sparse")}
-    asked = encoder.encode_queries(queries, **views) if needed else None
+    encoded = encoder.encode_queries(queries, **views) if needed else None
     texts = encoder.encode_documents([*roles[PREFERRED], *roles[OTHER]], **views) if needed else None
     candidates = Candidates(ids, texts, reader.select(f'bias = "{bias}"'))
-    found = {leg: LEGS[leg](reader, LegOptions()).rank_candidates(queries, asked, candidates) for leg in legs}
+    found = {leg: LEGS[leg](reader, LegOptions()).rank_candidates(queries, encoded, candidates) for leg in legs}
     return [{leg: column[number] for leg, column in found.items()} for number in range(len(suite))]
 
 

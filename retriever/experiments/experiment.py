@@ -143,7 +143,7 @@ def run_experiment(
 
     Each pair of data set and encoder has one index: `folder`, where there is one pair, or else one in `cache_folder()`
     named by corpus, encoder and precision; it is made if it is not there and finished if its making was interrupted.
-    Rankings of the legs are kept, too, so that an evaluation with another fusion encodes and searches nothing.
+    Rankings of the legs are cached, too, so that an evaluation with another fusion encodes and searches nothing.
     output: a folder that receives results.json, the values of each query and a TREC run per system.
 
     Raises:

@@ -36,7 +36,7 @@ class LegRun(NamedTuple):
     """What one leg found, and what it cost.
 
     run: query_id -> ranking, in the order of the queries. times: one mapping for each timed query, of part ("encoding",
-    BOTH_VIEWS, the leg) to milliseconds, asked one at a time. terms_per_query, flops: of a leg that reads the
+    BOTH_VIEWS, the leg) to milliseconds, one query at a time. terms_per_query, flops: of a leg that reads the
     sparse view, else 0 (see SparseCosts).
     """
 

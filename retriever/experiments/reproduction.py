@@ -30,9 +30,9 @@ def dataset_of(experiment: Reproduction, data: Path | None) -> str | None:
 
 
 def reproduce(experiment: Reproduction, dataset: str, *, progress: bool = False) -> list[Check]:
-    """Measure the experiment on its data set; indexes are made once and kept, as `run_experiment` does.
+    """Measure the experiment on its data set; indexes are made once and cached, as `run_experiment` does.
 
-    Everything is searched again: a ranking kept from an earlier version could not drift. Hybrid search fuses by the
+    Everything is searched again: a ranking cached by an earlier version could not drift. Hybrid search fuses by the
     default, whatever the index was tuned to.
     """
     config = ExperimentConfig(

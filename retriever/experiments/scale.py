@@ -71,7 +71,7 @@ def measure_scale(
     folder: receives `index` and scale.json; points that it holds are not measured again, not even for other sizes.
 
     Raises:
-        UserError: too few distractors, a folder of another experiment, or one that has more distractors than are asked.
+        UserError: too few distractors, a folder of another experiment, or one that has more distractors than the sizes.
     """
     sizes = sorted(set(sizes))
     if not sizes or sizes[0] < 0:

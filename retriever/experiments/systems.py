@@ -96,9 +96,9 @@ class LegRuns:
         self._runs, self._data, self._depth = runs, data, depth
 
     def rank(self, system: SystemPlan) -> RankedSystem:
-        """Fuse the legs as the system's plan says; hits that are the query itself are dropped where the data set asks.
+        """Fuse the legs as the system's plan says, without the query itself among its hits where the data set says so.
 
-        They are dropped before the fusion: the score of a query against itself would be the top of every scale.
+        It is dropped before the fusion: the score of a query against itself would be the top of every scale.
         """
         legs = {leg: self._of(leg, system) for leg in system.plan.legs}
         run: Run = {}

@@ -45,7 +45,7 @@ class IndexingConfig:
     dense_type: flat, hnsw, ivf or auto (by size). batch: about so many chunks are encoded together.
     commit_every_documents, commit_every_seconds: what comes first; a crash loses no more than that.
     rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
-    chunk: part long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which
+    chunk: split long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which
     chunk_overlap are those of the part before.
 
     Raises:
@@ -214,7 +214,7 @@ def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: 
     try:
         if writer.settings.encoder.sha256 != encoder.identity.sha256:
             raise UserError(
-                f"{folder}: begun with the encoder {writer.settings.encoder.name}, cannot go on with "
+                f"{folder}: begun with the encoder {writer.settings.encoder.name}, cannot continue with "
                 f"{encoder.identity.name}; give the same one with --encoder"
             )
         for name in (field.name for field in fields(settings) if field.name != "encoder"):
@@ -222,7 +222,7 @@ def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: 
             if begun != given:
                 shown = "rows" if name == "row_dtype" else name
                 raise UserError(
-                    f"{folder}: begun with {shown} {begun}, cannot go on with {given}; give the same settings"
+                    f"{folder}: begun with {shown} {begun}, cannot continue with {given}; give the same settings"
                 )
         if writer.committed.note and writer.committed.note.get("corpus") != found.digest:
             raise UserError(f"{folder}: begun with another corpus; give the same one, or build a new index")

@@ -1,6 +1,6 @@
 """Weights on disk: safetensors, either as they are or compactly (int8 with a scale per row, float16, or a mixture).
 
-A matrix stored as int8 is kept beside its scales, `name` int8 (..., rows, columns), `name.scale8` float32 (..., rows):
+A matrix stored as int8 stands beside its scales, `name` int8 (..., rows, columns), `name.scale8` float32 (..., rows):
 value = int8 * scale, the largest magnitude of each row mapped to 127 (symmetric per-channel quantisation, Jacob et al.
 2018). Vectors stay in float32: they are few and the layer norms are sensitive.
 """

@@ -62,7 +62,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     size. sparse_layers: hidden states (0 = embeddings, i = output of layer i) whose mean feeds the sparse head.
     head_*: the same sizes for the MoE layer of the sparse head; head_experts 0 leaves it out. There, too, a token meets
     head_experts_per_token * head_granularity routed experts and all shared ones.
-    max_length: tokens read of a text; max_terms: expanded terms kept of one. query_mode: where queries' terms come from
+    max_length: tokens read of a text; max_terms: most expanded terms of one. query_mode: where queries' terms come from
     unless told otherwise, "encoder" or "lexical". query_prompt, document_prompt: put before a text.
     """
 

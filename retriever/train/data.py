@@ -55,7 +55,7 @@ def stream(
 
     The order follows from `seed` and the arguments alone. Held-out passages come out neither as positives nor as
     negatives. endless: begin a file again at its end, in another order; otherwise each is read once, and the mixture
-    goes on with those that are left. skip: how many examples were used already (about 25,000 a second are passed over).
+    continues with those that are left. skip: how many examples were used already (about 25,000 a second are skipped).
 
     Raises:
         UserError: no source, a line that cannot be used, or a file without an example to train on.

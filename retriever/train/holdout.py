@@ -67,22 +67,24 @@ def write_holdout(
             questions.setdefault(normalised(query), query.strip())
             answers[normalised(query)][positive] = None
             passages[positive] = None
-    seen = _asked_in_training(pairs, percent, questions)
-    asked = [question for question in questions if question not in seen]
-    if not asked:
+    seen = _also_in_training(pairs, percent, questions)
+    unseen = [question for question in questions if question not in seen]
+    if not unseen:
         raise UserError(f"{pairs}: no question is held out of training; give a larger file, or a higher percentage")
     others = _distractors([pairs, *corpora], distractors, {normalised(passage) for passage in passages})
-    query_ids = {question: f"q{number}" for number, question in enumerate(asked, start=1)}
+    query_ids = {question: f"q{number}" for number, question in enumerate(unseen, start=1)}
     (folder / "qrels").mkdir(parents=True)
     _write_lines(folder / "corpus.jsonl", (_record(passage_id(text), text) for text in chain(passages, others)))
-    _write_lines(folder / "queries.jsonl", (_record(query_ids[question], questions[question]) for question in asked))
-    judged = (f"{query_ids[question]}\t{passage_id(passage)}\t1" for question in asked for passage in answers[question])
+    _write_lines(folder / "queries.jsonl", (_record(query_ids[question], questions[question]) for question in unseen))
+    judged = (
+        f"{query_ids[question]}\t{passage_id(passage)}\t1" for question in unseen for passage in answers[question]
+    )
     _write_lines(folder / "qrels" / "test.tsv", chain([QRELS_HEADER], judged))
-    return HoldoutReport(len(asked), len(passages), len(others), len(seen))
+    return HoldoutReport(len(unseen), len(passages), len(others), len(seen))
 
 
-def _asked_in_training(pairs: str | Path, percent: int, questions: Container[str]) -> set[str]:
-    """Return those of the (normalised) questions that the training part asks, too."""
+def _also_in_training(pairs: str | Path, percent: int, questions: Container[str]) -> set[str]:
+    """Return those of the (normalised) questions that the training split holds as well."""
     training = (record.example for record in read_pairs(pairs) if not held_out(record.example.positive, percent))
     return {question for question in (normalised(example.query) for example in training) if question in questions}
 

@@ -39,7 +39,7 @@ __all__ = ["Rehearsal", "rehearse", "train"]
 
 SETTINGS = "settings.json"
 FREE = {"output", "states", "steps", "log_every", "save_every", "trained_share", "storage"}
-"""Settings that a run may go on with at other values."""
+"""Settings that may change when a run is continued."""
 
 ROUTER_BATCHES = 12
 """Batches whose tokens are clustered where the router begins so: about 60,000 tokens by the recipe."""
@@ -51,7 +51,7 @@ FRACTION_PASSAGES = 20_000
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> Path:
     """Train an encoder and return its folder.
 
-    Checkpoints and log.jsonl stand in OUTPUT.run; `resume` goes on from the last checkpoint there, with the examples
+    Checkpoints and log.jsonl stand in OUTPUT.run; `resume` continues from the last checkpoint there, with the examples
     that come next. The result for a seed is the same on the same machine and number of processes.
 
     Raises:
@@ -209,22 +209,22 @@ def _refuse_another_run(run: Path, config: TrainConfig) -> None:
     for name in sorted(set(begun) - FREE):
         if begun[name] != given.get(name):
             raise UserError(
-                f"{run}: begun with {name} {begun[name]}, cannot go on with {given.get(name)}; give the same settings, "
-                "or another output"
+                f"{run}: begun with {name} {begun[name]}, cannot continue with {given.get(name)}; give the same "
+                "settings, or another output"
             )
 
 
 def _checkpoint(config: TrainConfig, run: Path, resume: bool) -> Path | None:
-    """Return the last whole checkpoint to go on from, None for a new run; refuse what is in the way."""
+    """Return the last whole checkpoint to continue from, None for a new run; refuse what is in the way."""
     if Path(config.output).exists():
         raise UserError(f"{config.output}: exists already; give another output, or remove it first")
     # A checkpoint's state is the last file of it that is written.
     found = [path for path in run.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
     checkpoint = max(found, key=_steps_of, default=None)
     if checkpoint and not resume:
-        raise UserError(f"{run}: holds an unfinished run; go on with --resume, or remove it first")
+        raise UserError(f"{run}: holds an unfinished run; continue it with --resume, or remove it first")
     if resume and not checkpoint:
-        raise UserError(f"{run}: holds no checkpoint to go on from; leave --resume out")
+        raise UserError(f"{run}: holds no checkpoint to continue from; leave --resume out")
     if checkpoint:
         _refuse_another_run(run, config)
     return checkpoint
@@ -236,7 +236,7 @@ def _steps_of(checkpoint: Path) -> int:
 
 
 def _start(config: TrainConfig) -> tuple[RetrieverModel, PreTrainedTokenizerBase]:
-    """Load the encoder to go on with, or upcycle a dense checkpoint."""
+    """Load the encoder to continue with, or upcycle a dense checkpoint."""
     folder = local_folder(config.base)
     path = folder / "config.json"
     if not path.is_file():
@@ -276,7 +276,7 @@ def _check(model: RetrieverModel, config: TrainConfig) -> None:
         raise UserError(f"matryoshka_dims are {list(config.matryoshka_dims)}, the base has {shape.hidden_size}")
     if config.states and config.frozen_layers < shape.num_hidden_layers:
         raise UserError(
-            f"states is {config.states!r}, but states are kept of a frozen trunk alone; "
+            f"states is {config.states!r}, but states are stored of a frozen trunk alone; "
             f"set frozen_layers to {shape.num_hidden_layers}, or leave states out"
         )
 

@@ -80,7 +80,7 @@ def mine_pairs(
     """Write the pairs with `negatives` mined anew, and with the teacher's `scores` if there is one; return how many.
 
     No negative has the text of a positive of the same question, or is from the positive's document; none is held out
-    of training. A question for which too few are left gets fewer. A call after an interruption goes on where it
+    of training. A question for which too few are left gets fewer. A call after an interruption continues where it
     stopped (RocketQA, Qu et al. 2021: negatives denoised by a stronger model).
 
     Raises:
@@ -131,7 +131,7 @@ def _offers(
 ) -> Iterator[str]:
     """Yield the fair negatives of a band of a ranking, in the order of a draw that the seed and the pair decide.
 
-    A document is fetched when it is asked for.
+    A document is fetched when it is needed.
     """
     ids = [hit.doc_id for hit in band]
     random.Random(f"{seed}\n{example.query}\n{example.positive}").shuffle(ids)

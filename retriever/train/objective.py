@@ -211,21 +211,21 @@ class Objective(nn.Module):
 
     def _terms(self, counts: Tensor, expansions: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the terms to compute for documents, int64 (m,), and how many terms each stands for, float32 (m,)."""
-        asked = (counts > 0).any(0) | (expansions.detach() > 0).any(0)
+        active = (counts > 0).any(0) | (expansions.detach() > 0).any(0)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            everywhere = asked.float()
+            everywhere = active.float()
             torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MAX)
-            asked = everywhere > 0
+            active = everywhere > 0
         head = self.model.sparse_head
         stem = head.stem.clamp_min(0).long()
         others = (
-            (~asked & head.allowed & (head.stem == torch.arange(len(stem), device=stem.device))).nonzero().flatten()
+            (~active & head.allowed & (head.stem == torch.arange(len(stem), device=stem.device))).nonzero().flatten()
         )
         sampler = torch.Generator().manual_seed(self.settings.seed * STEP_SEEDS + step)
         chosen = others[torch.randperm(len(others), generator=sampler)[:SAMPLED_TERMS].to(others.device)]
-        wanted = asked.index_fill(0, chosen, True)
+        wanted = active.index_fill(0, chosen, True)
         terms = (wanted[stem] & head.allowed).nonzero().flatten()  # a stem needs all its terms
-        return terms, torch.where(asked[stem[terms]], 1.0, len(others) / max(len(chosen), 1))
+        return terms, torch.where(active[stem[terms]], 1.0, len(others) / max(len(chosen), 1))
 
     def _losses(
         self, dense: Tensor, sparse: dict[str, Tensor], excluded: Tensor, batch: Batch

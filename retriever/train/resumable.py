@@ -33,14 +33,14 @@ class Rewriting:
     """Writes one record to `output` for each record of a file of pairs.
 
     What is done lies in the folder OUTPUT.part: the records, vectors of teachers, and note.json, which is written anew
-    after each block and says how much of them counts. The next run cuts off the rest and goes on behind it, so `work`
+    after each block and says how much of them counts. The next run cuts off the rest and continues after it, so `work`
     sees the same blocks, with the same vectors stored, as in a run without interruption.
     """
 
     def __init__(
         self, pairs: str | Path, output: str | Path, settings: Mapping[str, Any], *, block: int = BLOCK
     ) -> None:
-        """Begin, or go on. settings: what else the records depend on, compared before going on.
+        """Begin, or continue. settings: what else the records depend on, compared before continuing.
 
         Raises:
             UserError: the output is there already, is being written, or was begun from other pairs or settings.
@@ -48,7 +48,9 @@ class Rewriting:
         self.pairs, self.output, self._block = Path(pairs), Path(output), block
         refuse_stream(self.pairs, PAIRS_AGAIN)
         if is_stream(self.output):
-            raise UserError(f"{output}: not a file, and what was interrupted goes on in a file; give a path with -o")
+            raise UserError(
+                f"{output}: not a file, and only a file can be continued after an interruption; give a path with -o"
+            )
         if self.output.exists():
             raise UserError(f"{output}: exists; give another path with -o, or remove it")
         self._lines = sum(1 for line in read_lines(self.pairs) if line.strip())
@@ -74,7 +76,7 @@ class Rewriting:
             changed = [key for key, value in self._settings.items() if begun.get(key) != value]
             if changed:
                 raise UserError(
-                    f"{self.folder}: begun with {changed[0]} {begun.get(changed[0])!r}, cannot go on with "
+                    f"{self.folder}: begun with {changed[0]} {begun.get(changed[0])!r}, cannot continue with "
                     f"{self._settings[changed[0]]!r}; give the same file and options, or remove the folder"
                 )
             self._done, self._size, self._rows = note["done"], note["size"], note["rows"]

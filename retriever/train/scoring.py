@@ -142,7 +142,7 @@ def score_pairs(
 
     teachers: "bm25", or encoders with a dense view as `load_encoder` takes them, such as "st:MODEL". One teacher's
     scores are written as they are, several are normalised within each list and averaged. A call after an interruption
-    goes on where it stopped.
+    continues where it stopped.
 
     Raises:
         UserError: a teacher that cannot be loaded, a bad line, an output that is there or was begun otherwise.

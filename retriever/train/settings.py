@@ -82,7 +82,7 @@ class TrainConfig:
     head_router: how the router of the sparse head's experts begins, "random" or "kmeans", decided by clusters of the
     hidden states of the first batches.
     frozen_layers: the trunk's first layers that are not trained (the embeddings never are). With all of them frozen,
-    what the trunk says of a text is computed once and kept in the folder `states` (OUTPUT.run/states unless named, so
+    what the trunk says of a text is computed once and stored in the folder `states` (OUTPUT.run/states unless named, so
     that several runs can share it): later passes over the data are about ten times as fast.
     trained_share: the weights that are written are this share of the trained ones and the rest of those at the start,
     which generalises better than either (WiSE-FT, Wortsman et al. 2022).

@@ -216,18 +216,18 @@ def test_the_profile_shares_the_whole_time_out_and_leaves_the_encoder_as_it_was(
         assert sum(found.parts.values()) == pytest.approx(1)
         named = {
             "attention",
-            "attention: products",
+            "attention: matmuls",
             "feed-forward",
-            "feed-forward: products",
+            "feed-forward: matmuls",
             "tokeniser",
             "embeddings",
         }
         assert named <= found.parts.keys()
         assert 0 < found.share < 1 < found.peak
     assert {
-        "vocabulary head: products",
-        "experts: products",
-        "head transform: products",
+        "vocabulary head: matmuls",
+        "experts: matmuls",
+        "head transform: matmuls",
     } <= both.parts.keys() - dense.parts.keys()
     after = encoder.encode_documents(tiny_texts)
     assert before.dense is not None and after.dense is not None

@@ -89,7 +89,7 @@ def test_options_and_resuming(config: Path, tmp_path: Path) -> None:
     assert result.stderr == ""
     (tmp_path / "other").rename(tmp_path / "first")
     result = run(config, "--output", "other", "--quiet")
-    assert result.exit_code == 1 and "other.run: holds an unfinished run; go on with --resume" in result.stderr
+    assert result.exit_code == 1 and "other.run: holds an unfinished run; continue it with --resume" in result.stderr
     result = run(config, "--output", "other", "--resume", "--quiet")
     assert result.exit_code == 0, result.stderr
     steps = [json.loads(line)["step"] for line in (tmp_path / "other.run" / "log.jsonl").read_text().splitlines()]

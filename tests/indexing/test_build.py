@@ -199,13 +199,13 @@ def test_resuming_something_else(tmp_path: Path) -> None:
         build_index(corpus, folder, encoder=Stub(150), config=SMALL)
     with pytest.raises(UserError, match="another corpus"):
         build_index(other, folder, encoder=Stub(), config=SMALL, resume=True)
-    with pytest.raises(UserError, match="stub-a, cannot go on with stub-b"):
+    with pytest.raises(UserError, match="stub-a, cannot continue with stub-b"):
         build_index(corpus, folder, encoder=Stub(sha="b"), config=SMALL, resume=True)
-    with pytest.raises(UserError, match=r"stub-a, cannot go on with none"):
+    with pytest.raises(UserError, match=r"stub-a, cannot continue with none"):
         build_index(corpus, folder, encoder=load_encoder("none"), config=SMALL, resume=True)
     for name, value in (("k1", 1.2), ("b", 0.75), ("impact_scale", 1_000), ("rows", "float16"), ("max_terms", 9)):
         config = IndexingConfig(batch=20, **{name: value})  # type: ignore[arg-type]
-        with pytest.raises(UserError, match=f"{name} .* cannot go on with {value}"):
+        with pytest.raises(UserError, match=f"{name} .* cannot continue with {value}"):
             build_index(corpus, folder, encoder=Stub(), config=config, resume=True)
     with pytest.raises(UserError, match="not empty"):
         build_index(corpus, folder, encoder=Stub(), config=SMALL)

@@ -157,7 +157,7 @@ def test_resuming_with_other_chunks_is_refused(corpus: Path, tmp_path: Path) -> 
         build_index(corpus, tmp_path / "index", encoder=Stub(70), config=CHUNKED)
     for config in (IndexingConfig(batch=20), IndexingConfig(batch=20, chunk=True)):
         with pytest.raises(
-            UserError, match="begun with chunking by 12 tokens with an overlap of 4, cannot go on with "
+            UserError, match="begun with chunking by 12 tokens with an overlap of 4, cannot continue with "
         ):
             build_index(corpus, tmp_path / "index", encoder=Stub(), config=config, resume=True)
 

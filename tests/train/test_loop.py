@@ -150,9 +150,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(config: TrainConfig, tmp
     shutil.rmtree(config.output)
     run = tmp_path / "encoder.run"
     (run / "checkpoint-6" / "trainer_state.json").unlink()
-    with pytest.raises(UserError, match="holds an unfinished run; go on with --resume"):
+    with pytest.raises(UserError, match="holds an unfinished run; continue it with --resume"):
         train(config, progress=False)
-    with pytest.raises(UserError, match="begun with seed 0, cannot go on with 1; give the same settings"):
+    with pytest.raises(UserError, match="begun with seed 0, cannot continue with 1; give the same settings"):
         train(replace(config, seed=1), resume=True, progress=False)
     train(replace(config, save_every=100), resume=True, progress=False)
     assert_same_weights(whole, weights(config))
@@ -272,7 +272,7 @@ def test_settings_that_do_not_fit_the_base(
 
 
 def test_nothing_to_go_on_from(base: Path, pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no checkpoint to go on from; leave --resume out"):
+    with pytest.raises(UserError, match="holds no checkpoint to continue from; leave --resume out"):
         train(make_config("frozen", base, pairs, tmp_path), resume=True, progress=False)
 
 

@@ -106,7 +106,7 @@ def test_what_would_mix_two_runs_is_refused(pairs: Path, tmp_path: Path) -> None
     output = tmp_path / "out.jsonl"
     with pytest.raises(Killed):
         rewrite(pairs, output, 2)
-    with pytest.raises(UserError, match="begun with setting 1, cannot go on with 2"):
+    with pytest.raises(UserError, match="begun with setting 1, cannot continue with 2"):
         Rewriting(pairs, output, {"setting": 2}, block=BLOCK)
     pairs.write_text('{"query": "q", "positive": "p"}\n', encoding="utf-8")
     with pytest.raises(UserError, match="begun with pairs"):

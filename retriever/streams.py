@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 from weakref import WeakSet, finalize
@@ -35,6 +37,8 @@ __all__ = [
 STANDARD = "-"
 """The name of standard input, or of standard output, where a file is expected."""
 _taken: WeakSet[object] = WeakSet()  # standard inputs that were read
+WAKE = 100
+"""After so many milliseconds a wait for a stream lets Python look for Ctrl-C."""
 
 
 def is_stream(path: Path) -> bool:
@@ -61,14 +65,27 @@ def open_binary(path: Readable) -> IO[bytes]:
         UserError: standard input is asked for a second time.
         OSError: as `open`.
     """
-    if str(path) != STANDARD or isinstance(path, Spooled):
+    if isinstance(path, Spooled) or not is_stream(path):
         return path.open("rb")
+    if str(path) == STANDARD:
+        return _buffered(_Waiting(_standard_input(), close=False))
+    # A named pipe is opened without waiting for somebody who writes into it: `_Waiting` does that. Elsewhere than on
+    # Linux, a pipe into which nobody writes yet would look like one that has ended.
+    unblocked = os.O_NONBLOCK if sys.platform == "linux" else 0
+    return _buffered(_Waiting(io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | unblocked))))
+
+
+def _buffered(stream: io.RawIOBase) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(stream))
+
+
+def _standard_input() -> IO[bytes]:
     if sys.stdin is None:
         raise UserError("-: there is no standard input; give the path of a file")
     if sys.stdin in _taken:
         raise UserError("-: standard input is asked for a second time, and can be read only once; give a file instead")
     _taken.add(sys.stdin)
-    return cast("IO[bytes]", io.BufferedReader(_Unclosed(sys.stdin.buffer)))
+    return cast("IO[bytes]", sys.stdin.buffer)
 
 
 def standard_output() -> IO[bytes]:
@@ -77,20 +94,38 @@ def standard_output() -> IO[bytes]:
     return sys.stdout.buffer
 
 
-class _Unclosed(io.RawIOBase):
-    """Reads another stream and leaves it open."""
+class _Waiting(io.RawIOBase):
+    """Reads another stream once it has something to read, so that no Ctrl-C is lost.
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    A signal that comes just before the system call `read` (or `open`, for a named pipe) only sets a mark for Python: it
+    does not end the call, and with a pipe that stays silent Python would never come to look at the mark.
+    """
+
+    def __init__(self, stream: io.FileIO | IO[bytes], *, close: bool = True) -> None:
+        self._stream, self._close = stream, close
+        self._poll: select.poll | None = None
+        with suppress(OSError):  # bytes in memory have no descriptor, and keep nobody waiting
+            descriptor = stream.fileno()
+            self._poll = select.poll()
+            self._poll.register(descriptor, select.POLLIN)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer)
-        data = self._stream.read1(len(view)) if hasattr(self._stream, "read1") else self._stream.read(len(view))
+        data = None
+        while data is None:  # another reader of the same pipe was quicker
+            while self._poll and not self._poll.poll(WAKE):
+                pass
+            data = self._stream.read1(len(view)) if hasattr(self._stream, "read1") else self._stream.read(len(view))
         view[: len(data)] = data
         return len(data)
+
+    def close(self) -> None:
+        if self._close and not self.closed:
+            self._stream.close()
+        super().close()
 
 
 class Spooled:
@@ -108,7 +143,6 @@ class Spooled:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
         finalize(self, self._file.close)
         with open_binary(path) as stream:
-            # Not `read`, which waits for all of a block and so may miss Ctrl-C.
             while block := cast("io.BufferedReader", stream).read1(1 << 20):
                 self._file.write(block)
         self._file.flush()

@@ -422,7 +422,6 @@ def test_ctrl_c_before_anything_is_written(tmp_path: Path) -> None:
     process = start(*index(fifo, folder))
     writer = os.open(fifo, os.O_WRONLY)  # waits until the survey has opened it
     os.write(writer, GOOD.encode())
-    time.sleep(1)  # until it waits for more
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     os.close(writer)

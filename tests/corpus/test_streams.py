@@ -290,3 +290,63 @@ def test_a_byte_order_mark_is_named_in_runs_judgements_and_queries(tmp_path: Pat
         (tmp_path / name).write_text(line.format(1) + "\ufeff" + line.format(2), encoding="utf-8")
         with pytest.raises(UserError, match=rf"{name}:2: a byte order mark"):
             read(tmp_path / name)
+
+
+UNINTERRUPTED = """
+import _thread, os, signal, sys, threading, time
+from pathlib import Path
+from retriever.files import read_lines
+from retriever.streams import STANDARD, Spooled
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
+
+@pytest.mark.parametrize("where", ["before a writer comes", "before the first byte", "in a line", "standard input"])
+def test_a_signal_that_ends_no_system_call_ends_the_wait_for_a_stream(tmp_path: Path, where: str) -> None:
+    """`interrupt_main` sets Python's mark and no more, as a signal does that comes just before `read` or `open`."""
+    os.mkfifo(tmp_path / "c.jsonl")
+    writes = {"before a writer comes": "", "standard input": ""}.get(where, "writer = os.open(path, os.O_WRONLY); ")
+    writes += "os.write(writer, b'a'); " if where == "in a line" else ""
+    path = "STANDARD" if where == "standard input" else f"{str(tmp_path / 'c.jsonl')!r}"
+    code = f"""
+path = Path({path})
+def interrupt():
+    {writes}time.sleep(0.1); _thread.interrupt_main()
+for read in (Spooled, lambda path: list(read_lines(path))):
+    threading.Thread(target=interrupt, daemon=True).start()
+    try: read(path)
+    except KeyboardInterrupt: print("interrupted")
+    if path == Path(STANDARD): break
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNINTERRUPTED + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        process.wait(30)  # standard input stays open meanwhile
+    finally:
+        process.kill()
+        out, _ = process.communicate()
+    assert out.splitlines() == ["interrupted"] * (1 if where == "standard input" else 2)
+
+
+def test_ctrl_c_at_the_instant_at_which_a_pipe_is_opened(tmp_path: Path) -> None:
+    """A hundred signals, each within microseconds of the moment at which the reader wakes up."""
+    os.mkfifo(tmp_path / "c.jsonl")
+    code = f"""
+path = Path({str(tmp_path / "c.jsonl")!r})
+def interrupt(wait):
+    writer = os.open(path, os.O_WRONLY)
+    until = time.perf_counter() + wait
+    while time.perf_counter() < until: pass
+    os.kill(os.getpid(), signal.SIGINT)
+    done.wait(); os.close(writer)
+for number in range(100):
+    done = threading.Event()
+    thread = threading.Thread(target=interrupt, args=(number * 2e-6,))
+    try:
+        thread.start(); Spooled(path)
+    except KeyboardInterrupt: print("interrupted")
+    done.set(); thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", UNINTERRUPTED + code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["interrupted"] * 100, done.stderr

@@ -37,6 +37,7 @@ from retriever.cli.options import (
     sparse_backend_option,
 )
 from retriever.cli.reproduce import reproduce
+from retriever.cli.serve import serve
 from retriever.cli.start import demo, doctor
 from retriever.cli.train import train, upcycle
 from retriever.cli.train_data import holdout, mine, pseudo_queries, score
@@ -261,6 +262,7 @@ for command in (
     compact,
     verify,
     info,
+    serve,
     evaluate,
     report,
     compare,

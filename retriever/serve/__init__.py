@@ -1,0 +1,1 @@
+"""One or several indexes behind HTTP: `retriever serve`."""

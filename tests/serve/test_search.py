@@ -1,0 +1,85 @@
+"""A search over HTTP gives what the library gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from retriever.search.retriever import Retriever
+from retriever.types import Query, UserError
+from retriever.wire import encoded_from_wire, hit_from_wire, ranking_from_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from starlette.testclient import TestClient
+
+URL = "/indexes/tiny/search"
+
+
+@pytest.fixture(scope="module")
+def library(served_folder: Path) -> Iterator[Retriever]:
+    with Retriever.open(served_folder) as retriever:
+        yield retriever
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"query": "how bread rises"},
+        {"query": "why leaves turn red", "mode": "bm25", "top_k": 3},
+        {"query": "sourdough", "mode": "sparse+dense", "explain": True},
+        {"query": "bread", "filter": "topic = food and year >= 2020"},
+    ],
+    ids=lambda asked: asked["query"],
+)
+def test_hits_are_those_of_the_library(client: TestClient, library: Retriever, asked: dict[str, Any]) -> None:
+    hits = library.search(**asked)
+    assert hits
+    by_body, by_address = client.post(URL, json=asked), client.get(URL, params=asked)
+    for response in (by_body, by_address):
+        assert response.status_code == 200
+        assert [hit_from_wire(hit) for hit in response.json()["hits"]] == hits
+
+
+def test_rankings_of_a_batch(client: TestClient, library: Retriever) -> None:
+    queries = [Query("q1", "how bread rises"), Query("q2", "")]
+    asked = {"queries": [query._asdict() for query in queries], "modes": ["bm25", "hybrid"], "top_k": 7}
+    results = client.post(f"{URL}/batch", json=asked).json()["results"]
+    for result, expected in zip(results, library.rank_modes(queries, 7, modes=["bm25", "hybrid"]), strict=True):
+        assert result["query_id"] == expected.query_id
+        assert {mode: ranking_from_wire(r) for mode, r in result["rankings"].items()} == expected.rankings
+
+
+def test_views(client: TestClient, library: Retriever) -> None:
+    texts = ["how bread rises", ""]
+    answer = client.post("/indexes/tiny/encode", json={"texts": texts}).json()
+    assert encoded_from_wire(answer) == library.encode(texts)
+    answer = client.post("/indexes/tiny/encode", json={"texts": texts, "kind": "document", "sparse": False}).json()
+    assert encoded_from_wire(answer) == library.encoder.encode_documents(texts, sparse=False)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"query": " "},
+        {"query": "x", "mode": "bm26"},
+        {"query": "x", "filter": "year >>> 3"},
+        {"query": "x", "filter": "colour = red"},
+    ],
+    ids=str,
+)
+def test_errors_have_the_words_of_the_library(client: TestClient, library: Retriever, asked: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as error:
+        library.search(**asked)
+    for response in (client.post(URL, json=asked), client.get(URL, params=asked)):
+        assert response.status_code == 400
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json() == {
+            "type": "urn:retriever:problem:user-error",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": str(error.value).replace(str(library.reader.path), "tiny"),
+        }

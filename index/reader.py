@@ -6,6 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,13 @@ import numpy as np
 from retriever.index.chunks import ScoredChunk, best_documents
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
+from retriever.index.fields import list_fields
 from retriever.index.files import COMPACT, checksum, damaged
 from retriever.index.filters import parse_filter
 from retriever.index.lucene.hits import Found
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
+from retriever.index.row_impacts import row_impacts
 from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, check_ids, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings
 from retriever.index.sparse import open_postings
@@ -27,7 +30,7 @@ from retriever.index.verify import damage_text, verify_folder
 from retriever.lazy import lazy
 from retriever.processes import refuse_fork
 from retriever.ranking import order
-from retriever.types import Document, Ranking, TermMatch, UserError
+from retriever.types import Document, Encoded, IndexField, Ranking, TermMatch, UserError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from retriever.types import BoolArray, FloatArray
+    from retriever.index.lucene.facets import FieldCounts
+    from retriever.types import BoolArray, FacetCount, FloatArray, Span
 
 __all__ = ["FolderReader", "Selection", "TokenStatistics", "check_top_k"]
 
@@ -43,6 +47,8 @@ ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
 SPARE_CANDIDATES = 100
 """How many hits the first step of a two-step search retrieves beyond 2 * top_k."""
+SMALLEST_NORM = 1e-12
+"""Of a vector; that of a text without tokens is zero."""
 
 
 class Selection:
@@ -173,6 +179,37 @@ class FolderReader:
         """Return the documents that a filter finds; raise UserError if it cannot be read or names an unknown field."""
         return Selection(self._lucene.select(parse_filter(text)), self.commit_data.mark.rows, self._lucene)
 
+    @lazy
+    def first_rows(self) -> BoolArray:
+        """Return which rows are the first one of a live document, bool (rows,)."""
+        if self.num_chunks == self.num_documents:
+            return self.alive
+        ids = self.rows.doc_ids(np.arange(len(self.alive)))
+        same = np.fromiter((one == other for one, other in pairwise(ids)), bool, len(ids) - 1)
+        continues = np.concatenate([[False], same & self.alive[:-1]])
+        first: BoolArray = self.alive & ~continues
+        return first
+
+    @lazy
+    def index_fields(self) -> list[IndexField]:
+        """Return the metadata fields with their kinds, and in how many documents they are, sorted by name."""
+        return list_fields(self.field_counts(), self._lucene.fields)
+
+    def facets(self, field: str, top_k: int, selection: Selection | None = None) -> list[FacetCount]:
+        """Return the values of a field that most documents have; raise UserError for one that is not there."""
+        self.check_field(field)
+        return self.field_counts(selection).best(field, self._lucene.fields[field], top_k)
+
+    def check_field(self, field: str) -> None:
+        """Raise UserError for a metadata field that the index has not."""
+        known = self._lucene.fields
+        if field not in known:
+            raise UserError(f"the index has no field {field!r}; its fields are {', '.join(sorted(known)) or 'none'}")
+
+    def field_counts(self, selection: Selection | None = None) -> FieldCounts:
+        """Return what counts documents by the values of their fields, those of a selection alone."""
+        return self._lucene.field_counts(self.first_rows if selection is None else self.first_rows & selection.rows)
+
     def bm25(self, text: str, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by BM25 over title and text; a query of which analysis leaves nothing has no hits."""
         check_top_k(top_k)
@@ -233,6 +270,18 @@ class FolderReader:
 
         return [best(query[None]) for query in queries]
 
+    def bm25_spans(self, query: str, text: str) -> list[Span]:
+        """Return the characters of a text of which BM25 reads a term of the query, ascending."""
+        return self._lucene.bm25_spans(query, text)
+
+    def analyse(self, text: str) -> list[str]:
+        """Return the terms that BM25 reads of a text, in order, repeated ones too."""
+        return self._lucene.analyse(text)
+
+    def bm25_frequencies(self, terms: Sequence[str]) -> list[int]:
+        """Return in how many chunks each analysed term stands."""
+        return self._lucene.document_frequencies("contents", terms)
+
     def bm25_chunks(self, text: str, ids: Sequence[str]) -> list[ScoredChunk]:
         """Return the BM25 scores of the chunks of documents, of those that hold a term of the query."""
         return self._lucene.bm25_chunks(text, ids)
@@ -253,6 +302,32 @@ class FolderReader:
             first = self._lucene.first_row(doc_id)
             scores = vectors.scores(slice(first, first + len(stored.chunks)), vector).tolist()
             found += [ScoredChunk(doc_id, number, score) for number, score in enumerate(scores)]
+        return found
+
+    def views(self, stored: StoredDocument) -> Encoded:
+        """Return what is stored of a document's views, those of all its chunks together, one row each.
+
+        The vector is the mean of its chunks', of unit length; the weight of a term is the largest of its chunks'.
+        """
+        first = self._lucene.first_row(stored.document.doc_id)
+        rows = range(first, first + max(1, len(stored.chunks)))
+        vectors, dense, sparse = self.rows.vectors, None, None
+        if vectors is not None:
+            total = vectors[rows.start : rows.stop].sum(axis=0, keepdims=True)
+            dense = total / max(float(np.linalg.norm(total)), SMALLEST_NORM)
+        if self.has_sparse:
+            impacts = self._impacts(rows).max(axis=0).tocsr().astype(np.float32)
+            sparse = impacts / np.float32(self.settings.impact_scale)
+        return Encoded(dense, sparse, np.zeros(1, bool))
+
+    def _impacts(self, rows: range) -> csr_matrix:
+        from scipy.sparse import vstack
+
+        if self.postings is None:  # an old index; reading all of Lucene's takes a microsecond each
+            found: csr_matrix = self.stored_terms("impact")[rows.start : rows.stop]
+        else:
+            size = self.settings.encoder.vocab_size
+            found = vstack([row_impacts(self.postings, row, size) for row in rows], "csr")
         return found
 
     def stored(self, ids: Iterable[str]) -> dict[str, StoredDocument]:

@@ -14,10 +14,13 @@ from retriever.types import (
     Encoded,
     Encoder,
     EncoderIdentity,
+    FacetCount,
     Hit,
+    IndexField,
     LegPart,
     Query,
     ScoredDoc,
+    Snippet,
     Span,
     TermMatch,
     UserError,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from retriever.indexing.build import IndexingConfig, IndexReport, build_index
     from retriever.indexing.writer import AddReport, IndexWriter, add_corpus
     from retriever.search.fusion import FusionConfig, fuse
+    from retriever.search.highlights import snippet
     from retriever.search.retriever import Retriever
 
     __version__: str
@@ -49,8 +53,10 @@ __all__ = [
     "EncoderIdentity",
     "Evaluation",
     "ExperimentConfig",
+    "FacetCount",
     "FusionConfig",
     "Hit",
+    "IndexField",
     "IndexReport",
     "IndexWriter",
     "IndexingConfig",
@@ -59,6 +65,7 @@ __all__ = [
     "Retriever",
     "RuntimeConfig",
     "ScoredDoc",
+    "Snippet",
     "Span",
     "TermMatch",
     "UserError",
@@ -70,6 +77,7 @@ __all__ = [
     "fuse",
     "load_dataset",
     "load_encoder",
+    "snippet",
 ]
 
 _PLACES = {
@@ -91,6 +99,7 @@ _PLACES = {
     "fuse": "retriever.search.fusion",
     "load_dataset": "retriever.eval.data.datasets",
     "load_encoder": "retriever.encoder.load",
+    "snippet": "retriever.search.highlights",
 }
 """Where names stand that bring NumPy and the indexes along: they are imported with their first use."""
 

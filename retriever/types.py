@@ -22,8 +22,10 @@ __all__ = [
     "Encoded",
     "Encoder",
     "EncoderIdentity",
+    "FacetCount",
     "FrozenMapping",
     "Hit",
+    "IndexField",
     "LegPart",
     "MetadataValue",
     "Parameters",
@@ -32,8 +34,10 @@ __all__ = [
     "Ranking",
     "Run",
     "ScoredDoc",
+    "Snippet",
     "Span",
     "TermMatch",
+    "TermSpan",
     "TermStatistics",
     "UserError",
 ]
@@ -144,6 +148,14 @@ class TermMatch(NamedTuple):
     contribution: float
 
 
+class TermSpan(NamedTuple):
+    """The characters of a text from `start` up to `end`: a word that stands for a dimension of the sparse view."""
+
+    term: int
+    start: int
+    end: int
+
+
 class LegPart(NamedTuple):
     """What one leg says about a hit: its rank (from 1), its raw score and that score after normalisation."""
 
@@ -165,6 +177,7 @@ class Hit(NamedTuple):
     """One search result; `parts` maps each leg that found it to its LegPart.
 
     chunks: the best chunks of the document, best first; none in an index of whole documents.
+    highlights: the characters of `text` that the query's terms found, ascending, where they were asked for.
     """
 
     rank: int
@@ -176,6 +189,34 @@ class Hit(NamedTuple):
     parts: Mapping[str, LegPart]
     terms: tuple[TermMatch, ...] = ()
     chunks: tuple[ChunkHit, ...] = ()
+    highlights: tuple[Span, ...] = ()
+
+
+class Snippet(NamedTuple):
+    """The characters of a hit's text from `start` up to `end`, worth showing, and spans of them, counted from 0."""
+
+    start: int
+    end: int
+    text: str
+    highlights: tuple[Span, ...]
+
+
+class IndexField(NamedTuple):
+    """A metadata field that filters may name: the kinds of its values, and how many documents have one.
+
+    kinds: of "text", "date" (ISO 8601, text as well unless every text is one), "number" and "boolean".
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    documents: int
+
+
+class FacetCount(NamedTuple):
+    """A value of a metadata field, and how many documents have it."""
+
+    value: str | int | float | bool
+    documents: int
 
 
 class Encoded(NamedTuple):
@@ -309,4 +350,8 @@ class Encoder(Protocol):
 
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending: what chunks are measured in."""
+        ...
+
+    def term_spans(self, text: str) -> list[TermSpan]:
+        """Return the words of a text that stand for dimensions of the sparse view, ascending: to highlight them."""
         ...

@@ -34,7 +34,16 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["field_kinds", "filter_query", "lucene_rows", "matching_docs", "within"]
+__all__ = [
+    "doubles_between",
+    "every_value",
+    "field_kinds",
+    "filter_query",
+    "lucene_rows",
+    "matching_docs",
+    "one_term",
+    "within",
+]
 
 TRUTH = ("true", "false")
 SPELLINGS = {word: (word, word.capitalize(), word.upper()) for word in TRUTH}
@@ -170,6 +179,27 @@ def _no_match(field: str, value: Value, held: set[str]) -> UserError:
     found = " and ".join(sorted({KINDS[kind] for kind in held}))
     remedy = "write a number, without quotes" if held & NUMBERS else "write true or false"
     return UserError(f"filter: {field!r} holds {found}, which {value.text!r} can never be; {remedy}")
+
+
+@one_at_a_time()
+def one_term(name: str, text: str) -> Any:
+    """Return the query of the documents that have one term in a field of Lucene's."""
+    return _among(name, [text])
+
+
+@one_at_a_time()
+def every_value(name: str) -> Any:
+    """Return the query of the documents that have any value in a field of Lucene's, which begins with its kind."""
+    kind, _, field = name.partition(".")
+    if kind in (DOUBLES, ROUNDED):
+        return _between(name, -math.inf, math.inf)
+    return _moment_box(field, (EARLIEST, LATEST)) if kind == MOMENTS else _term_range(name, None, None, True, True)
+
+
+@one_at_a_time()
+def doubles_between(name: str, low: float, high: float) -> Any:
+    """Return the query of the documents that have a double from `low` to `high`, both included."""
+    return _between(name, low, high)
 
 
 def _among(name: str, texts: Sequence[str]) -> Any:

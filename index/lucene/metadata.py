@@ -30,6 +30,7 @@ __all__ = [
     "TEXT",
     "IndexedValue",
     "indexed_metadata",
+    "integer_of_term",
     "integer_term",
 ]
 
@@ -88,3 +89,15 @@ def integer_term(value: int) -> str:
     if value >= 0:
         return f"1{term}"
     return "0" + "".join(str(9 - int(digit)) for digit in term)
+
+
+def integer_of_term(term: str) -> int:
+    """Return the integer that a text stands for.
+
+    >>> [integer_of_term(integer_term(value)) for value in (-23, 0, 4)]
+    [-23, 0, 4]
+    """
+    digits = term[5:]
+    if term[0] == "1":
+        return int(digits)
+    return -int("".join(str(9 - int(digit)) for digit in digits))

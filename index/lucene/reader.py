@@ -12,6 +12,7 @@ import numpy as np
 
 from retriever.index.chunks import ScoredChunk
 from retriever.index.filters import OneOf, Value
+from retriever.index.lucene.facets import FieldCounts
 from retriever.index.lucene.filters import field_kinds, filter_query, lucene_rows, matching_docs, within
 from retriever.index.lucene.hits import Found, by_score, no_hits, read_documents, read_hits
 from retriever.index.lucene.jvm import (
@@ -30,6 +31,7 @@ from retriever.index.lucene.jvm import (
 )
 from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
 from retriever.index.lucene.statistics import LiveBm25, LiveStatistics
+from retriever.index.lucene.tokens import term_spans
 from retriever.lazy import lazy
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from retriever.index.filters import Condition
     from retriever.index.lucene.statistics import Lengths
-    from retriever.types import BoolArray
+    from retriever.types import BoolArray, Span
 
 __all__ = ["LuceneReader"]
 
@@ -237,6 +239,15 @@ class LuceneReader:
         """Return the terms that BM25 reads of a text, in order, repeated ones too."""
         terms = java("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, well_formed(text))
         return [str(term) for term in terms]
+
+    @one_at_a_time()
+    def bm25_spans(self, query: str, text: str) -> list[Span]:
+        """Return the characters of a text of which BM25 reads a term of the query."""
+        return term_spans(self._analyzer, text, set(self.analyse(query)))
+
+    def field_counts(self, counted: BoolArray) -> FieldCounts:
+        """Return what counts the values of metadata fields among some rows, one for each document; bool (rows,)."""
+        return FieldCounts(self._index, self._bm25.searcher, counted[self._all_rows()])
 
     @naming_damage
     @one_at_a_time()

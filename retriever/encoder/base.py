@@ -6,7 +6,8 @@ import copy
 import re
 from typing import TYPE_CHECKING
 
-from retriever.types import Parameters, UserError
+from retriever.lazy import lazy
+from retriever.types import Parameters, TermSpan, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,9 @@ __all__ = ["EncoderBase", "word_starts"]
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]{1,16}|[^\w\s]")
 """What counts as a token where the encoder's own tokeniser is not at hand: a word, at most 16 characters of it, a
 Chinese or Japanese character, a sign."""
+
+
+WHOLE_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
 def word_starts(text: str) -> list[int]:
@@ -84,3 +88,16 @@ class EncoderBase:
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its words starts, ascending."""
         return word_starts(text)
+
+    @lazy
+    def _term_numbers(self) -> dict[str, int]:
+        return {term: number for number, term in enumerate(self.vocabulary)}
+
+    def term_spans(self, text: str) -> list[TermSpan]:
+        """Return the words of a text that the vocabulary has as they are, or in small letters."""
+        found = []
+        for word in WHOLE_WORD.finditer(text):
+            term = self._term_numbers.get(word[0], self._term_numbers.get(word[0].lower()))
+            if term is not None:
+                found.append(TermSpan(term, word.start(), word.end()))
+        return found

@@ -9,7 +9,7 @@ import numpy as np
 from retriever.encoder.readability import Readability
 from retriever.network.checkpoint import read_values
 from retriever.network.lexical import blended_fractions, document_terms, idf, token_counts
-from retriever.types import UserError
+from retriever.types import TermSpan, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +63,16 @@ class Lexicon:
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending."""
         return [start for start, _ in self.tokenizer.encode(_clean(text), add_special_tokens=False).offsets]
+
+    def term_spans(self, text: str) -> list[TermSpan]:
+        """Return for each token of a text the whole word that it is a part of, with the term that stands for it."""
+        encoding = self.tokenizer.encode(_clean(text), add_special_tokens=False)
+        ends: dict[int | None, int] = dict(zip(encoding.word_ids, (end for _, end in encoding.offsets), strict=True))
+        starts: dict[int | None, int] = {}
+        for word, (start, _) in zip(encoding.word_ids, encoding.offsets, strict=True):
+            starts.setdefault(word, start)
+        terms = self.stem[encoding.ids].tolist()
+        return [TermSpan(term, starts[word], ends[word]) for term, word in zip(terms, encoding.word_ids, strict=True)]
 
     def token_ids(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Return the token ids of each text with `prompt` before it, unframed."""

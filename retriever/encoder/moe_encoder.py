@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from retriever.network.int8.network import Int8Network
     from retriever.network.int8.single import SingleTextNetwork
     from retriever.network.model import RetrieverConfig, RetrieverModel
-    from retriever.types import BoolArray, FloatArray, TermStatistics
+    from retriever.types import BoolArray, FloatArray, TermSpan, TermStatistics
 
 __all__ = [
     "MoEEncoder",
@@ -185,6 +185,10 @@ class MoEEncoder(EncoderBase):
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending."""
         return self.lexicon.token_starts(text)
+
+    def term_spans(self, text: str) -> list[TermSpan]:
+        """Return the words of a text that stand for dimensions of the sparse view, ascending."""
+        return self.lexicon.term_spans(text)
 
     def with_query_mode(self, mode: str) -> Self:
         """Return this encoder, weights shared, with another query mode."""

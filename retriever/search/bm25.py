@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from retriever.index.reader import Selection
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import LegQuery
-    from retriever.types import Ranking, TermMatch
+    from retriever.types import Encoder, Ranking, Span, TermMatch
 
 __all__ = ["Bm25Leg"]
 
@@ -36,3 +36,7 @@ class Bm25Leg(Leg):
     def explain(self, query: LegQuery, doc_id: str, chunk: int, vocabulary: Sequence[str]) -> list[TermMatch]:
         """Return the analysed terms that both share."""
         return self.reader.explain_bm25(query.text, doc_id, chunk)
+
+    def highlight(self, query: LegQuery, text: str, encoder: Encoder | None) -> list[Span]:
+        """Return the words of which analysis makes a term of the query."""
+        return self.reader.bm25_spans(query.text, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retriever.search.highlights import joined
 from retriever.search.leg import LEGS, LegOptions, LegQuery
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from retriever.index.reader import FolderReader
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import Leg
-    from retriever.types import Encoded, Query, Ranking, TermMatch
+    from retriever.types import Encoded, Encoder, FacetCount, Query, Ranking, Span, TermMatch
 
 __all__ = ["CommitView", "open_legs"]
 
@@ -54,6 +55,10 @@ class CommitView:
         queries = (LegQuery(query.text, encoded, row) for row, query in enumerate(batch))
         return list(pool.map(lambda query: self.run(leg, query, depth), queries))
 
+    def facets(self, field: str, top_k: int) -> list[FacetCount]:
+        """Return the values of a metadata field that most documents have."""
+        return self.reader.facets(field, top_k, self._selection)
+
     def chunks(
         self, legs: Sequence[str], query: LegQuery, documents: Mapping[str, StoredDocument]
     ) -> dict[str, list[ScoredChunk]]:
@@ -61,11 +66,17 @@ class CommitView:
         return {leg: self._legs[leg].chunks(query, documents) for leg in legs}
 
     def explain(
-        self, legs: Sequence[str], query: LegQuery, doc_id: str, vocabulary: Sequence[str], best: Mapping[str, int]
+        self, legs: Sequence[str], query: LegQuery, doc_id: str, encoder: Encoder | None, best: Mapping[str, int]
     ) -> tuple[TermMatch, ...]:
         """Return the terms that the query shares with a document, leg by leg.
 
-        best: for each leg the number of the chunk that counts, the first one if it is not named.
+        encoder: of the index; None where no leg reads a view. best: for each leg the number of the chunk that counts,
+        the first one if it is not named.
         """
+        vocabulary = () if encoder is None else encoder.vocabulary
         found = (self._legs[leg].explain(query, doc_id, best.get(leg, 0), vocabulary) for leg in legs)
         return tuple(match for matches in found for match in matches)
+
+    def highlights(self, legs: Sequence[str], query: LegQuery, text: str, encoder: Encoder | None) -> tuple[Span, ...]:
+        """Return the characters of a text that the legs find by the query's terms, ascending, none twice."""
+        return joined((span for leg in legs for span in self._legs[leg].highlight(query, text, encoder)), text)

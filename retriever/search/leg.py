@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retriever.index.chunks import ScoredChunk
     from retriever.index.reader import FolderReader, Selection
     from retriever.index.stored import StoredDocument
-    from retriever.types import Encoded, EncoderIdentity, FloatArray, Ranking, TermMatch
+    from retriever.types import Encoded, Encoder, EncoderIdentity, FloatArray, Ranking, Span, TermMatch
 
 __all__ = [
     "LEGS",
@@ -123,6 +123,13 @@ class Leg(ABC):
         """Return the terms that the query shares with a chunk of a document; by default none.
 
         vocabulary: the term of each dimension of the sparse view.
+        """
+        return []
+
+    def highlight(self, query: LegQuery, text: str, encoder: Encoder | None) -> list[Span]:
+        """Return the characters of a text that the query's terms find; by default none.
+
+        encoder: of the index; None where no leg of the search reads a view.
         """
         return []
 

@@ -34,30 +34,57 @@ class Plan(NamedTuple):
     def fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
         """Fuse the rankings of the plan's legs, among others; a leg alone keeps its ranking and its raw scores.
 
-        The first CANDIDATES of each leg decide; documents that stand deeper in all legs follow behind, so that the
-        first ten of a thousand hits are the ten that are found alone.
+        The first CANDIDATES of each leg decide; documents that stand deeper in all legs follow behind, step by step
+        (see `depth`), so that the first ten of a thousand hits are the ten that are found alone.
         """
         if len(self.legs) == 1:
             [leg] = self.legs
             return Fused(rankings[leg], lambda: {leg: dict(rankings[leg])})
-        head = fuse({leg: rankings[leg][:CANDIDATES] for leg in self.legs}, self.fusion)
-        if all(len(rankings[leg]) <= CANDIDATES for leg in self.legs):
-            return head
-        whole = fuse({leg: rankings[leg] for leg in self.legs}, self.fusion)
-        placed = {hit.doc_id for hit in head.ranking}
-        behind = [hit for hit in whole.ranking if hit.doc_id not in placed]
-        if behind:
-            top, floor = behind[0].score, math.nextafter(head.ranking[-1].score, -math.inf)
-            behind = [ScoredDoc(hit.doc_id, floor + (hit.score - top)) for hit in behind]
-        deeper = {hit.doc_id for hit in behind}
+        longest = max(len(rankings[leg]) for leg in self.legs)
+        fused = self._fuse_first(rankings, CANDIDATES)
+        depth = CANDIDATES
+        while depth < longest:
+            depth = _next_depth(depth)
+            fused = _followed(fused, self._fuse_first(rankings, depth))
+        return fused
 
-        def normalised() -> Mapping[str, dict[str, float]]:
-            return {
-                leg: head.normalised[leg] | {doc_id: scores[doc_id] for doc_id in scores.keys() & deeper}
-                for leg, scores in whole.normalised.items()
-            }
+    def _fuse_first(self, rankings: Mapping[str, Ranking], depth: int) -> Fused:
+        return fuse({leg: rankings[leg][:depth] for leg in self.legs}, self.fusion)
 
-        return Fused(head.ranking + behind, normalised)
+    def depth(self, top_k: int) -> int:
+        """Return how many hits of each leg decide the first `top_k`: of one leg so many, of several a fixed step.
+
+        Scores are normalised over the hits of a leg, so a depth that grew hit by hit would order page 30 by others than
+        page 31, and the pages of one search would not fit together.
+        """
+        if len(self.legs) == 1:
+            return top_k
+        depth = CANDIDATES
+        while depth < top_k:
+            depth = _next_depth(depth)
+        return depth
+
+
+def _next_depth(depth: int) -> int:
+    return 1_000 if depth == CANDIDATES else 10 * depth
+
+
+def _followed(head: Fused, whole: Fused) -> Fused:
+    """Return the ranking `head`, and behind it what `whole` has besides, with scores that go on below."""
+    placed = {hit.doc_id for hit in head.ranking}
+    behind = [hit for hit in whole.ranking if hit.doc_id not in placed]
+    if behind:
+        top, floor = behind[0].score, math.nextafter(head.ranking[-1].score, -math.inf)
+        behind = [ScoredDoc(hit.doc_id, floor + (hit.score - top)) for hit in behind]
+    deeper = {hit.doc_id for hit in behind}
+
+    def normalised() -> Mapping[str, dict[str, float]]:
+        return {
+            leg: head.normalised[leg] | {doc_id: scores[doc_id] for doc_id in scores.keys() & deeper}
+            for leg, scores in whole.normalised.items()
+        }
+
+    return Fused(head.ranking + behind, normalised)
 
 
 def legs_named(mode: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from retriever.ranking import order
 from retriever.search.leg import Candidates, Leg, LegOptions
+from retriever.types import Span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
     from retriever.index.reader import FolderReader, Selection
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import LegQuery
-    from retriever.types import Encoded, Ranking, TermMatch
+    from retriever.types import Encoded, Encoder, Ranking, TermMatch
 
 __all__ = ["SparseLeg"]
+
+SHOWN_FROM = 0.2
+"""A term is highlighted from this share of the query's largest weight on: the network expands a query by many faint
+ones, and without a limit every common word of a text would be marked."""
 
 
 class SparseLeg(Leg):
@@ -48,6 +53,14 @@ class SparseLeg(Leg):
         """Return the vocabulary's terms that both share."""
         found = self.reader.explain_sparse(query.terms, doc_id, chunk)
         return [match._replace(term=vocabulary[int(match.term)]) for match in found]
+
+    def highlight(self, query: LegQuery, text: str, encoder: Encoder | None) -> list[Span]:
+        """Return the words that stand for the stronger terms of the query."""
+        if encoder is None or not query.terms.nnz:
+            return []
+        terms = query.terms
+        strong = set(terms.indices[terms.data >= SHOWN_FROM * terms.data.max()].tolist())
+        return [Span(start, end) for term, start, end in encoder.term_spans(text) if term in strong]
 
     def rank_candidates(self, texts: Sequence[str], encoded: Encoded | None, candidates: Candidates) -> list[Ranking]:
         """Rank by unrounded weights."""

@@ -1,0 +1,205 @@
+"""An index that is open for searching: its last commit, its legs and its encoder, shared by any number of threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from retriever.encoder.of_index import load_index_encoder
+from retriever.index.reader import FolderReader
+from retriever.lazy import lazy
+from retriever.processes import refuse_fork
+from retriever.search.commit_view import CommitView, open_legs
+from retriever.search.fusion import FusionConfig
+from retriever.search.leg import LEGS, LegOptions, views_of
+from retriever.search.modes import HYBRID, Plan, legs_named, restricted
+from retriever.search.stored_fusion import stored_fusion
+from retriever.types import Encoded, Encoder, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from retriever.encoder.runtime import RuntimeConfig
+
+__all__ = ["OpenIndex"]
+
+
+class OpenIndex:
+    """Holds what every search needs: the commit, the legs, the fusion, the encoder. Thread-safe; a context manager."""
+
+    def __init__(
+        self,
+        reader: FolderReader,
+        encoder: str | Encoder | None = None,
+        *,
+        fusion: FusionConfig | None = None,
+        runtime: RuntimeConfig | None = None,
+        query_mode: str | None = None,
+        sparse_backend: str = LegOptions.sparse_backend,
+    ) -> None:
+        self._options = LegOptions(sparse_backend)
+        self._legs = open_legs(reader, self._options)
+        self.reader = reader
+        self._given_fusion = fusion
+        self.fusion = self._fusion_of(reader)
+        self._encoder = encoder
+        self._runtime = runtime
+        self._query_mode = query_mode
+        self._swapping, self._process = threading.Lock(), os.getpid()
+        self._pool = ThreadPoolExecutor(max_workers=len(LEGS), thread_name_prefix="leg")
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        encoder: str | Encoder | None = None,
+        *,
+        fusion: FusionConfig | None = None,
+        runtime: RuntimeConfig | None = None,
+        query_mode: str | None = None,
+        verify: bool = False,
+        sparse_backend: str = LegOptions.sparse_backend,
+    ) -> Self:
+        """Open an index folder as it stands at its last commit.
+
+        encoder: where the index's encoder is, if not where it was when the index was built; it is loaded with the first
+        query that needs it. fusion: how hybrid search combines the legs, if not as `retriever tune --write` stored.
+        query_mode: how queries become sparse terms, "encoder" or "lexical", if not as the encoder's settings say.
+        verify: read every file of the index first, and compare it with its checksum.
+        sparse_backend: what searches the sparse terms: "postings" and "lucene" give the same ranking, the first without
+        Java and faster; "two-step" is Lucene, faster and not quite exact; "seismic" is approximate, and reads all terms
+        into memory with the first query, and after `reopen`.
+
+        Raises:
+            UserError: the folder is missing, foreign or damaged.
+        """
+        reader = FolderReader.open(path, verify=verify)
+        try:
+            return cls(
+                reader, encoder, fusion=fusion, runtime=runtime, query_mode=query_mode, sparse_backend=sparse_backend
+            )
+        except UserError:
+            reader.close()
+            raise
+
+    def reopen(self) -> bool:
+        """See the last commit from now on; return whether there was a new one. Searches under way keep their view.
+
+        Cheap: what has not changed is not read again, and the encoder stays loaded.
+
+        Raises:
+            UserError: the folder is not there any more, was built again, or is damaged.
+        """
+        self._check_process()
+        with self._swapping:
+            newer = self.reader.reopen()
+            if newer is None:
+                return False
+            self.reader.close()
+            self.reader = newer
+            self._legs = open_legs(newer, self._options)
+            self.fusion = self._fusion_of(newer)
+            return True
+
+    def _fusion_of(self, reader: FolderReader) -> FusionConfig:
+        return self._given_fusion or stored_fusion(reader.commit_data.note) or FusionConfig()
+
+    @contextmanager
+    def _view(self, filter: str | None = None) -> Iterator[CommitView]:
+        """Give one commit, filtered, to one search, which holds it open and so never sees half of another."""
+        self._check_process()
+        with self._swapping:
+            reader, legs = self.reader.share(), self._legs
+        try:
+            yield CommitView(reader, legs, filter)
+        finally:
+            reader.close()
+
+    @lazy
+    def encoder(self) -> Encoder:
+        """Return the encoder of the index, in the requested query mode.
+
+        Raises:
+            UserError: it is not there, not the same any more, or has not the query mode that was asked for.
+        """
+        wanted = self.reader.settings.encoder
+        encoder = load_index_encoder(self.reader.path, wanted, self._encoder, self._runtime, lazy=True)
+        return encoder if self._query_mode is None else encoder.with_query_mode(self._query_mode)
+
+    @property
+    def legs(self) -> tuple[str, ...]:
+        """Return the legs that the index has."""
+        return tuple(self._legs)
+
+    def plan(self, mode: str) -> Plan:
+        """Return the legs and the fusion of a mode; raise UserError if the index cannot answer in it."""
+        if mode == HYBRID:
+            legs = tuple(leg for leg in self.legs if self.fusion.weights.get(leg, 0) > 0)
+            if not legs:
+                raise UserError(
+                    f"the fusion weighs {', '.join(self.fusion.weights)}, the index has {', '.join(self.legs)}; "
+                    "give one of these a weight above 0"
+                )
+            return Plan(legs, self.fusion)
+        legs = legs_named(mode)
+        for leg in legs:
+            if leg not in self.legs:
+                raise UserError(
+                    f"{self.reader.path}: the index has no {leg} leg, its encoder is "
+                    f"{self.reader.settings.encoder.name}; search it with {' or '.join(self.legs)}, "
+                    "or build it with another encoder"
+                )
+        return Plan(legs, restricted(self.fusion, legs) if len(legs) > 1 else self.fusion)
+
+    def _check_filter(self, filter: str | None) -> None:
+        """Refuse a filter before the work is done for it."""
+        with self._view(filter):
+            pass
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Return queries as the legs of this index read them; raise UserError if it has BM25 alone."""
+        encoded = self._encode(texts, self.legs)
+        if encoded is None:
+            raise UserError(f"{self.reader.path}: has BM25 alone, which reads queries as they are; give another index")
+        return encoded
+
+    def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
+        """Encode the queries once, in the views that the legs need; for none the encoder is not even loaded."""
+        views = views_of(legs)
+        if not views:
+            return None
+        encoded = self.encoder.encode_queries(texts, dense="dense" in views, sparse="sparse" in views)
+        if encoded.sparse is None or not self.encoder.adapts:
+            return encoded
+        with self._view() as view:  # `reopen` may close `self.reader` meanwhile
+            return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, view.reader.token_statistics))
+
+    def _check_process(self) -> None:
+        """Refuse before anything waits for a lock or a thread of the process that opened the index."""
+        refuse_fork(self._process, "this index was opened")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self.reader.path}: an open index cannot be sent to another process; send its path, open it there"
+        )
+
+    def close(self) -> None:
+        """Free the index; nothing in a forked process, whose it is not."""
+        if self._process != os.getpid():
+            return
+        self._pool.shutdown()
+        self.reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

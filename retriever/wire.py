@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
-    from retriever.types import BoolArray, Ranking
+    from retriever.types import BoolArray, Ranking, Snippet
 
 __all__ = [
     "PROBLEM",
@@ -38,8 +38,8 @@ PROBLEM_TYPE = "urn:retriever:problem:"
 """What the type of a problem begins with; behind it stands its name, such as "user-error"."""
 
 
-def hit_to_wire(hit: Hit) -> dict[str, Any]:
-    """Return a hit as JSON values."""
+def hit_to_wire(hit: Hit, snippet: Snippet | None = None) -> dict[str, Any]:
+    """Return a hit as JSON values; with its snippet, which can be made of it again, where one is given."""
     values = hit._asdict()
     values["metadata"] = dict(hit.metadata)
     values["parts"] = {leg: part._asdict() for leg, part in hit.parts.items()}
@@ -47,6 +47,9 @@ def hit_to_wire(hit: Hit) -> dict[str, Any]:
     values["chunks"] = [chunk._asdict() | {"scores": dict(chunk.scores)} for chunk in hit.chunks]
     if "highlights" in values:
         values["highlights"] = [span._asdict() for span in values["highlights"]]
+    if snippet is not None:
+        spans = [span._asdict() for span in snippet.highlights]
+        values["snippet"] = snippet._asdict() | {"highlights": spans}
     return values
 
 

@@ -19,6 +19,7 @@ from retriever.cli.experts import experts
 from retriever.cli.export import export
 from retriever.cli.options import (
     DENSE_TYPE,
+    NOTHING_ASKED,
     ON_BAD,
     ON_DUPLICATE,
     UNFINISHED_INDEX,
@@ -34,9 +35,11 @@ from retriever.cli.options import (
     report_json,
     runtime_options,
     say_left_out,
+    showing_options,
     sparse_backend_option,
 )
 from retriever.cli.reproduce import reproduce
+from retriever.cli.runs import facets, fuse
 from retriever.cli.serve import serve
 from retriever.cli.start import demo, doctor
 from retriever.cli.train import train, upcycle
@@ -159,9 +162,11 @@ def index(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("query", required=False)
 @click.option("--queries", type=click.Path(path_type=Path), help="A file of queries (JSONL or TSV) instead of QUERY.")
+@click.option("--like", metavar="DOC_ID", help="A document of the index instead of QUERY: find others like it.")
 @mode_option
 @click.option("--top-k", "-k", type=int, default=10, show_default=True)
 @click.option("--filter", metavar="F", help="Only documents whose metadata satisfy it: 'year >= 2020 and lang = en'.")
+@showing_options
 @click.option("--explain", is_flag=True, help="Show which terms matched.")
 @click.option("--verify", is_flag=True, help="First read the whole index, and refuse a damaged one.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where --queries writes its run (.trec, .jsonl).")
@@ -179,9 +184,11 @@ def search(
     folder: Path,
     query: str | None,
     queries: Path | None,
+    like: str | None,
     mode: str,
     top_k: int,
     filter: str | None,
+    showing: dict[str, Any],
     explain: bool,
     verify: bool,
     output: Path | None,
@@ -196,11 +203,12 @@ def search(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Search an index for QUERY, or for every query of a file.
+    """Search an index for QUERY, for every query of a file, or for documents like one of the index.
 
     \b
     Example:
-      retriever search my-index "how do vaccines work" --explain
+      retriever search my-index "how do vaccines work" --explain --highlight
+      retriever search my-index --like d07 --top-k 5
       retriever search my-index --queries queries.jsonl --top-k 1000 --mode bm25 --output run.trec
     """
     from retriever.cli.render import hit_json, hit_text
@@ -208,12 +216,15 @@ def search(
     from retriever.index.commit import unfinished
     from retriever.search.retriever import Retriever
 
-    if (query is None) == (queries is None):
-        raise click.UsageError("give a QUERY or --queries FILE, one of the two")
+    if (query, queries, like).count(None) != 2:
+        raise click.UsageError("give a QUERY, --queries FILE or --like DOC_ID, one of the three")
     if (queries is None) != (output is None):
         raise click.UsageError("--queries and --output go together")
-    if queries is not None and (explain or as_json):
-        raise click.UsageError("--explain and --json are for one QUERY; --queries writes a run (.jsonl for JSON lines)")
+    if queries is not None and (explain or as_json or showing != NOTHING_ASKED):
+        raise click.UsageError(
+            "--explain, --json, --offset, --min-score, --fields and --highlight are for hits with their texts; "
+            "--queries writes a run (.jsonl for JSON lines)"
+        )
     how = fusion_from(fusion, weights, normalisation)
     with Retriever.open(
         folder,
@@ -229,11 +240,12 @@ def search(
         if queries is not None and output is not None:
             _search_file(retriever, queries, output, mode, top_k, filter, tag, quiet)
             return
-        hits = retriever.search(query or "", top_k, mode=mode, explain=explain, filter=filter)
+        find, asked = (retriever.search, query or "") if like is None else (retriever.more_like_this, like)
+        hits = find(asked, top_k, mode=mode, explain=explain, filter=filter, **showing)
         if not hits and not as_json:
             click.echo("no hits", err=True)
         for hit in hits:
-            click.echo(hit_json(hit) if as_json else hit_text(hit))
+            click.echo((hit_json if as_json else hit_text)(hit, showing["highlight"]))
 
 
 def _search_file(
@@ -262,6 +274,8 @@ for command in (
     compact,
     verify,
     info,
+    facets,
+    fuse,
     serve,
     evaluate,
     report,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DENSE_TYPE",
+    "NOTHING_ASKED",
     "ON_BAD",
     "ON_DUPLICATE",
     "UNFINISHED_INDEX",
@@ -43,6 +44,7 @@ __all__ = [
     "report_json",
     "runtime_options",
     "say_left_out",
+    "showing_options",
     "sparse_backend_option",
 ]
 
@@ -154,6 +156,32 @@ sparse_backend_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bars.")
+
+
+NOTHING_ASKED: dict[str, Any] = {"offset": 0, "min_score": None, "fields": None, "highlight": False}
+"""What `showing_options` gives where none of them is used."""
+
+
+def showing_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which hits are shown, and what of them; the command gets them as one dict, `showing`."""
+
+    @wraps(command)
+    def run(
+        *args: Any, offset: int, min_score: float | None, fields: str | None, highlight: bool, **others: Any
+    ) -> None:
+        names = None if fields is None else [name.strip() for name in fields.split(",") if name.strip()]
+        showing = {"offset": offset, "min_score": min_score, "fields": names, "highlight": highlight}
+        command(*args, showing=showing, **others)
+
+    options = (
+        click.option("--offset", type=int, default=0, show_default=True, help="How many hits to pass over."),
+        click.option("--min-score", type=float, help="Leave out hits below this score."),
+        click.option("--fields", metavar="NAME,...", help="Metadata that --json prints; all by default, none for ''."),
+        click.option("--highlight", is_flag=True, help="Show the best part of each text, and mark the words found."),
+    )
+    for option in reversed(options):
+        run = option(run)
+    return run
 
 
 def fusion_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from retriever.search.highlights import snippet
 from retriever.tables import human_bytes
+from retriever.wire import hit_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from retriever.cli.checks import Finding
     from retriever.index.info import IndexInfo
     from retriever.search.fusion import FusionConfig
-    from retriever.types import Hit, TermMatch
+    from retriever.types import Hit, Snippet, TermMatch
 
 __all__ = [
     "findings_text",
@@ -24,17 +26,25 @@ __all__ = [
     "hit_json",
     "hit_text",
     "info_text",
+    "one_line",
     "side_by_side",
 ]
 
 SNIPPET = 240
 TERMS_SHOWN = 8
+MARKS = "\x01\x02"
+"""What stands around a word that was found; a text that is shown has no such characters left."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def hit_text(hit: Hit) -> str:
-    """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the best passage."""
-    lines = [f"{hit.rank:>2}. {hit.score:.4f}  {_safe(hit.doc_id)}  {_safe(' '.join(hit.title.split()))}".rstrip()]
+def hit_text(hit: Hit, highlight: bool = False) -> str:
+    """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the best passage.
+
+    highlight: show the part of it with the words that were found, and these in bold letters.
+    """
+    lines = [
+        f"{hit.rank:>2}. {hit.score:.4f}  {one_line(hit.doc_id)}  {one_line(' '.join(hit.title.split()))}".rstrip()
+    ]
     said = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
     passage = hit.text
     if hit.chunks:
@@ -42,14 +52,39 @@ def hit_text(hit: Hit) -> str:
         said.append(f"characters {best.start}-{best.end} of {len(hit.text)}")
         passage = best.text
     lines.append(f"    {' | '.join(said)}")
-    lines += [f"    {line}" for line in wrap(_safe(_snippet(passage)), max(shutil.get_terminal_size().columns - 4, 20))]
+    shown = _marked(snippet(hit, length=SNIPPET), hit) if highlight else one_line(_snippet(passage))
+    lines += [f"    {line}" for line in _wrapped(shown, max(shutil.get_terminal_size().columns - 4, 20))]
     for leg in dict.fromkeys(match.leg for match in hit.terms):
         matches = [match for match in hit.terms if match.leg == leg]
         lines.append(f"    {leg} terms: {_terms_text(matches)}")
     return "\n".join(lines)
 
 
-def _safe(text: str) -> str:
+def _marked(part: Snippet, hit: Hit) -> str:
+    """Return a snippet with MARKS around what was found, and dots where the text goes on."""
+    shown, last = "... " if part.start else "", 0
+    for start, end in part.highlights:
+        before, found = one_line(_flat(part.text[last:start])), one_line(_flat(part.text[start:end]))
+        shown, last = f"{shown}{before}{MARKS[0]}{found}{MARKS[1]}", end
+    return shown + one_line(_flat(part.text[last:])) + (" ..." if hit.text[part.end :].strip() else "")
+
+
+def _flat(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of a text, each with its own codes for bold letters in place of MARKS."""
+    lines, bold = [], False
+    for line in wrap(text, width):
+        marked = (MARKS[0] if bold else "") + line
+        bold = marked.rfind(MARKS[0]) > marked.rfind(MARKS[1])
+        marked += MARKS[1] if bold else ""
+        lines.append(marked.replace(MARKS[0], "\x1b[1m").replace(MARKS[1], "\x1b[0m"))
+    return lines
+
+
+def one_line(text: str) -> str:
     """Return a text with its control characters escaped: they could end a line or steer the terminal."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
@@ -65,19 +100,14 @@ def _snippet(text: str) -> str:
 
 def _terms_text(matches: Sequence[TermMatch]) -> str:
     """Return "term query x document" of the best matches."""
-    shown = [f"{_safe(m.term)} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
+    shown = [f"{one_line(m.term)} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
     more = len(matches) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
-def hit_json(hit: Hit) -> str:
-    """Return a hit as one line of JSON."""
-    values: dict[str, Any] = hit._asdict()
-    values["metadata"] = dict(hit.metadata)
-    values["parts"] = {leg: part._asdict() for leg, part in hit.parts.items()}
-    values["terms"] = [match._asdict() for match in hit.terms]
-    values["chunks"] = [chunk._asdict() for chunk in hit.chunks]
-    return json.dumps(values, ensure_ascii=False)
+def hit_json(hit: Hit, highlight: bool = False) -> str:
+    """Return a hit as one line of JSON, with its snippet where words are to be highlighted."""
+    return json.dumps(hit_to_wire(hit, snippet(hit) if highlight else None), ensure_ascii=False)
 
 
 def side_by_side(columns: Mapping[str, Sequence[str]], width: int | None = None) -> str:
@@ -92,7 +122,7 @@ def side_by_side(columns: Mapping[str, Sequence[str]], width: int | None = None)
     cell = max(width // max(len(columns), 1), 6)
     depth = max((len(texts) for texts in columns.values()), default=0)
     rows = [list(columns)] + [[texts[i] if i < len(texts) else "" for texts in columns.values()] for i in range(depth)]
-    return "\n".join("".join(_fit(_safe(text), cell - 1).ljust(cell) for text in row).rstrip() for row in rows)
+    return "\n".join("".join(_fit(one_line(text), cell - 1).ljust(cell) for text in row).rstrip() for row in rows)
 
 
 def _fit(text: str, width: int) -> str:

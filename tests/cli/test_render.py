@@ -9,7 +9,8 @@ import pytest
 from retriever.cli.checks import Finding
 from retriever.cli.render import SNIPPET, findings_text, hit_json, hit_text, side_by_side
 from retriever.tables import human_bytes, table
-from retriever.types import ChunkHit, Hit, LegPart, TermMatch
+from retriever.types import ChunkHit, Hit, LegPart, Span, TermMatch
+from retriever.wire import hit_from_wire
 
 PARTS = {"bm25": LegPart(2, 7.25, 0.9), "dense": LegPart(1, 0.5, 1.0)}
 HIT = Hit(3, "d7", 0.87654, "A title", "Short text.", {"year": 2020, "tags": ["a", None]}, PARTS)
@@ -43,6 +44,27 @@ def test_hit_text_with_terms() -> None:
         "    bm25 terms: " + ", ".join(f"t{n} 1.00x2.00" for n in range(8)) + " and 2 more",
         "    sparse terms: oven 0.50x1.25",
     ]
+
+
+def test_hit_text_with_highlights() -> None:
+    text = "The start. " * 30 + "Yeast and\x1b dough rise here, and here it\nends. " + "More. " * 60
+    at = [text.index("Yeast"), text.index("dough rise")]
+    hit = HIT._replace(text=text, highlights=(Span(at[0], at[0] + 5), Span(at[1], at[1] + 10)))
+    shown = hit_text(hit, highlight=True).splitlines()[2:]
+    assert shown[0].startswith(
+        "    ... \x1b[1mYeast\x1b[0m and\\x1b \x1b[1mdough rise\x1b[0m here, and here it ends. More."
+    )
+    assert shown[-1].endswith(" ...")
+    assert all(line.count("\x1b[1m") == line.count("\x1b[0m") for line in shown)
+    narrow = wrapped_at(20, hit)
+    assert any("\x1b[1mdough\x1b[0m" in line or "\x1b[1mdough rise" in line for line in narrow)
+    assert hit_text(HIT, highlight=True).splitlines()[2:] == ["    Short text."]
+
+
+def wrapped_at(columns: int, hit: Hit) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        return hit_text(hit, highlight=True).splitlines()
 
 
 @pytest.mark.parametrize("columns", ["1", "10", "80", "200"])
@@ -93,11 +115,8 @@ def test_hit_json_reads_back() -> None:
     line = hit_json(hit)
     assert "\n" not in line and "Größe" in line
     values = json.loads(line)
-    assert list(values) == ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms", "chunks"]
-    parts = {leg: LegPart(**part) for leg, part in values.pop("parts").items()}
-    terms = tuple(TermMatch(**term) for term in values.pop("terms"))
-    read = tuple(ChunkHit(**chunk) for chunk in values.pop("chunks"))
-    assert Hit(**values, parts=parts, terms=terms, chunks=read) == hit
+    assert list(values) == list(Hit._fields)
+    assert hit_from_wire(values) == hit
 
 
 def test_the_best_passage_is_shown_in_place_of_the_beginning() -> None:

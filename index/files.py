@@ -18,6 +18,7 @@ __all__ = [
     "DISK_FULL",
     "RESTORE",
     "VERIFY",
+    "DamagedError",
     "checksum",
     "damaged",
     "disk_errors",
@@ -36,9 +37,13 @@ VERIFY = "`retriever verify` says which file"
 """Remedies for damage: of what nothing else holds, of what is derived from the rows, of what is not known closely."""
 
 
-def damaged(path: str | Path, found: str, remedy: str = RESTORE) -> UserError:
+class DamagedError(UserError):
+    """A part of an index is not what was committed: no other request would do better."""
+
+
+def damaged(path: str | Path, found: str, remedy: str = RESTORE) -> DamagedError:
     """Return the error for a part of an index that is not what was committed."""
-    return UserError(f"{path}: damaged ({found}); {remedy}")
+    return DamagedError(f"{path}: damaged ({found}); {remedy}")
 
 
 def write_all(descriptor: int, data: Any) -> None:

@@ -8,7 +8,11 @@ from pathlib import Path
 
 from retriever.types import UserError
 
-__all__ = ["WriteLock"]
+__all__ = ["LockedError", "WriteLock"]
+
+
+class LockedError(UserError):
+    """Another writer has the index open: the same may succeed later."""
 
 
 class WriteLock:
@@ -25,7 +29,7 @@ class WriteLock:
         except BlockingIOError:
             holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(self._descriptor)
-            raise UserError(
+            raise LockedError(
                 f"{folder}: another writer has it open (process {holder}); wait for it to end, or stop it"
             ) from None
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from retriever.index.row_formats import RowFormat
 
-__all__ = ["Damage", "Verification", "damage_text", "verify_folder"]
+__all__ = ["Damage", "Verification", "damage_text", "lucene_names", "verify_folder"]
 
 ATTEMPTS = 20
 """A writer may commit meanwhile, and remove the files of the commit that is being read."""
@@ -105,11 +105,21 @@ def _problem(path: Path, expected: _Expected) -> str | None:
 
 
 @one_at_a_time()
+def lucene_names(path: Path) -> list[str]:
+    """Return the files of the last Lucene commit of an index folder, sorted."""
+    directory = open_directory(path / "lucene")
+    try:
+        with damage_named(path / "lucene"):
+            return sorted(str(name) for name in lucene("index.SegmentInfos").readLatestCommit(directory).files(True))
+    finally:
+        directory.close()
+
+
+@one_at_a_time()
 def _lucene_files(path: Path) -> list[tuple[str, str | None]]:
     """Return the files of the last Lucene commit, each with its problem: all end with a checksum of what is before."""
+    names = lucene_names(path)
     directory = open_directory(path / "lucene")
-    with damage_named(path / "lucene"):
-        names = sorted(str(name) for name in lucene("index.SegmentInfos").readLatestCommit(directory).files(True))
     found = []
     for name in names:
         try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retriever import wire
 from retriever.testing import SeededEncoder
-from retriever.types import ChunkHit, Document, Hit, LegPart, ScoredDoc, TermMatch, UserError
+from retriever.types import ChunkHit, Document, Hit, LegPart, ScoredDoc, Span, TermMatch, UserError
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(max_size=5)
@@ -33,6 +33,7 @@ hits = st.builds(
     chunks=st.lists(
         st.builds(ChunkHit, start=ranks, end=ranks, text=texts, scores=st.dictionaries(texts, numbers)), max_size=2
     ).map(tuple),
+    highlights=st.lists(st.builds(Span, ranks, ranks), max_size=2).map(tuple),
 )
 
 

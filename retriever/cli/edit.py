@@ -1,4 +1,4 @@
-"""The commands that change an index or look after it: add, delete, compact, verify, info."""
+"""The commands that change an index or look after it: add, delete, compact, verify, snapshot, info."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from retriever.encoder.runtime import RuntimeConfig
 
-__all__ = ["add", "compact", "delete", "info", "verify"]
+__all__ = ["add", "compact", "delete", "info", "snapshot", "verify"]
 
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -163,6 +163,32 @@ def verify(folder: Path, as_json: bool) -> None:
         raise UserError(damage_text(folder, found))
     click.echo(
         f"{folder}: {found.files} files, {human_bytes(found.bytes)}, as they were committed (commit {found.commit})"
+    )
+
+
+@click.command()
+@folder_argument
+@click.argument("out", type=click.Path(path_type=Path))
+@json_option
+def snapshot(folder: Path, out: Path, as_json: bool) -> None:
+    """Copy the last commit of the index DIR to the new folder OUT, which is an index itself; writers may go on.
+
+    Most files are hard links, which take no space as long as DIR has them, too; on another file system they are copies.
+
+    \b
+    Example:
+      retriever snapshot my-index backup/monday
+    """
+    from retriever.index.snapshot import take_snapshot
+    from retriever.tables import human_bytes
+
+    taken = take_snapshot(folder, out)
+    if as_json:
+        click.echo(json.dumps(taken._asdict()))
+        return
+    click.echo(
+        f"{out}: commit {taken.commit} of {folder}, {taken.documents} documents; {taken.links} files linked, "
+        f"{taken.copies} copied ({human_bytes(taken.copied_bytes)})"
     )
 
 

@@ -13,7 +13,7 @@ import click
 from retriever.cli.bench import bench
 from retriever.cli.compare import compare, tune
 from retriever.cli.diagnose import diagnose, scale
-from retriever.cli.edit import add, compact, delete, info, verify
+from retriever.cli.edit import add, compact, delete, info, snapshot, verify
 from retriever.cli.evaluate import evaluate, report
 from retriever.cli.experts import experts
 from retriever.cli.export import export
@@ -273,6 +273,7 @@ for command in (
     delete,
     compact,
     verify,
+    snapshot,
     info,
     facets,
     fuse,

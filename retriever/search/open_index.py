@@ -51,7 +51,7 @@ class OpenIndex:
         self._encoder = encoder
         self._runtime = runtime
         self._query_mode = query_mode
-        self._swapping, self._process = threading.Lock(), os.getpid()
+        self._swapping, self._reopening, self._process = threading.Lock(), threading.Lock(), os.getpid()
         self._pool = ThreadPoolExecutor(max_workers=len(LEGS), thread_name_prefix="leg")
 
     @classmethod
@@ -91,20 +91,20 @@ class OpenIndex:
     def reopen(self) -> bool:
         """See the last commit from now on; return whether there was a new one. Searches under way keep their view.
 
-        Cheap: what has not changed is not read again, and the encoder stays loaded.
+        Cheap: what has not changed is not read again, and the encoder stays loaded. Searches do not wait for it.
 
         Raises:
             UserError: the folder is not there any more, was built again, or is damaged.
         """
         self._check_process()
-        with self._swapping:
+        with self._reopening:
             newer = self.reader.reopen()
             if newer is None:
                 return False
-            self.reader.close()
-            self.reader = newer
-            self._legs = open_legs(newer, self._options)
-            self.fusion = self._fusion_of(newer)
+            legs, fusion, older = open_legs(newer, self._options), self._fusion_of(newer), self.reader
+            with self._swapping:
+                self.reader, self._legs, self.fusion = newer, legs, fusion
+            older.close()
             return True
 
     def _fusion_of(self, reader: FolderReader) -> FusionConfig:
@@ -137,16 +137,20 @@ class OpenIndex:
         """Return the legs that the index has."""
         return tuple(self._legs)
 
-    def plan(self, mode: str) -> Plan:
-        """Return the legs and the fusion of a mode; raise UserError if the index cannot answer in it."""
+    def plan(self, mode: str, fusion: FusionConfig | None = None) -> Plan:
+        """Return the legs and the fusion of a mode; raise UserError if the index cannot answer in it.
+
+        fusion: instead of the index's own.
+        """
+        fusion = fusion or self.fusion
         if mode == HYBRID:
-            legs = tuple(leg for leg in self.legs if self.fusion.weights.get(leg, 0) > 0)
+            legs = tuple(leg for leg in self.legs if fusion.weights.get(leg, 0) > 0)
             if not legs:
                 raise UserError(
-                    f"the fusion weighs {', '.join(self.fusion.weights)}, the index has {', '.join(self.legs)}; "
+                    f"the fusion weighs {', '.join(fusion.weights)}, the index has {', '.join(self.legs)}; "
                     "give one of these a weight above 0"
                 )
-            return Plan(legs, self.fusion)
+            return Plan(legs, fusion)
         legs = legs_named(mode)
         for leg in legs:
             if leg not in self.legs:
@@ -155,7 +159,7 @@ class OpenIndex:
                     f"{self.reader.settings.encoder.name}; search it with {' or '.join(self.legs)}, "
                     "or build it with another encoder"
                 )
-        return Plan(legs, restricted(self.fusion, legs) if len(legs) > 1 else self.fusion)
+        return Plan(legs, restricted(fusion, legs) if len(legs) > 1 else fusion)
 
     def _check_filter(self, filter: str | None) -> None:
         """Refuse a filter before the work is done for it."""

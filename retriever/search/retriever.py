@@ -20,6 +20,8 @@ from retriever.types import Document, Encoded, FacetCount, Hit, IndexField, Quer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from retriever.search.fusion import FusionConfig
+
 __all__ = ["MODES", "QueryRanking", "QueryRankings", "Retriever"]
 
 QUERIES_PER_BATCH = 256
@@ -60,6 +62,7 @@ class Retriever(OpenIndex):
         min_score: float | None = None,
         fields: Sequence[str] | None = None,
         highlight: bool = False,
+        fusion: FusionConfig | None = None,
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, with their texts.
 
@@ -71,6 +74,7 @@ class Retriever(OpenIndex):
         min_score: leave out hits below this score, which is the fused one in a mode of several legs.
         fields: the metadata that hits have, all by default; a document without one of them has it not.
         highlight: say which words of the text were found (`Hit.highlights`), for `retriever.snippet`.
+        fusion: how to fuse the legs of this query, if not as the index is opened to.
 
         Raises:
             UserError: the query is empty, top_k below 1, the index cannot answer in this mode, or has not the field.
@@ -78,7 +82,7 @@ class Retriever(OpenIndex):
         if not query.strip():
             raise UserError("the query is empty; give at least one word")
         showing = Showing(top_k, offset, min_score, fields, explain, highlight)
-        plan = self.plan(mode)
+        plan = self.plan(mode, fusion)
         self._check_filter(filter)
         asked = LegQuery(query, self._encode([query], plan.legs))
         _say_unread(_unread(asked.encoded), 1)

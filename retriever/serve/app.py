@@ -5,15 +5,21 @@ from __future__ import annotations
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+from retriever.index.files import DamagedError
 from retriever.serve import document_routes, index_routes, search_routes
+from retriever.serve.gate import Gate
 from retriever.serve.indexes import Indexes
+from retriever.serve.metrics import Metrics
+from retriever.serve.openapi import document_api
 from retriever.serve.problems import ProblemError, validation_detail
 from retriever.serve.state import ServerState
 from retriever.serve.work import Work
@@ -28,15 +34,29 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
+CHANGES_WAITING, CHANGE_SECONDS = 16, 3600.0
+"""How many changes may wait for each other, and how long one may take."""
+HEADERS = ("authorization", "content-type", "x-api-key", "x-request-id")
+DETAILS = {
+    404: "nothing is here; /openapi.json says what is where",
+    405: "not with this method; /openapi.json says which",
+}
 log = logging.getLogger(__name__)
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
-    """Return the ASGI application of a server; it opens the indexes when it is started, in the process that serves."""
+    """Return the ASGI application of a server; it opens the indexes when it is started, in the process that serves.
+
+    Raises:
+        UserError: the settings are unsafe or cannot work.
+    """
+    settings.check()
+    metrics = Metrics()
     app = FastAPI(
         title="retriever",
         summary="Hybrid search over HTTP",
-        lifespan=partial(_lifespan, settings=settings),
+        version=version("hybrid-retriever"),
+        lifespan=partial(_lifespan, settings=settings, metrics=metrics),
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -44,41 +64,49 @@ def create_app(settings: ServeSettings) -> FastAPI:
     for routes in (search_routes, index_routes, document_routes):
         app.include_router(routes.router)
     for error, handler in (
-        (ProblemError, _problem),
         (UserError, _user_error),
         (RequestValidationError, _invalid),
         (HTTPException, _http_error),
         (Exception, _unexpected),
     ):
         app.add_exception_handler(error, handler)
+    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=HEADERS, max_age=600
+        )
+    document_api(app, settings)
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI, settings: ServeSettings) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> AsyncIterator[None]:
     limits = settings.limits
     indexes = Indexes(settings)
     searches = Work(settings.threads, limits.waiting, limits.seconds)
-    changes = Work(1, limits.waiting, 3600)
-    app.state.server = ServerState(settings, indexes, searches, changes)
+    changes = Work(1, CHANGES_WAITING, CHANGE_SECONDS)
+    app.state.server = ServerState(settings, indexes, searches, changes, metrics)
+    log.info("ready", extra={"fields": {"indexes": list(settings.indexes), "write": settings.write}})
     try:
         yield
     finally:
         changes.close()
         searches.close()
         indexes.close()
+        metrics.leave()
+        log.info("stopped")
 
 
 def _answer(problem: ProblemError) -> Response:
-    return Response(problem.body, problem.status, problem.headers)
-
-
-async def _problem(request: Request, error: Any) -> Response:
-    return _answer(error)
+    return Response(problem.body, problem.status_code, problem.headers)
 
 
 async def _user_error(request: Request, error: Any) -> Response:
-    return _answer(ProblemError(400, "user-error", request.app.state.server.indexes.message(error)))
+    detail = request.app.state.server.indexes.message(error)
+    if isinstance(error, DamagedError):
+        log.error("%s", error)
+        return _answer(ProblemError(503, "damaged", detail))
+    return _answer(ProblemError(400, "user-error", detail))
 
 
 async def _invalid(request: Request, error: Any) -> Response:
@@ -86,11 +114,12 @@ async def _invalid(request: Request, error: Any) -> Response:
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    details = {404: "nothing is here; /openapi.json says what is", 405: "not with this method"}
-    detail = details.get(error.status_code, str(error.detail))
+    if isinstance(error, ProblemError):
+        return _answer(error)
+    detail = DETAILS.get(error.status_code, str(error.detail))
     return _answer(ProblemError(error.status_code, "http", detail, error.headers))
 
 
 async def _unexpected(request: Request, error: Any) -> Response:
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    log.error("%s", request.url.path, exc_info=error)
     return _answer(ProblemError(500, "internal", "the server failed; its log says why"))

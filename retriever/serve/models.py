@@ -1,62 +1,112 @@
-"""What requests hold: pydantic models, from which the OpenAPI document is made, too."""
+"""What requests and answers hold: pydantic models, which check requests and from which the OpenAPI document is made.
+
+Answers are written by `retriever.wire` and not checked again; the tests compare them with their models.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from retriever.names import HYBRID
+from retriever.search.fusion import METHODS, NORMALISATIONS, FusionConfig
 
 __all__ = [
     "BatchRequest",
+    "DocumentRequest",
+    "DocumentsRequest",
     "EncodeRequest",
+    "FacetParameters",
     "FusionRequest",
     "IdsRequest",
+    "LikeParameters",
     "QueryItem",
     "SearchParameters",
     "SearchRequest",
+    "Shown",
 ]
 
 BODY = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+ADDRESS = ConfigDict(extra="forbid", allow_inf_nan=False)
+TEXT = (
+    "A sourdough starter is a mixture of flour and water in which wild yeast and lactic acid bacteria live together. "
+    "It has to be fed every day or kept cold."
+)
+EXAMPLE_DOCUMENT: dict[str, Any] = {
+    "id": "d02",
+    "title": "Sourdough starters",
+    "text": TEXT,
+    "metadata": {"year": 2021, "topic": "food"},
+}
+EXAMPLE_QUERY = "how to keep a sourdough starter alive"
 Mode = Annotated[
     str, Field(description="hybrid, a leg (bm25, sparse, dense), or legs joined as in dense+sparse.", examples=[HYBRID])
 ]
 Filter = Annotated[
     str | None,
-    Field(description="Only documents whose metadata satisfy it.", examples=["year >= 2020 and lang = en", None]),
+    Field(description="Only documents whose metadata satisfy it.", examples=["year >= 2020 and topic = food"]),
 ]
+Fields = Annotated[list[str] | None, Field(description="The metadata that hits have; all by default.")]
 
 
-class _Search(BaseModel):
-    """What a search by address and one by body have in common."""
+class Shown(BaseModel):
+    """Which hits of a ranking are shown, and how."""
 
-    query: str = Field(description="What to search for.", examples=["how do vaccines work"])
     top_k: int = Field(10, ge=1, description="How many hits.")
     mode: Mode = HYBRID
     filter: Filter = None
     explain: bool = Field(False, description="Also say which terms matched, with both weights.")
+    offset: int = Field(0, ge=0, description="How many hits to pass over.")
+    min_score: float | None = Field(None, description="Leave out hits below this score.")
+    fields: Fields = None
+    highlight: bool = Field(False, description="Say which words of the text were found.")
 
 
 class FusionRequest(BaseModel):
     """How hybrid search fuses its legs; what is left out is at its default."""
 
     model_config = BODY
-    method: str | None = Field(None, examples=["weighted-sum"])
+    method: Literal[tuple(METHODS)] = FusionConfig.method  # type: ignore[valid-type]
     weights: dict[str, float] | None = Field(None, examples=[{"bm25": 0.3, "sparse": 0.2, "dense": 0.5}])
-    normalisation: str | None = Field(None, examples=["min-max"])
+    normalisation: Literal[tuple(NORMALISATIONS)] = FusionConfig.normalisation  # type: ignore[valid-type]
+
+    def config(self) -> FusionConfig:
+        """Return the fusion; raise UserError for weights that cannot be used."""
+        return FusionConfig(**self.model_dump(exclude_none=True))
 
 
-class SearchRequest(_Search):
+class SearchRequest(Shown):
     """A search, as the body of a POST."""
 
     model_config = BODY
+    query: str = Field(description="What to search for.", examples=[EXAMPLE_QUERY])
+    fusion: FusionRequest | None = None
 
 
-class SearchParameters(_Search):
+class SearchParameters(Shown):
     """A search, as the parameters of a GET."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ADDRESS
+    query: str = Field(description="What to search for.", examples=[EXAMPLE_QUERY])
+
+
+class LikeParameters(Shown):
+    """A search for documents like one of the index."""
+
+    model_config = ADDRESS
+    id: str = Field(description="The document's id.", examples=[EXAMPLE_DOCUMENT["id"]])
+
+
+class FacetParameters(BaseModel):
+    """Which values of a field to count, and in which documents."""
+
+    model_config = ADDRESS
+    field: str = Field(examples=["topic"])
+    query: str | None = Field(None, description="Count among its first hits, instead of all documents.")
+    top_k: int = Field(10, ge=1, description="How many values.")
+    mode: Mode = HYBRID
+    filter: Filter = None
 
 
 class QueryItem(BaseModel):
@@ -64,7 +114,7 @@ class QueryItem(BaseModel):
 
     model_config = BODY
     query_id: str = Field(examples=["q1"])
-    text: str = Field(examples=["how do vaccines work"])
+    text: str = Field(examples=[EXAMPLE_QUERY])
 
 
 class BatchRequest(BaseModel):
@@ -81,8 +131,8 @@ class EncodeRequest(BaseModel):
     """Texts to encode, in one view or both, as queries or as documents."""
 
     model_config = BODY
-    texts: list[str] = Field(examples=[["how do vaccines work"]])
-    kind: str = Field("query", description="query or document", pattern="^(query|document)$")
+    texts: list[str] = Field(examples=[[EXAMPLE_QUERY]])
+    kind: Literal["query", "document"] = "query"
     dense: bool = True
     sparse: bool = True
 
@@ -91,10 +141,20 @@ class IdsRequest(BaseModel):
     """Documents by their ids."""
 
     model_config = BODY
-    ids: list[str] = Field(examples=[["d1", "d2"]])
+    ids: list[str] = Field(examples=[["d01", "d02"]])
 
 
-def example_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the first example of each field that has one."""
-    fields = model.model_fields.items()
-    return {name: field.examples[0] for name, field in fields if field.examples}
+class DocumentRequest(BaseModel):
+    """A document whose id stands in the address."""
+
+    model_config = BODY
+    text: str = Field(examples=[TEXT])
+    title: str = Field("", examples=[EXAMPLE_DOCUMENT["title"]])
+    metadata: dict[str, Any] = Field({}, examples=[EXAMPLE_DOCUMENT["metadata"]])
+
+
+class DocumentsRequest(BaseModel):
+    """Documents as a corpus has them: `_id`, `id` or `doc_id`, `text` or `contents`, `title`; all else is metadata."""
+
+    model_config = ConfigDict(extra="forbid")
+    documents: list[dict[str, Any]] = Field(examples=[[EXAMPLE_DOCUMENT]])

@@ -7,6 +7,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.exceptions import HTTPException
+
 from retriever.wire import PROBLEM, problem
 
 if TYPE_CHECKING:
@@ -18,18 +20,17 @@ SHOWN = 60
 """Characters of a wrong value that its error repeats."""
 
 
-class ProblemError(Exception):
+class ProblemError(HTTPException):
     """An answer that is an error: status, the kind of problem, one line for the client, and further headers."""
 
     def __init__(self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.status, self.kind, self.detail = status, kind, detail
-        self.headers = {**(headers or {}), "content-type": PROBLEM}
+        super().__init__(status, detail, {**(headers or {}), "content-type": PROBLEM})
+        self.kind = kind
 
     @property
     def body(self) -> bytes:
         """Return the problem document."""
-        return problem_body(self.status, self.kind, self.detail)
+        return problem_body(self.status_code, self.kind, self.detail)
 
 
 def problem_body(status: int, kind: str, detail: str) -> bytes:
@@ -60,7 +61,7 @@ def without_paths(message: str, names: Mapping[str, Path], others: Iterable[str 
 def validation_detail(errors: Sequence[Mapping[str, Any]]) -> str:
     """Return what is wrong with the first wrong field of a request, in one line."""
     error = errors[0]
-    place = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path")) or "the request"
+    place = ".".join(map(str, error["loc"][1:])) or "the request"  # the first says where: body, query, path
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     kind, message = error["type"], str(error["msg"])
     if kind == "missing":

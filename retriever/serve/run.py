@@ -1,40 +1,94 @@
-"""Starting and stopping: one process, or several that share a socket and the files of the indexes."""
+"""Starting and stopping: one process, or several that share a socket and the files of the indexes.
+
+Several are started by `spawn`: no Java and no thread of the parent stands in their way, which opens nothing itself.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
+import tempfile
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
+from retriever.serve.access_log import log_config
 from retriever.serve.app import create_app
+from retriever.serve.connection import Connection, ServerConfig
+from retriever.serve.metrics import FOLDER
+from retriever.types import UserError
 
 if TYPE_CHECKING:
     from retriever.serve.settings import ServeSettings
 
-__all__ = ["serve"]
+__all__ = ["address", "serve"]
+
+STOPPING_SECONDS = 30
+"""How long requests that have begun may still take when a signal says stop."""
+BACKLOG = 2048
 
 
 def serve(settings: ServeSettings) -> None:
     """Serve until a signal says stop: what has begun is then still answered.
 
     Raises:
-        UserError: the settings are unsafe or cannot work.
+        UserError: the settings are unsafe, an index cannot be opened, or the address is taken.
     """
     settings.check()
-    config = uvicorn.Config(
+    config = ServerConfig(
         partial(create_app, settings),
         factory=True,
-        host=settings.host,
-        port=settings.port,
-        http="h11",
+        workers=settings.workers,
+        http=Connection,
         ws="none",
         lifespan="on",
-        access_log=False,
-        proxy_headers=False,
+        log_config=log_config(),
+        access_log=False,  # `retriever.serve.gate` writes it
+        proxy_headers=False,  # or any client could write another address into the log
         server_header=False,
-        timeout_graceful_shutdown=30,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=STOPPING_SECONDS,
+        timeout_worker_healthcheck=60,  # a worker that starts imports torch first
         h11_max_incomplete_event_size=settings.limits.headers,
-        log_level="warning",
     )
-    uvicorn.Server(config).run()
+    config.limits = settings.limits
+    with closing(_listening(settings)) as listener:
+        if settings.workers > 1:
+            _serve_several(config, listener)
+        else:
+            with suppress(KeyboardInterrupt):  # the server has stopped by then, as it was asked to
+                uvicorn.Server(config).run(sockets=[listener])
+
+
+def _serve_several(config: ServerConfig, listener: socket.socket) -> None:
+    listener.set_inheritable(True)
+    with tempfile.TemporaryDirectory(prefix="retriever-metrics-") as folder:
+        os.environ[FOLDER] = folder
+        try:
+            Multiprocess(config, sockets=[listener]).run()
+        finally:
+            del os.environ[FOLDER]
+
+
+def _listening(settings: ServeSettings) -> socket.socket:
+    """Return a socket that is bound to the address."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"{address(settings)}: cannot listen there ({error.strerror}); give another --host or --port"
+        ) from None
+    return listener
+
+
+def address(settings: ServeSettings) -> str:
+    """Return where the server is asked."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"

@@ -1,4 +1,4 @@
-"""Searching: one query with its hits, many with their rankings, and the views of texts."""
+"""Searching: one query with its hits, many with their rankings, documents like another, counts, and views of texts."""
 
 from __future__ import annotations
 
@@ -8,51 +8,121 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from retriever import types
-from retriever.serve.models import BatchRequest, EncodeRequest, SearchParameters, SearchRequest
-from retriever.serve.state import ServerState, answer, check_size, check_text, state_of
+from retriever.serve.answers import EncodedAnswer, FacetsAnswer, HitsAnswer, RankingsAnswer
+from retriever.serve.models import (
+    BatchRequest,
+    EncodeRequest,
+    FacetParameters,
+    LikeParameters,
+    SearchParameters,
+    SearchRequest,
+)
+from retriever.serve.openapi import answers
+from retriever.serve.state import answer, check_size, check_text, state_of
 from retriever.wire import encoded_to_wire, hit_to_wire, ranking_to_wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.responses import Response
 
+    from retriever.search.retriever import Retriever
     from retriever.serve.indexes import ServedIndex
-    from retriever.types import Encoded
+    from retriever.serve.models import Shown
+    from retriever.serve.settings import Limits
+    from retriever.types import Hit
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["search"])
 
 
-@router.get("/indexes/{name}/search", summary="Search", operation_id="search_by_address")
+@router.get("/indexes/{name}/search", operation_id="search_by_address", responses=answers(HitsAnswer))
 async def search_by_address(request: Request, name: str, asked: Annotated[SearchParameters, Query()]) -> Any:
     """Return the best hits for a query."""
-    return await _search(state_of(request), name, asked)
+    return await _search(request, name, asked, {})
 
 
-@router.post("/indexes/{name}/search", summary="Search", operation_id="search")
+@router.post("/indexes/{name}/search", operation_id="search", responses=answers(HitsAnswer))
 async def search(request: Request, name: str, asked: SearchRequest) -> Any:
     """Return the best hits for a query."""
-    return await _search(state_of(request), name, asked)
+    return await _search(request, name, asked, {} if asked.fusion is None else {"fusion": asked.fusion.config()})
 
 
-async def _search(state: ServerState, name: str, asked: SearchRequest | SearchParameters) -> Response:
-    index, limits = state.indexes[name], state.settings.limits
-    check_text("query", asked.query, limits.query)
-    check_text("mode", asked.mode, limits.query)
-    check_text("filter", asked.filter, limits.query)
-    check_size("top_k", asked.top_k, limits.top_k)
-    return await state.searches.run(lambda: _hits(index, asked))
+async def _search(
+    request: Request, name: str, asked: SearchRequest | SearchParameters, fusion: dict[str, Any]
+) -> Response:
+    check_text("query", asked.query, state_of(request).settings.limits.query)
+
+    def find(retriever: Retriever) -> list[Hit]:
+        return retriever.search(asked.query, **_shown(asked), **fusion)
+
+    return await _hits(request, name, asked, find, asked.query)
 
 
-def _hits(index: ServedIndex, asked: SearchRequest | SearchParameters) -> Response:
+@router.get("/indexes/{name}/like", operation_id="more_like_this", responses=answers(HitsAnswer))
+async def more_like_this(request: Request, name: str, asked: Annotated[LikeParameters, Query()]) -> Any:
+    """Return the documents that are most like one of the index."""
+
+    def find(retriever: Retriever) -> list[Hit]:
+        return retriever.more_like_this(asked.id, **_shown(asked))
+
+    return await _hits(request, name, asked, find, asked.id)
+
+
+async def _hits(
+    request: Request, name: str, asked: Shown, find: Callable[[Retriever], list[Hit]], query: str
+) -> Response:
+    state = state_of(request)
+    index = state.indexes[name]
+    _check_shown(asked, state.settings.limits)
+    noted = request.scope["state"]["asked"]
+    noted |= {"index": name, "mode": asked.mode, "top_k": asked.top_k}
+    if state.settings.log_queries:
+        noted["query"] = query
+    return await state.searches.run(lambda: _found(index, find, noted))
+
+
+def _found(index: ServedIndex, find: Callable[[Retriever], list[Hit]], noted: dict[str, Any]) -> Response:
     started = perf_counter()
     with index.use() as retriever:
-        hits = retriever.search(asked.query, asked.top_k, mode=asked.mode, explain=asked.explain, filter=asked.filter)
-    took = (perf_counter() - started) * 1000
-    return answer({"hits": [hit_to_wire(hit) for hit in hits], "milliseconds": round(took, 3)})
+        hits = find(retriever)
+    took = round((perf_counter() - started) * 1000, 3)
+    noted |= {"hits": len(hits), "search_milliseconds": took}
+    return answer({"hits": [hit_to_wire(hit) for hit in hits], "milliseconds": took})
 
 
-@router.post("/indexes/{name}/search/batch", summary="Rank many queries", operation_id="rank")
+def _shown(asked: Shown) -> dict[str, Any]:
+    """Return what was asked for, of what the library takes by the same names."""
+    return asked.model_dump(exclude_unset=True, exclude={"query", "id", "fusion"})
+
+
+def _check_shown(asked: Shown, limits: Limits) -> None:
+    check_text("mode", asked.mode, limits.query)
+    check_text("filter", asked.filter, limits.query)
+    check_size("fields", len(asked.fields or ()), limits.batch)
+    check_size("top_k", asked.top_k, limits.top_k)
+    check_size("offset + top_k", asked.offset + asked.top_k, limits.depth)
+
+
+@router.get("/indexes/{name}/facets", operation_id="facets", responses=answers(FacetsAnswer))
+async def facets(request: Request, name: str, asked: Annotated[FacetParameters, Query()]) -> Any:
+    """Count the values of a metadata field, in all documents or in the first hits of a query."""
+    state = state_of(request)
+    index, limits = state.indexes[name], state.settings.limits
+    for text in (asked.query, asked.mode, asked.filter):
+        check_text("query, mode or filter", text, limits.query)
+    check_size("top_k", asked.top_k, limits.depth)
+
+    def count() -> Response:
+        with index.use() as retriever:
+            found = retriever.facets(asked.field, asked.query, top_k=asked.top_k, mode=asked.mode, filter=asked.filter)
+        return answer({"field": asked.field, "facets": [count._asdict() for count in found]})
+
+    return await state.searches.run(count)
+
+
+@router.post("/indexes/{name}/search/batch", operation_id="rank", responses=answers(RankingsAnswer))
 async def rank(request: Request, name: str, asked: BatchRequest) -> Any:
     """Return for each query its ranking in each mode, ids and scores without texts."""
     state = state_of(request)
@@ -70,27 +140,25 @@ def _rankings(index: ServedIndex, asked: BatchRequest) -> Response:
     with index.use() as retriever:
         found = list(retriever.rank_modes(queries, asked.top_k, modes=asked.modes, filter=asked.filter))
     results = [
-        {
-            "query_id": query_id,
-            "rankings": {mode: ranking_to_wire(ranking) for mode, ranking in rankings.items()},
-        }
+        {"query_id": query_id, "rankings": {mode: ranking_to_wire(ranking) for mode, ranking in rankings.items()}}
         for query_id, rankings in found
     ]
     return answer({"results": results})
 
 
-@router.post("/indexes/{name}/encode", summary="Encode texts", operation_id="encode")
+@router.post("/indexes/{name}/encode", operation_id="encode", responses=answers(EncodedAnswer))
 async def encode(request: Request, name: str, asked: EncodeRequest) -> Any:
     """Return vectors and weighted terms of texts: of queries as the index searches with them, or of documents."""
     state = state_of(request)
     index, limits = state.indexes[name], state.settings.limits
     check_size("texts", len(asked.texts), limits.batch)
+    for text in asked.texts:
+        check_text("a text", text, limits.query)
     return await state.searches.run(lambda: _encoded(index, asked))
 
 
 def _encoded(index: ServedIndex, asked: EncodeRequest) -> Response:
     with index.use() as retriever:
-        encoded: Encoded
         if asked.kind == "query":
             encoded = retriever.encode(asked.texts)
             encoded = encoded._replace(

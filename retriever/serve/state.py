@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastapi import Request
 
     from retriever.serve.indexes import Indexes
+    from retriever.serve.metrics import Metrics
     from retriever.serve.settings import ServeSettings
     from retriever.serve.work import Work
 
@@ -20,12 +21,13 @@ __all__ = ["ServerState", "answer", "check_size", "check_text", "state_of"]
 
 
 class ServerState(NamedTuple):
-    """Settings, open indexes, and the threads for searches and for changes."""
+    """Settings, open indexes, the threads for searches and for changes, and what is counted."""
 
     settings: ServeSettings
     indexes: Indexes
     searches: Work
     changes: Work
+    metrics: Metrics
 
 
 def state_of(request: Request) -> ServerState:

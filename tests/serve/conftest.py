@@ -1,4 +1,4 @@
-"""One index and one application for all tests of the server that change nothing."""
+"""One index and one application for the tests of the server that change nothing."""
 
 from __future__ import annotations
 

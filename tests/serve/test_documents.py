@@ -1,0 +1,192 @@
+"""Documents over HTTP: what was answered is in the index, for every reader; what was refused changed nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from retriever.index.verify import verify_folder
+from retriever.indexing.writer import IndexWriter, add_corpus
+from retriever.search.retriever import Retriever
+from retriever.serve.app import create_app
+from retriever.serve.settings import Limits, ServeSettings
+from retriever.types import Document, UserError
+from retriever.wire import document_from_wire, document_to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+URL = "/indexes/tiny/documents"
+LINES, JSON = {"content-type": "application/x-ndjson"}, {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def folder(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(served_folder, tmp_path_factory.mktemp("written") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def writable(folder: Path) -> Iterator[TestClient]:
+    settings = ServeSettings({"tiny": folder}, write=True, limits=Limits(documents=200_000))
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def ids(folder: Path, mode: str, query: str, **how: Any) -> set[str]:
+    with Retriever.open(folder) as retriever:
+        return {hit.doc_id for hit in retriever.search(query, 50, mode=mode, **how)}
+
+
+def test_reading(client: TestClient, tiny_corpus: Path) -> None:
+    records = [json.loads(line) for line in tiny_corpus.read_text("utf-8").splitlines()]
+    first = records[0]
+    found = client.get(f"{URL}/{first['_id']}").json()
+    assert (found["id"], found["title"], found["text"]) == (first["_id"], first["title"], first["text"])
+    some = [record["_id"] for record in records[3:0:-1]]
+    for answer in (
+        client.post(f"{URL}/get", json={"ids": [*some, "nobody"]}),
+        client.get(URL, params={"id": [*some, "nobody"]}),
+    ):
+        assert [document["id"] for document in answer.json()["documents"]] == some
+        assert answer.json()["unknown"] == ["nobody"]
+    missing = client.get(f"{URL}/nobody")
+    assert missing.status_code == 404
+    assert missing.json()["detail"] == "tiny: has no document 'nobody'; give the id of one"
+
+
+def test_adding_replacing_and_deleting(writable: TestClient, folder: Path) -> None:
+    documents = [
+        Document("a/b c?d", "Glaciers carve valleys.", "Ice", {"year": 1999, "tags": ["cold", "slow"]}),
+        Document("..", "Glaciers melt in summer."),
+    ]
+    body = {"documents": [document_to_wire(document) for document in documents]}
+    done = writable.post(URL, json=body)
+    assert done.status_code == 200, done.text
+    assert (done.json()["added"], done.json()["updated"], done.json()["documents"]) == (2, 0, 22)
+    for document in documents:
+        answer = writable.get(URL, params={"id": document.doc_id}).json()
+        assert [document_from_wire(values) for values in answer["documents"]] == [document]
+    hits = writable.get("/indexes/tiny/search", params={"query": "glaciers", "mode": "bm25"}).json()["hits"]
+    assert (
+        {hit["doc_id"] for hit in hits}
+        == {document.doc_id for document in documents}
+        == ids(folder, "bm25", "glaciers")
+    )
+    put = writable.put(f"{URL}/a%2Fb%20c%3Fd", json={"text": "Volcanoes erupt.", "metadata": {"year": 2001}})
+    assert (put.json()["added"], put.json()["updated"]) == (0, 1)
+    assert ids(folder, "bm25", "volcanoes", filter="year = 2001") == {"a/b c?d"}
+    assert writable.get("/indexes/tiny").json()["documents"] == 22
+    assert writable.delete(f"{URL}/a%2Fb%20c%3Fd").json() == {"deleted": 1, "unknown": 0, "documents": 21}
+    assert writable.delete(f"{URL}/a%2Fb%20c%3Fd").status_code == 404
+    done = writable.post(f"{URL}/delete", json={"ids": ["..", "nobody"]})
+    assert done.json() == {"deleted": 1, "unknown": 1, "documents": 20}
+    assert ids(folder, "bm25", "glaciers volcanoes") == set()
+    assert not verify_folder(folder).damages
+
+
+def test_a_stream_of_lines_is_one_commit(writable: TestClient, folder: Path) -> None:
+    before = writable.get("/indexes/tiny").json()["commit"]
+    lines = "\n".join(json.dumps({"_id": f"s{i}", "contents": f"Marble {i}", "colour": "white"}) for i in range(300))
+    done = writable.post(URL, content=lines, headers=LINES)
+    assert (done.json()["added"], done.json()["documents"]) == (300, 320)
+    assert writable.get("/indexes/tiny").json()["commit"] == before + 1
+    writable.post(f"{URL}/delete", json={"ids": [f"s{i}" for i in range(300)]})
+    assert writable.get("/indexes/tiny").json()["documents"] == 20
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"id": "x", "text": "fine"}, {"id": 1.5, "text": "no"}],
+        [{"id": "x", "text": "fine"}, {"text": "no id"}],
+        [{"id": "x", "text": "fine"}, {"id": "x", "text": "again"}],
+        [{"id": "x", "text": ["no"]}],
+        [],
+    ],
+    ids=["id", "no-id", "twice", "text", "empty"],
+)
+def test_bad_documents_change_nothing_and_say_why(
+    writable: TestClient, folder: Path, tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    corpus = tmp_path / "documents"
+    corpus.with_suffix(".jsonl").write_text("\n".join(map(json.dumps, records)), "utf-8")
+    with pytest.raises(UserError) as error:
+        add_corpus(folder, corpus.with_suffix(".jsonl"))
+    said = str(error.value).replace(str(corpus.with_suffix(".jsonl")), "documents")
+    lines = corpus.with_suffix(".jsonl").read_bytes()
+    for answer in (writable.post(URL, json={"documents": records}), writable.post(URL, content=lines, headers=LINES)):
+        assert answer.status_code == 400
+        assert answer.json()["detail"] == said
+    assert writable.get("/indexes/tiny").json()["documents"] == 20
+
+
+def test_policies(writable: TestClient) -> None:
+    records = [{"id": "p", "text": "first"}, {"id": 2.5, "text": "bad"}, {"id": "p", "text": "second"}]
+    done = writable.post(URL, json={"documents": records}, params={"on_duplicate": "replace", "on_bad": "skip"}).json()
+    assert (done["added"], done["bad"], done["duplicates"]) == (1, 1, 1)
+    assert done["first_bad"].startswith("documents:2: ")
+    assert writable.get(f"{URL}/p").json()["text"] == "second"
+    writable.delete(f"{URL}/p")
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ({"content": b"{", "headers": JSON}, 400),
+        ({"json": {"documents": 3}}, 400),
+        ({"json": []}, 400),
+        ({"content": b'{"documents": [{"id": "x", "text": "", "n": NaN}]}', "headers": JSON}, 400),
+        ({"content": b'{"documents": [{"id": "x", "text": "\\ud800"}]}', "headers": JSON}, 400),
+        ({"content": b"id,text\n", "headers": {"content-type": "text/csv"}}, 415),
+        ({"content": b"", "headers": {}}, 415),
+        ({"content": b" " * 300_000, "headers": LINES}, 413),
+        ({"content": iter([b" " * 100_000] * 3), "headers": LINES}, 413),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bodies_that_are_none(writable: TestClient, how: dict[str, Any], status: int) -> None:
+    answer = writable.post(URL, **how)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert writable.get("/indexes/tiny").json()["documents"] == 20
+
+
+def test_while_another_writer_has_the_index(
+    writable: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retriever.serve.writing.LOCK_SECONDS", 0.2)
+    with IndexWriter.open(folder):
+        refused = writable.post(URL, json={"documents": [{"id": "x", "text": "late"}]})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+    assert refused.json()["detail"] == "tiny: another process writes to it; try again later"
+
+
+def test_commits_of_others_are_seen(writable: TestClient, folder: Path) -> None:
+    import time
+
+    with IndexWriter.open(folder) as writer:
+        writer.add([Document("other", "Basalt columns")])
+        writer.commit()
+    until = time.monotonic() + 10
+    while writable.get(f"{URL}/other").status_code == 404:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    writable.delete(f"{URL}/other")
+
+
+def test_without_write_nothing_changes(client: TestClient, served_folder: Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in served_folder.rglob("*"))
+    for answer in (
+        client.post(URL, json={"documents": [{"id": "x", "text": "y"}]}),
+        client.put(f"{URL}/d01", json={"text": "y"}),
+        client.delete(f"{URL}/d01"),
+        client.post(f"{URL}/delete", json={"ids": ["d01"]}),
+    ):
+        assert answer.status_code == 403
+        assert answer.json()["type"] == "urn:retriever:problem:read-only"
+    assert sorted((path, path.stat().st_mtime_ns) for path in served_folder.rglob("*")) == before

@@ -60,8 +60,15 @@ class ChunkModel(SpanModel):
     scores: dict[str, float]
 
 
+class SnippetModel(SpanModel):
+    """The characters of the text that are worth showing; highlights are counted from their start."""
+
+    text: str
+    highlights: list[SpanModel]
+
+
 class HitModel(_Answer):
-    """One hit."""
+    """One hit; its snippet stands there where highlights were asked for."""
 
     rank: int
     doc_id: str
@@ -73,6 +80,7 @@ class HitModel(_Answer):
     terms: list[TermMatchModel]
     chunks: list[ChunkModel]
     highlights: list[SpanModel]
+    snippet: SnippetModel | None = None
 
 
 class HitsAnswer(_Answer):

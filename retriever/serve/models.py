@@ -60,7 +60,7 @@ class Shown(BaseModel):
     offset: int = Field(0, ge=0, description="How many hits to pass over.")
     min_score: float | None = Field(None, description="Leave out hits below this score.")
     fields: Fields = None
-    highlight: bool = Field(False, description="Say which words of the text were found.")
+    highlight: bool = Field(False, description="Say which words were found, with a snippet.")
 
 
 class FusionRequest(BaseModel):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from retriever import types
+from retriever.search.highlights import snippet
 from retriever.serve.answers import EncodedAnswer, FacetsAnswer, HitsAnswer, RankingsAnswer
 from retriever.serve.models import (
     BatchRequest,
@@ -80,16 +81,20 @@ async def _hits(
     noted |= {"index": name, "mode": asked.mode, "top_k": asked.top_k}
     if state.settings.log_queries:
         noted["query"] = query
-    return await state.searches.run(lambda: _found(index, find, noted))
+    return await state.searches.run(lambda: _found(index, find, noted, asked.highlight))
 
 
-def _found(index: ServedIndex, find: Callable[[Retriever], list[Hit]], noted: dict[str, Any]) -> Response:
+def _found(
+    index: ServedIndex, find: Callable[[Retriever], list[Hit]], noted: dict[str, Any], snippets: bool
+) -> Response:
     started = perf_counter()
     with index.use() as retriever:
         hits = find(retriever)
     took = round((perf_counter() - started) * 1000, 3)
     noted |= {"hits": len(hits), "search_milliseconds": took}
-    return answer({"hits": [hit_to_wire(hit) for hit in hits], "milliseconds": took})
+    return answer(
+        {"hits": [hit_to_wire(hit, snippet(hit) if snippets else None) for hit in hits], "milliseconds": took}
+    )
 
 
 def _shown(asked: Shown) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from retriever.search.fusion import FusionConfig
 from retriever.search.retriever import Retriever
-from retriever.types import Query, UserError
+from retriever.types import FacetCount, Query, UserError
 from retriever.wire import encoded_from_wire, hit_from_wire, ranking_from_wire
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def library(served_folder: Path) -> Iterator[Retriever]:
         {"query": "why leaves turn red", "mode": "bm25", "top_k": 3},
         {"query": "sourdough", "mode": "sparse+dense", "explain": True},
         {"query": "bread", "filter": "topic = food and year >= 2020"},
+        {"query": "wild yeast", "offset": 2, "min_score": 0.01, "fields": ["year"], "highlight": True},
     ],
     ids=lambda asked: asked["query"],
 )
@@ -41,7 +43,33 @@ def test_hits_are_those_of_the_library(client: TestClient, library: Retriever, a
     by_body, by_address = client.post(URL, json=asked), client.get(URL, params=asked)
     for response in (by_body, by_address):
         assert response.status_code == 200
-        assert [hit_from_wire(hit) for hit in response.json()["hits"]] == hits
+        written = response.json()["hits"]
+        assert [hit_from_wire(hit) for hit in written] == hits
+        assert all(("snippet" in hit) == asked.get("highlight", False) for hit in written)
+
+
+def test_fusion_of_one_query(client: TestClient, library: Retriever) -> None:
+    fusion = {"method": "rrf", "weights": {"bm25": 1.0, "dense": 0.5}}
+    hits = client.post(URL, json={"query": "wild yeast", "fusion": fusion}).json()["hits"]
+    expected = library.search("wild yeast", fusion=FusionConfig(method="rrf", weights={"bm25": 1.0, "dense": 0.5}))
+    assert [hit_from_wire(hit) for hit in hits] == expected != library.search("wild yeast")
+    refused = client.post(URL, json={"query": "x", "fusion": {"weights": {"bm25": -1.0}}})
+    assert refused.json()["detail"] == "weight of bm25: found -1.0, need a number of 0 or more; change it"
+
+
+def test_documents_like_one(client: TestClient, library: Retriever) -> None:
+    hits = client.get("/indexes/tiny/like", params={"id": "d01", "top_k": 4}).json()["hits"]
+    assert [hit_from_wire(hit) for hit in hits] == library.more_like_this("d01", 4)
+
+
+def test_facets_and_fields(client: TestClient, library: Retriever) -> None:
+    counts: list[dict[str, Any]] = [{"field": "topic"}, {"field": "year", "query": "bread", "top_k": 3}]
+    for asked in counts:
+        found = client.get("/indexes/tiny/facets", params=asked).json()["facets"]
+        assert [FacetCount(**count) for count in found] == library.facets(**asked)
+    index = client.get("/indexes/tiny").json()
+    assert [field["name"] for field in index["fields"]] == [field.name for field in library.fields()]
+    assert (index["documents"], index["legs"]) == (20, ["bm25", "sparse", "dense"])
 
 
 def test_rankings_of_a_batch(client: TestClient, library: Retriever) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "IndexingConfig",
     "add_batches",
     "build_index",
+    "create_index",
     "holds",
     "interrupted",
     "write_stream",
@@ -153,6 +154,20 @@ def build_index(
         sizes=sizes,
         left_out=tuple(source.left_out),
     )
+
+
+def create_index(
+    folder: str | Path, *, encoder: str | Encoder = "default", config: IndexingConfig | None = None
+) -> None:
+    """Make an index without documents in a new or empty folder, for an `IndexWriter` to fill.
+
+    Raises:
+        UserError: the folder is not empty, or the encoder cannot be loaded.
+    """
+    config = config or IndexingConfig()
+    network = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    with FolderWriter.create(folder, config.settings(network.identity)) as writer:
+        writer.commit(dense_type=config.dense_type)
 
 
 def interrupted(folder: str | Path) -> bool:

@@ -1,0 +1,79 @@
+"""What the adapters share: missing extras, what they search, and how records become those of a framework."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from retriever.types import Document, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from retriever.search.retriever import Retriever
+    from retriever.types import Hit
+
+__all__ = ["Index", "Searcher", "document_of", "extra", "hit_metadata", "metadata_of", "opened"]
+
+ID, RANK, SCORE, PARTS, TERMS, CHUNKS, HIGHLIGHTS = KEYS = (
+    "_id",
+    "_rank",
+    "_score",
+    "_parts",
+    "_terms",
+    "_chunks",
+    "_highlights",
+)
+"""What a hit says of itself in a framework's metadata, beside the document's own."""
+TITLE = "title"
+
+
+Searcher: TypeAlias = "Retriever"
+"""What can be searched: an index that is open."""
+Index: TypeAlias = "str | Path | Searcher"
+"""What the adapters search: the folder of an index, which they open, or what is open already."""
+
+
+def opened(index: Index) -> Searcher:
+    """Return what to search; raise UserError for a folder that cannot be opened."""
+    from retriever.search.retriever import Retriever
+
+    return Retriever.open(index) if isinstance(index, str | Path) else index
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Turn a framework that cannot be imported into a UserError that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"retriever.integrations needs the module {error.name}, which is not installed; "
+            f"run pip install 'hybrid-retriever[{name}]'"
+        ) from None
+
+
+def document_of(doc_id: str, text: str, metadata: Mapping[str, Any]) -> Document:
+    """Return a framework's document as ours: its title is searched as titles are, and stays a field for filters."""
+    title = metadata.get(TITLE)
+    own = {key: value for key, value in metadata.items() if key not in KEYS}
+    return Document(doc_id, text, title if isinstance(title, str) else "", own)
+
+
+def metadata_of(document: Document | Hit) -> dict[str, Any]:
+    """Return a document's own metadata, its title among them, as `document_of` read them."""
+    title = {TITLE: document.title} if document.title else {}
+    return {**title, **document.metadata}
+
+
+def hit_metadata(hit: Hit) -> dict[str, Any]:
+    """Return a document's metadata with what the search says of it: id, rank, score, each leg's part and the like.
+
+    All of it is plain JSON; the keys of the search begin with an underscore.
+    """
+    found: dict[str, Any] = metadata_of(hit)
+    found |= {ID: hit.doc_id, RANK: hit.rank, SCORE: hit.score}
+    found[PARTS] = {leg: part._asdict() for leg, part in hit.parts.items()}
+    several = {TERMS: hit.terms, CHUNKS: hit.chunks, HIGHLIGHTS: getattr(hit, "highlights", ())}
+    return found | {key: [record._asdict() for record in records] for key, records in several.items() if records}

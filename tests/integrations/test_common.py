@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+ADAPTERS = {
+    "langchain": ("langchain", "langchain_core"),
+    "llama_index": ("llama-index", "llama_index"),
+    "haystack": ("haystack", "haystack"),
+    "pyterrier": ("pyterrier", "pyterrier"),
+    "txtai": ("txtai", "txtai"),
+}
+"""Modules, their extras, and the package that each of them is an adapter for."""
+
+
+@pytest.mark.parametrize("module", ADAPTERS)
+def test_a_missing_framework_is_one_line_that_names_the_extra(module: str) -> None:
+    extra, package = ADAPTERS[module]
+    assert extra in EXTRAS
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from retriever import UserError\n"
+        f"try: import retriever.integrations.{module}\n"
+        "except UserError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("\n") == 1 and f"pip install 'hybrid-retriever[{extra}]'" in done.stdout, done.stderr
+
+
+def test_the_adapters_wait_to_be_imported() -> None:
+    packages = [*(package for _, package in ADAPTERS.values()), "ranx", "mteb"]
+    program = (
+        "import sys, retriever, retriever.integrations, retriever.integrations.runs, retriever.integrations.common\n"
+        f"print([name for name in {packages} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retriever.types import Document, UserError
+from retriever.wire import hit_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,15 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Index", "Searcher", "document_of", "extra", "hit_metadata", "metadata_of", "opened"]
 
-ID, RANK, SCORE, PARTS, TERMS, CHUNKS, HIGHLIGHTS = KEYS = (
-    "_id",
-    "_rank",
-    "_score",
-    "_parts",
-    "_terms",
-    "_chunks",
-    "_highlights",
-)
+ID, RANK, PARTS = "_id", "_rank", "_parts"
+KEYS = (ID, RANK, "_score", PARTS, "_terms", "_chunks", "_highlights")
 """What a hit says of itself in a framework's metadata, beside the document's own."""
 TITLE = "title"
 
@@ -72,8 +66,5 @@ def hit_metadata(hit: Hit) -> dict[str, Any]:
 
     All of it is plain JSON; the keys of the search begin with an underscore.
     """
-    found: dict[str, Any] = metadata_of(hit)
-    found |= {ID: hit.doc_id, RANK: hit.rank, SCORE: hit.score}
-    found[PARTS] = {leg: part._asdict() for leg, part in hit.parts.items()}
-    several = {TERMS: hit.terms, CHUNKS: hit.chunks, HIGHLIGHTS: getattr(hit, "highlights", ())}
-    return found | {key: [record._asdict() for record in records] for key, records in several.items() if records}
+    said = {f"_{name}": value for name, value in hit_to_wire(hit).items()}
+    return {**metadata_of(hit), ID: hit.doc_id, **{key: said[key] for key in KEYS[1:] if said[key] != []}}

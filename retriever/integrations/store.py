@@ -62,7 +62,7 @@ class Store:
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the documents of these ids; unknown ones are left out."""
-        return self.retriever.reader.documents(ids)
+        return self.retriever.documents(ids)
 
     def ids(self, filter: str | None = None) -> Sequence[str]:
         """Return the ids of all documents, or of those that a filter finds, oldest first."""
@@ -75,9 +75,7 @@ class Store:
 
         These are "text", "date" (which are texts besides), "number" and "boolean".
         """
-        names = {"s": "text", "t": "date", "b": "boolean", "d": "number", "x": "number", "n": "number"}
-        fields = self.retriever.reader._lucene.fields
-        return {field: {names[kind] for kind in held} for field, held in fields.items()}
+        return {name: {*kinds, "text"} if "date" in kinds else set(kinds) for name, kinds, _ in self.retriever.fields()}
 
     def close(self) -> None:
         """Free the index."""

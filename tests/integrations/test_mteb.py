@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,10 @@ class TinyRetrieval(AbsTaskRetrieval):
         if self.data_loaded:
             return
         data = load_dataset(TINY)
-        corpus = [{"id": d.doc_id, "title": d.title, "text": d.text} for d in data.corpus]
+        lines = Path(data.corpus).read_text(encoding="utf-8").splitlines()
+        corpus = [{"id": r["_id"], "title": r["title"], "text": r["text"]} for r in map(json.loads, lines)]
         queries = [{"id": query.query_id, "text": query.text} for query in data.queries]
-        split = {
+        split: Any = {
             "corpus": datasets.Dataset.from_list(corpus),
             "queries": datasets.Dataset.from_list(queries),
             "relevant_docs": data.qrels,

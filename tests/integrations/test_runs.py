@@ -36,14 +36,12 @@ def ids(run: Run) -> dict[str, list[str]]:
     return {query_id: [hit.doc_id for hit in ranking] for query_id, ranking in run.items()}
 
 
-@settings(max_examples=20, deadline=None)
 @given(runs)
 def test_runs_keep_their_order_there_and_back(run: Run) -> None:
-    for other in (from_ranx(to_ranx(run, "x")), from_ir_measures(to_ir_measures(run))):
-        assert ids(other) == ids(run)
-        for query_id, ranking in run.items():
-            for mine, theirs in zip(ranking, other[query_id], strict=True):
-                assert theirs.score == pytest.approx(mine.score, abs=1e-5)
+    other = from_ir_measures(to_ir_measures(run))
+    assert ids(other) == ids(run)
+    for query_id, ranking in run.items():
+        assert [hit.score for hit in other[query_id]] == pytest.approx([hit.score for hit in ranking], abs=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -57,20 +55,19 @@ def test_the_tools_measure_what_we_measure(run: Run, qrels: dict[str, dict[str, 
     assert {str(measure): value for measure, value in measured.items()} == pytest.approx(ours.mean)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaWarning")
 def test_ranx_measures_what_we_measure() -> None:
     run = {"q1": order([("a", 0.5), ("b", 0.5), ("c", 0.5)]), "q2": order([("b", 2.0), ("a", 1.0)])}
     qrels = {"q1": {"b": 1}, "q2": {"a": 1, "c": 0}}
+    assert ids(from_ranx(to_ranx(run, "x"))) == ids(run)
+    assert ids(from_ranx(to_ranx({**run, "q3": []}))) == ids(run), "ranx cannot hold a query without hits"
+    assert qrels_to_ranx({"q1": {"a": -1, "b": 2}}).to_dict() == {"q1": {"a": 0, "b": 2}}
     measured = ranx.evaluate(qrels_to_ranx(qrels), to_ranx(run), ["mrr", "ndcg@3"])
     shown = {query_id: separate_ties(ranking) for query_id, ranking in run.items()}
     ours = evaluate_run(shown, qrels, measures=["RR", "nDCG@3"]).mean
     assert [measured["mrr"], measured["ndcg@3"]] == pytest.approx([ours["RR"], ours["nDCG@3"]])
 
 
-def test_what_the_tools_cannot_hold() -> None:
-    run = {"q1": [ScoredDoc("a", 1.0)], "q2": []}
-    assert ids(from_ranx(to_ranx(run))) == {"q1": ["a"]}
-    assert qrels_to_ranx({"q1": {"a": -1, "b": 2}}).to_dict() == {"q1": {"a": 0, "b": 2}}
+def test_runs_of_files() -> None:
     read = ir_measures.read_trec_run(io.StringIO("q1 Q0 b 1 2.0 x\nq1 Q0 a 2 2.0 x\n"))  # type: ignore[no-untyped-call]
     assert from_ir_measures(read) == {"q1": [ScoredDoc("a", 2.0), ScoredDoc("b", 2.0)]}

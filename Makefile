@@ -20,7 +20,7 @@ BASE := .cache/all-MiniLM-L6-v2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install base train demo docs lint check test clean
+.PHONY: help install base train demo docs lint check test fuzz clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ check: lint ## run them and the quick tests: no JVM, no weights, no browser
 
 test: lint base docs ## run the linters, the type checker and all tests
 	$(BIN)/python -m pytest
+
+fuzz: install ## try 10,000 random inputs and 2,000 random command lines, the same each time: half an hour
+	RETRIEVER_FUZZ=500 $(BIN)/python -m pytest tests/fuzz --hypothesis-seed=0
 
 clean: ## remove all that was made
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -119,7 +119,7 @@ def test_gunicorn_without_preload(folder: Path, expected: list[list[str]]) -> No
     (folder / "gunicorn.conf.py").write_text(page_file("gunicorn.conf.py"))
     with started(folder, *gunicorn("-c", "gunicorn.conf.py")) as process:
         url = address(process)
-        workers = set()
+        workers: set[str | None] = set()
         with ThreadPoolExecutor(8) as threads:
             until = time.monotonic() + 50
             while len(workers) < 2 and time.monotonic() < until:  # the second may start later

@@ -51,25 +51,53 @@ EARLIEST, LATEST = -(1 << 62), 1 << 62
 LAST_NANOSECOND = 999_999_999
 KINDS = {
     TEXT: "text",
-    MOMENTS: "text",
+    MOMENTS: "dates and times",
     BOOLEANS: "true and false",
     DOUBLES: "numbers",
     INTEGERS: "numbers",
     ROUNDED: "numbers",
 }
 """What to call the kinds of a field."""
+REMEDIES = {
+    TEXT: "write text in quotes",
+    MOMENTS: "write one as 2025-02-03 or 2025-02-03T12:45:46Z",
+    BOOLEANS: "write true or false",
+    DOUBLES: "write a number, without quotes",
+    INTEGERS: "write a number, without quotes",
+    ROUNDED: "write a number, without quotes",
+}
+"""What to write instead of a value that a field of this kind cannot hold."""
 
 
 @one_at_a_time()
 def field_kinds(index: Any) -> dict[str, set[str]]:
-    """Return the metadata fields of a Lucene index, each with its prefixes: it may hold text and numbers."""
+    """Return the metadata fields of a Lucene index, each with its prefixes: it may hold text and numbers.
+
+    A moment is stored as text, too. Where a field holds no other text, its prefix for text is left out.
+    """
     kinds: defaultdict[str, set[str]] = defaultdict(set)
     fields = lucene("index.FieldInfos").getMergedFieldInfos(index).iterator()
     while fields.hasNext():
         prefix, dot, name = str(as_type("index.FieldInfo", fields.next()).name).partition(".")
         if dot and prefix in PREFIXES:
             kinds[name].add(prefix)
+    for name, held in kinds.items():
+        if MOMENTS in held and _all_are_moments(index, name):
+            held.discard(TEXT)
     return dict(kinds)
+
+
+def _all_are_moments(index: Any, name: str) -> bool:
+    """Return whether every text of a field is a moment, as Lucene's statistics tell; deleted documents count, too."""
+    texts, moments = lucene("index.MultiTerms").getTerms(index, f"{TEXT}.{name}"), lucene("index.PointValues")
+    field = f"{MOMENTS}.{name}"
+    if texts is None:  # its documents are gone
+        return False
+    if texts.getDocCount() != moments.getDocCount(index, field) or texts.getSumDocFreq() > moments.size(index, field):
+        return False
+    # In lists a moment that stands twice may hide another text from these numbers; nearly all begin with no digit.
+    ends = str(texts.getMin().utf8ToString())[:1], str(texts.getMax().utf8ToString())[:1]
+    return ends[0] >= "0" and ends[1] <= "9"
 
 
 @one_at_a_time()
@@ -126,6 +154,8 @@ def _one_of(condition: OneOf, kinds: Mapping[str, set[str]]) -> Any:
 def _ordered(condition: Ordered, kinds: Mapping[str, set[str]]) -> Any:
     field, order, value = condition
     if field == "id":
+        if value.number is not None:
+            raise _alphabetical(field, order, value)
         return _terms("id", order, value.text)
     return _any_of(_clauses(field, order, value, _kinds_of(field, kinds)).queries)
 
@@ -152,14 +182,11 @@ def _clauses(field: str, order: str, value: Value, held: set[str]) -> _Clauses:
     moment = parse_moment(value.text) if MOMENTS in held else None
     if moment is not None:
         queries.append(_moments(field, order, moment))
-        if order != "=":
+        if TEXT in held and order != "=":
             queries.append(_written_before(field, order, value.text))
     elif TEXT in held and order != "=":
         if value.number is not None:
-            raise UserError(
-                f"filter: {field!r} holds text, and {order} {value.text} compares numbers; "
-                f"write {field} {order} '{value.text}' to compare it in alphabetical order"
-            )
+            raise _alphabetical(field, order, value)
         queries.append(_terms(f"{TEXT}.{field}", order, value.text))
     if TEXT in held and order == "=":
         texts = [value.text, *(SPELLINGS.get(truth, ()) if not value.quoted and value.number is None else ())]
@@ -175,10 +202,17 @@ def _truth(value: Value) -> str:
     return value.text.lower() if value.text.lower() in TRUTH else ""
 
 
+def _alphabetical(field: str, order: str, value: Value) -> UserError:
+    return UserError(
+        f"filter: {field!r} holds text, and {order} {value.text} compares numbers; "
+        f"write {field} {order} '{value.text}' to compare it in alphabetical order"
+    )
+
+
 def _no_match(field: str, value: Value, held: set[str]) -> UserError:
     found = " and ".join(sorted({KINDS[kind] for kind in held}))
-    remedy = "write a number, without quotes" if held & NUMBERS else "write true or false"
-    return UserError(f"filter: {field!r} holds {found}, which {value.text!r} can never be; {remedy}")
+    remedies = " or ".join(sorted({REMEDIES[kind] for kind in held}))
+    return UserError(f"filter: {field!r} holds {found}, which {value.text!r} can never be; {remedies}")
 
 
 @one_at_a_time()

@@ -1,7 +1,7 @@
 """Random command lines, made from the description that click has of each command: never a traceback, never a hang.
 
 A command ends with 0, 1 and one line that begins with "Error:", or 2; where it fails nothing new stands in the folder,
-and what stood there is as it was. RETRIEVER_FUZZ=2000 tries so many. Left out are `demo`, `doctor` and the benches,
+and what stood there is as it was. `make fuzz` tries many more. Left out are `demo`, `doctor` and the benches,
 which measure the machine for minutes and read nothing of the user's.
 """
 
@@ -28,7 +28,9 @@ from hypothesis import strategies as st
 from retriever.cli.main import cli
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of torch, faiss and readers are not what is tested
-COUNT = int(os.environ.get("RETRIEVER_FUZZ", "60"))
+COUNT = 4 * int(os.environ.get("RETRIEVER_FUZZ", "15"))
+TRIED: Counter[str] = Counter()
+"""How many command lines were run, for the summary."""
 SECONDS = 60
 """No command may take longer; the data are tiny."""
 LEFT_OUT = {"demo", "doctor", "bench", "reproduce"}
@@ -256,6 +258,7 @@ def test_any_command_line_ends_well(template: Path, tmp_path: Path, monkeypatch:
         else:
             start = before
         codes[result.exit_code] += 1
+        TRIED["command lines"] += 1
         check(line, result, start, after)
 
     tried()

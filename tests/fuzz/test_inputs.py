@@ -1,9 +1,6 @@
 """Random bytes for everything that reads files: each is read, or refused in one line, within seconds.
 
-RETRIEVER_FUZZ=1000 tries so many inputs of each kind. This file is also the program that lets atheris choose the
-inputs by what code they reach (`pip install atheris`), for one kind until it is stopped:
-
-    python tests/fuzz/test_inputs.py corpus.jsonl FOLDER_OF_INPUTS
+`make fuzz` tries many more. `by_coverage.py` lets atheris choose the inputs by what code they reach.
 """
 
 from __future__ import annotations
@@ -16,8 +13,8 @@ import json
 import os
 import shutil
 import signal
-import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +43,8 @@ from retriever.types import Document, UserError
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of torch, faiss and readers are not what is tested
 COUNT = int(os.environ.get("RETRIEVER_FUZZ", "25"))
+TRIED: Counter[str] = Counter()
+"""How many inputs were read, for the summary."""
 SECONDS = 10
 """No input may take longer."""
 STRANGE = [
@@ -208,6 +207,7 @@ def limit(seconds: int = SECONDS) -> Iterator[None]:
 
 def read_or_refused(read: Callable[[], object]) -> None:
     """Read something: what is wrong with it is a UserError of one line."""
+    TRIED["inputs"] += 1
     with limit():
         try:
             read()
@@ -216,6 +216,7 @@ def read_or_refused(read: Callable[[], object]) -> None:
 
 
 def try_kind(kind: Kind, content: bytes) -> None:
+    """Read a file of this content, which must stay as it is and alone."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / kind.name
         path.write_bytes(content)
@@ -320,18 +321,3 @@ def another_value(data: st.DataObject, values: dict[str, Any]) -> dict[str, Any]
     if data.draw(st.booleans()):
         return {name: value for name, value in values.items() if name != key}
     return values | {key: data.draw(strange)}
-
-
-def main() -> None:
-    """Let atheris choose the inputs of one kind."""
-    import atheris
-
-    name = sys.argv.pop(1)
-    [kind] = [kind for kind in KINDS if kind.name == name]
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, lambda content: try_kind(kind, content))
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

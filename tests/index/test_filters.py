@@ -373,6 +373,7 @@ def test_fields_that_are_not_there(retriever: Retriever) -> None:
         ("not large < x", "'large' holds numbers, which 'x' can never be"),
         ("flag = yes", "'flag' holds true and false, which 'yes' can never be; write true or false"),
         ("flag = 2", "'flag' holds true and false, which '2' can never be"),
+        ("id > 5", "'id' holds text, and > 5 compares numbers; write id > '5' to compare it in alphabetical order"),
         (f"number = {'9' * 5000}", "a number of 5000 digits; 4000 are compared at most"),
     ],
 )

@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.files import COMPACT, checksum, damaged, sync_path
-from retriever.index.postings import (
-    BLOCK_ROWS,
-    BlockFile,
-    BlockWriter,
-    Source,
-    TermPostings,
-    inverted,
-    merged,
-    open_block,
-    term_postings,
-)
+from retriever.index.inverted import Source, inverted, merged, term_postings
+from retriever.index.postings import BLOCK_ROWS, BlockFile, BlockWriter, TermPostings, open_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

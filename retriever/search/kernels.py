@@ -1,13 +1,20 @@
-"""Adding up the postings of a block, compiled: what NumPy takes many passes for. Other threads run meanwhile."""
+"""The sparse leg's search of all blocks of postings, compiled. Other threads run meanwhile.
+
+Two steps, exact to the last tie. First the products of weights and impacts, rounded to whole numbers, are added up in
+16 bits a row: the sums of a block stay in the second cache, and bitmaps are added 64 rows at a time. No sum is off by
+more than is known, so that all rows which may be among the best are found; these few are added up in float64.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from numba import b1, f4, f8, i8, njit, types, u1, u2, u4
+from numba import b1, f4, f8, i8, njit, types, u2, u4
 
 from retriever.network.kernel_cache import keep_compiled
+from retriever.search import instructions, sums
+from retriever.search.instructions import GROUP, at, carray, inner, lowest, ones
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,21 +24,26 @@ if TYPE_CHECKING:
     Wholes = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-__all__ = ["best_rows"]
+__all__ = ["BLOCK_FIELDS", "best_rows"]
 
-GROUP, SMALL_GROUP = 64, 16
-"""Rows whose largest score is found first: where it is too small, they are not looked at one by one. Small groups tell
-more about what many hits score at least.
+BLOCK_FIELDS = 9
+"""What `best_rows` is told of a block: its first row and its rows, its number of terms, the addresses of its terms,
+starts, sizes, largest and data, and the step of its starts, as in `retriever.index.postings.Block`.
 """
+FEW = 256
+"""Where no more rows of a block are eligible, all of them are scored."""
+MANY = 16_384
+"""Where more rows of a block may be among the best, all rows are added up in float64."""
 Function = TypeVar("Function", bound="Callable[..., Any]")
+candidates = sums.candidates
 
 
 def kernel(signature: Any) -> Callable[[Function], Function]:
     """Compile a function when this module is imported, and keep what was compiled for later processes."""
 
     def compile_(function: Function) -> Function:
-        compiled: Any = njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})(function)
-        keep_compiled(compiled)
+        compiled: Any = njit(nogil=True, error_model="numpy")(function)
+        keep_compiled(compiled, [str(module.__file__) for module in (instructions, sums)])
         compiled.compile(signature)
         compiled.disable_compile()
         return cast("Function", compiled)
@@ -39,102 +51,227 @@ def kernel(signature: Any) -> Callable[[Function], Function]:
     return compile_
 
 
-def given(kind: Any) -> Any:
-    """Return the type of an array that is read."""
-    return types.Array(kind, 1, "C", readonly=True)
+@inner
+def _found_terms(
+    block: Wholes,
+    query: NDArray[np.uint32],
+    weights: NDArray[np.float32],
+    starts: Wholes,
+    sizes: Wholes,
+    largest: NDArray[np.uint16],
+    own: NDArray[np.float32],
+) -> int:
+    """Write, of the query's terms that a block holds, what it says of them, and their weights; return their number."""
+    terms = carray(at(block[3]), block[2], np.uint32)
+    found = 0
+    for i in range(query.size):
+        place = np.searchsorted(terms, query[i])
+        if place < terms.size and terms[place] == query[i]:
+            starts[found] = block[7] + block[8] * np.int64(carray(at(block[4]), block[2], np.uint32)[place])
+            sizes[found] = carray(at(block[5]), block[2], np.uint32)[place]
+            largest[found] = carray(at(block[6]), block[2], np.uint16)[place]
+            own[found] = weights[i]
+            found += 1
+    return found
 
 
-def written(kind: Any) -> Any:
-    """Return the type of an array that is written."""
-    return types.Array(kind, 1, "C")
+@inner
+def _score_by_bitmap(start: int, groups: int, end: int, weight: float, rows: Wholes, scores: Floats) -> None:
+    """Add the products of one term to the scores of these rows, ascending; the term has a bitmap."""
+    bits, impact = carray(at(start), groups, np.uint64), start + 8 * groups
+    group = 0
+    for j in range(rows.size):
+        own, bit = rows[j] // GROUP, np.uint64(1) << np.uint64(rows[j] % GROUP)
+        while group < own:
+            impact += ones(bits[group])
+            group += 1
+        if bits[own] & bit:
+            place = min(impact + ones(bits[own] & (bit - np.uint64(1))), end - 1)
+            scores[j] += np.float64(weight * np.float32(carray(at(place), 1, np.uint8)[0]))
 
 
-@kernel(types.void(given(u2), given(u1), f4, b1, written(f8)))
-def _add(rows: NDArray[np.uint16], impacts: NDArray[np.uint8], weight: float, split: bool, scores: Floats) -> None:
-    """Add the float32 products of a term's weight and impacts; `split`: some impacts stand in several parts."""
-    if not split:
+@inner
+def _score_by_list(
+    start: int, count: int, weight: float, rows: Wholes, scores: Floats, slots: NDArray[np.uint16]
+) -> None:
+    """Do so for a term with a list. slots: of each row of the block its place in `rows` from 1 on, else 0."""
+    own, impacts = carray(at(start), count, np.uint16), carray(at(start + 2 * count), count, np.uint8)
+    if 16 * rows.size < count:
+        first = 0
         for j in range(rows.size):
-            scores[rows[j]] += np.float64(weight * np.float32(impacts[j]))
+            first += int(np.searchsorted(own[first:], np.uint16(rows[j])))
+            impact, place = np.int64(0), first
+            while place < count and own[place] == rows[j]:  # an impact above 255 stands in several parts
+                impact += np.int64(impacts[place])
+                place += 1
+            scores[j] += np.float64(weight * np.float32(impact))
         return
-    j = 0
-    while j < rows.size:
-        row, impact = rows[j], np.int64(0)
-        while j < rows.size and rows[j] == row:
-            impact += np.int64(impacts[j])
-            j += 1
+    place = 0
+    while place < count:
+        row, impact = own[place], np.int64(impacts[place])
+        place += 1
+        while place < count and own[place] == row:
+            impact += np.int64(impacts[place])
+            place += 1
+        if slots[row]:
+            scores[slots[row] - 1] += np.float64(weight * np.float32(impact))
+
+
+@inner
+def _score(
+    starts: Wholes,
+    sizes: Wholes,
+    weights: NDArray[np.float32],
+    groups: int,
+    rows: Wholes,
+    scores: Floats,
+    slots: NDArray[np.uint16],
+) -> None:
+    """Write the scores of these rows, ascending, but for the last rounding to float32."""
+    scores[:] = 0
+    for j in range(rows.size):
+        slots[rows[j]] = j + 1
+    for i in range(starts.size):
+        count = sizes[i] // 2
+        if sizes[i] & 1:
+            _score_by_bitmap(starts[i], groups, starts[i] + 8 * groups + count, weights[i], rows, scores)
+        else:
+            _score_by_list(starts[i], count, weights[i], rows, scores, slots)
+    for j in range(rows.size):
+        slots[rows[j]] = 0
+
+
+@inner
+def _add_wide_bitmap(start: int, groups: int, end: int, weight: float, scores: Floats) -> None:
+    """Add the products of one term to the scores of all rows; the term has a bitmap."""
+    bits, place = carray(at(start), groups, np.uint64), start + 8 * groups
+    for group in range(groups):
+        left = bits[group]
+        while left and place < end:
+            impact = carray(at(place), 1, np.uint8)[0]
+            scores[group * GROUP + lowest(left)] += np.float64(weight * np.float32(impact))
+            left &= left - np.uint64(1)
+            place += 1
+
+
+@inner
+def _add_wide_list(start: int, count: int, weight: float, scores: Floats) -> None:
+    """Do so for a term with a list."""
+    rows, impacts = carray(at(start), count, np.uint16), carray(at(start + 2 * count), count, np.uint8)
+    place = 0
+    while place < count:
+        row, impact = rows[place], np.int64(impacts[place])
+        place += 1
+        while place < count and rows[place] == row:
+            impact += np.int64(impacts[place])
+            place += 1
         scores[row] += np.float64(weight * np.float32(impact))
 
 
-@kernel(types.void(given(f8), i8, i8, written(f8)))
-def _largest_of_groups(scores: Floats, size: int, groups: int, largest: Floats) -> None:
-    """Write the largest score of each group of `size` rows; none is below 0."""
-    for group in range(groups):
-        m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = 0.0
-        for j in range(group * size, group * size + size, 8):  # eight at a time: LLVM makes vectors of them
-            m0 = scores[j] if scores[j] > m0 else m0
-            m1 = scores[j + 1] if scores[j + 1] > m1 else m1
-            m2 = scores[j + 2] if scores[j + 2] > m2 else m2
-            m3 = scores[j + 3] if scores[j + 3] > m3 else m3
-            m4 = scores[j + 4] if scores[j + 4] > m4 else m4
-            m5 = scores[j + 5] if scores[j + 5] > m5 else m5
-            m6 = scores[j + 6] if scores[j + 6] > m6 else m6
-            m7 = scores[j + 7] if scores[j + 7] > m7 else m7
-        largest[group] = max(max(max(m0, m1), max(m2, m3)), max(max(m4, m5), max(m6, m7)))
+@inner
+def _score_all(starts: Wholes, sizes: Wholes, weights: NDArray[np.float32], groups: int, scores: Floats) -> None:
+    """Write the scores of all rows of a block, but for the last rounding."""
+    scores[:] = 0
+    for i in range(starts.size):
+        count = sizes[i] // 2
+        if sizes[i] & 1:
+            _add_wide_bitmap(starts[i], groups, starts[i] + 8 * groups + count, weights[i], scores)
+        else:
+            _add_wide_list(starts[i], count, weights[i], scores)
 
 
-@kernel(i8(given(f8), given(f8), i8, i8, f8, written(i8)))
-def _rows_from(scores: Floats, largest: Floats, size: int, groups: int, least: float, rows: Wholes) -> int:
-    """Write the rows with a score above 0, and of `least` or more; return their number."""
-    count = 0
-    for group in range(groups):
-        if largest[group] >= least:
-            for j in range(group * size, group * size + size):
-                if scores[j] >= least and scores[j] > 0:
-                    rows[count] = j
-                    count += 1
-    return count
+@inner
+def _eligible_rows(eligible: NDArray[np.bool_], rows: Wholes) -> int:
+    """Write the eligible rows; return their number, which counts those for which room lacks."""
+    found = 0
+    for j in range(eligible.size):
+        found += eligible[j]
+    if found <= rows.size:
+        found = 0
+        for j in range(eligible.size):
+            if eligible[j]:
+                rows[found] = j
+                found += 1
+    return found
 
 
-_BLOCK = (given(u1), given(u2), given(u4), given(u4), given(u2))
-_QUERY = (given(u4), given(f4), given(b1), i8, f8)
+@inner
+def _taken(row: int, score: float, least: float, rows: Wholes, scores: Floats, found: int) -> int:
+    """Add a row to what is found, if its score, rounded to float32, is above 0 and not too small; return the number."""
+    rounded = np.float64(np.float32(score))
+    if rounded > 0 and rounded >= least:
+        rows[found], scores[found] = row, rounded
+        found += 1
+    return found
 
 
-@kernel(i8(*_BLOCK, *_QUERY, written(f8), written(i8)))
+@inner
+def _kept(rows: Wholes, scores: Floats, found: int, count: int) -> tuple[int, float]:
+    """Keep the best `count` and what ties with the last; return the number, and what others must reach."""
+    if found < count:
+        return found, 0.0
+    least = np.partition(scores[:found], found - count)[found - count]
+    kept = 0
+    for j in range(found):
+        if scores[j] >= least:
+            rows[kept], scores[kept] = rows[j], scores[j]
+            kept += 1
+    return kept, least
+
+
+@kernel(
+    i8(
+        types.Array(i8, 2, "C", readonly=True),
+        types.Array(u4, 1, "C", readonly=True),
+        types.Array(f4, 1, "C", readonly=True),
+        types.Array(b1, 1, "C", readonly=True),
+        i8,
+        types.Array(u2, 1, "C"),
+        types.Array(u2, 1, "C"),
+        types.Array(f8, 1, "C"),
+        types.Array(i8, 1, "C"),
+        types.Array(f8, 1, "C"),
+    )
+)
 def best_rows(
-    data: NDArray[np.uint8],
-    pairs: NDArray[np.uint16],
-    terms: NDArray[np.uint32],
-    starts: NDArray[np.uint32],
-    largest: NDArray[np.uint16],
+    blocks: Wholes,
     query: NDArray[np.uint32],
     weights: NDArray[np.float32],
     eligible: NDArray[np.bool_],
     count: int,
-    least: float,
-    scores: Floats,
+    scratch: NDArray[np.uint16],
+    slots: NDArray[np.uint16],
+    wide: Floats,
     rows: Wholes,
+    scores: Floats,
 ) -> int:
-    """Write the best `count` of the eligible rows of a block, and what ties with the last or more; return the number.
+    """Write the eligible rows with the best `count` scores above 0, and all that tie with the last; return the number.
 
-    data, terms, starts, largest: the block. pairs: its data as uint16. query: terms (n,), with their weights (n,).
-    eligible: (rows of the block,). least: what a row must score at least. scores (65,536): of the rows that are
-    written those of the query, as float32 values. rows (65,536): the rows, ascending.
+    blocks: int64 (n, BLOCK_FIELDS). query: terms (n,), with their weights (n,). eligible: (all rows,). scratch, wide
+    (65,536): written over. slots (65,536): 0 before and after. rows, scores (all rows,): what is found, in any
+    order; the scores are float32 values.
     """
-    scores[:] = 0
-    for i in range(query.size):
-        place = np.searchsorted(terms, query[i])
-        if place < terms.size and terms[place] == query[i]:
-            start, end = np.int64(starts[place]), np.int64(starts[place + 1])
-            postings = 2 * (end - start) // 3
-            own, impacts = pairs[start : start + postings], data[2 * (start + postings) : 2 * start + 3 * postings]
-            _add(own, impacts, weights[i], largest[place] > 255, scores)
-    for j in range(eligible.size):
-        scores[j] = np.float64(np.float32(scores[j])) * eligible[j]
-    scores[eligible.size :] = 0  # there is something in a damaged block alone
-    size = GROUP if count <= GROUP else SMALL_GROUP
-    groups = (eligible.size + size - 1) // size
-    most = np.empty(groups)
-    _largest_of_groups(scores, size, groups, most)
-    if count <= groups:  # so many rows at least reach what the best so many groups have
-        least = max(least, np.partition(most, groups - count)[groups - count])
-    return _rows_from(scores, most, size, groups, least, rows)
+    found, least = 0, 0.0
+    starts, sizes = np.empty(query.size, np.int64), np.empty(query.size, np.int64)
+    largest, own = np.empty(query.size, np.uint16), np.empty(query.size, np.float32)
+    chosen_rows, chosen_scores = np.empty(MANY, np.int64), np.empty(MANY)
+    for number in range(blocks.shape[0]):
+        block = blocks[number]
+        alive = eligible[block[0] : block[0] + block[1]]
+        n = _found_terms(block, query, weights, starts, sizes, largest, own)
+        if not n:
+            continue
+        chosen = _eligible_rows(alive, chosen_rows[:FEW])
+        if chosen > FEW:
+            chosen = candidates(starts[:n], sizes[:n], largest[:n], own[:n], alive, count, least, scratch, chosen_rows)
+        groups = (block[1] + GROUP - 1) // GROUP
+        if chosen >= 0:
+            _score(starts[:n], sizes[:n], own[:n], groups, chosen_rows[:chosen], chosen_scores[:chosen], slots)
+            for j in range(chosen):
+                found = _taken(block[0] + chosen_rows[j], chosen_scores[j], least, rows, scores, found)
+        else:
+            _score_all(starts[:n], sizes[:n], own[:n], groups, wide)
+            for j in range(alive.size):
+                found = _taken(block[0] + j, wide[j] * alive[j], least, rows, scores, found)
+        found, least = _kept(rows, scores, found, count)
+    return found

@@ -14,8 +14,8 @@ import numpy as np
 
 from retriever.index.lucene.hits import Found, no_hits
 from retriever.index.postings import BLOCK_ROWS, LARGEST
-from retriever.index.quantise import impact_query
 from retriever.index.reader import check_top_k
+from retriever.lazy import lazy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from retriever.index.postings import Block
     from retriever.index.reader import FolderReader, Selection
+    from retriever.index.sparse import Postings
     from retriever.types import BoolArray, Ranking
 
 
@@ -53,25 +54,35 @@ class StoredPostings:
         self._asked = True
 
         def best(count: int) -> Found:
-            found = no_hits()
-            for block, first in zip(postings.blocks, postings.first_rows, strict=True):
-                more = search(block, query, eligible[first : first + block.rows], count, least_of(found, count))
-                found = best_of(found, more._replace(rows=more.rows + first), count)
+            found = search(postings, query, eligible, count)
             return found._replace(scores=found.scores / self._reader.settings.impact_scale)
 
         return self._reader.ranking(best, top_k)
 
-    def _compiled(self, block: Block, query: QueryTerms, eligible: BoolArray, count: int, least: float) -> Found:
+    def _compiled(self, postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
         """Return what `by_numpy` does."""
         from retriever.search.kernels import best_rows
 
         scratch = self._scratch
-        if not hasattr(scratch, "scores"):
-            scratch.scores, scratch.rows = np.empty(BLOCK_ROWS), np.empty(BLOCK_ROWS, np.int64)
-        parts = block.data, block.data.view("<u2"), block.terms, block.starts, block.largest
-        found = best_rows(*parts, *query, eligible, count, least, scratch.scores, scratch.rows)
-        rows = scratch.rows[:found].copy()
-        return Found(rows, scratch.scores[rows])
+        if not hasattr(scratch, "arrays"):
+            sums, slots, wide = np.empty(BLOCK_ROWS, np.uint16), np.zeros(BLOCK_ROWS, np.uint16), np.empty(BLOCK_ROWS)
+            # what is found is few of these, and memory that is not touched is not taken
+            scratch.arrays = sums, slots, wide, np.empty(len(eligible), np.int64), np.empty(len(eligible))
+        found = best_rows(self._table, *query, eligible, count, *scratch.arrays)
+        return Found(*(part[:found].copy() for part in scratch.arrays[-2:]))
+
+    @lazy
+    def _table(self) -> NDArray[np.int64]:
+        """Return where the kernel finds the blocks, int64 (blocks, BLOCK_FIELDS)."""
+        from retriever.search.kernels import BLOCK_FIELDS
+
+        postings = self._reader.postings
+        assert postings is not None
+        table = [
+            (first, block.rows, len(block.terms), *(part.ctypes.data for part in block[1:6]), block.step)
+            for first, block in zip(postings.first_rows, postings.blocks, strict=True)
+        ]
+        return np.array(table, np.int64).reshape(-1, BLOCK_FIELDS)
 
 
 class QueryTerms(NamedTuple):
@@ -82,19 +93,32 @@ class QueryTerms(NamedTuple):
 
 
 def query_terms(terms: csr_matrix) -> QueryTerms:
-    """Return the terms of a query (1, vocab_size) with their weights as `impact_query` writes them, in 9 decimals."""
-    pairs = [pair.split("^") for pair in impact_query(terms).split()]
-    return QueryTerms(
-        np.array([term for term, _ in pairs], np.uint32),
-        np.array([weight for _, weight in pairs], np.float64).astype(np.float32),
-    )
+    """Return the terms of a query (1, vocab_size) with their weights as Lucene reads them of `impact_query`.
 
-
-def by_numpy(block: Block, query: QueryTerms, eligible: BoolArray, count: int, least: float) -> Found:
-    """Return the eligible rows of a block, from its first one, that score at least so much: the best `count`, or more.
-
-    eligible: bool (rows of the block,). The scores are float32 values.
+    It writes 9 decimals: the product of a float32 with 1e9 is exact, and so this is the same number.
     """
+    if not np.isfinite(terms.data).all():
+        raise ValueError("a query term weight is not finite")
+    kept = terms.data >= 1e-9
+    weights = (np.rint(terms.data[kept].astype(np.float64) * 1e9) / 1e9).astype(np.float32)
+    return QueryTerms(terms.indices[kept].astype(np.uint32), weights)
+
+
+def by_numpy(postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
+    """Return the eligible rows with the best `count` scores above 0, and all that tie with the last.
+
+    eligible: bool (rows,). The scores are float32 values.
+    """
+    found = no_hits()
+    for block, first in zip(postings.blocks, postings.first_rows, strict=True):
+        scores = np.where(eligible[first : first + block.rows], block_scores(block, query), 0)
+        rows = np.flatnonzero(scores)
+        found = best_of(found, Found(rows + first, scores[rows]), count)
+    return found
+
+
+def block_scores(block: Block, query: QueryTerms) -> NDArray[np.float64]:
+    """Return the scores of the rows of a block, float32 values."""
     scores = np.zeros(BLOCK_ROWS)
     places = np.searchsorted(block.terms, query.terms)
     for place, term, weight in zip(places.tolist(), query.terms.tolist(), query.weights, strict=True):
@@ -105,9 +129,7 @@ def by_numpy(block: Block, query: QueryTerms, eligible: BoolArray, count: int, l
                 first = np.flatnonzero(np.diff(rows, prepend=-1))
                 rows, impacts = rows[first], np.add.reduceat(impacts, first)
             scores[rows] += weight * impacts
-    scores = np.where(eligible, scores[: block.rows].astype(np.float32), 0).astype(np.float64)
-    found = np.flatnonzero(scores >= least if least else scores)
-    return best_of(no_hits(), Found(found, scores[found]), count)
+    return scores[: block.rows].astype(np.float32).astype(np.float64)
 
 
 def best_of(found: Found, more: Found, count: int) -> Found:
@@ -117,8 +139,3 @@ def best_of(found: Found, more: Found, count: int) -> Found:
         return Found(rows, scores)
     chosen = scores >= np.partition(scores, -count)[-count]
     return Found(rows[chosen], scores[chosen])
-
-
-def least_of(found: Found, count: int) -> float:
-    """Return what a row must score to be among the best `count`, when these were found before."""
-    return float(found.scores.min()) if len(found.scores) >= count else 0.0

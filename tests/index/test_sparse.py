@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, random_array
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings, sparse
-from retriever.index.postings import BlockWriter, Source, inverted, merged, open_block
+from retriever.index.inverted import Source, inverted, merged
+from retriever.index.postings import BlockWriter, open_block
 from retriever.index.verify import verify_folder
 from retriever.search.postings import StoredPostings
 from retriever.types import Document, Encoded, EncoderIdentity, UserError

@@ -64,7 +64,7 @@ def lowest(context: Any, bits: Any) -> Any:
     return types.int64(types.uint64), code
 
 
-def _add_bits(sums: int, bits: Any, impacts: int, weight: Any) -> None:
+def _add_bits(sums: Any, bits: Any, impacts: Any, weight: Any) -> None:
     own, values = carray(at(sums), GROUP, np.uint16), carray(at(impacts), GROUP, np.uint8)
     for place in range(ones(bits)):
         own[lowest(bits)] += np.uint16((np.uint32(values[place]) * np.uint32(weight)) >> np.uint32(8))

@@ -116,7 +116,7 @@ def test_a_damaged_block_leads_nowhere_else(tmp_path: Path) -> None:
 
 
 def test_the_sums_of_a_group_with_wide_registers_and_without() -> None:
-    def as_here(sums: int, bits: int, impacts: int, weight: int) -> None:
+    def as_here(sums: Any, bits: Any, impacts: Any, weight: Any) -> None:
         instructions.add_group(sums, bits, impacts, weight)
 
     bit_by_bit, compiled = instructions.inner(instructions._add_bits), instructions.inner(as_here)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BLOCK_ROWS", "LARGEST", "Block", "BlockFile", "BlockWriter", "TermPostings", "open_block"]
+__all__ = ["BLOCK_ROWS", "LARGEST", "Block", "BlockFile", "BlockWriter", "TermPostings", "bitmap_bytes", "open_block"]
 
 BLOCK_ROWS = 65_536
 LARGEST = 255

@@ -15,6 +15,8 @@ from scipy.sparse import csr_matrix, random_array
 from retriever.index import FolderReader, FolderWriter, IndexSettings, sparse
 from retriever.index.inverted import Source, inverted, merged
 from retriever.index.postings import BlockWriter, open_block
+from retriever.index.row_impacts import row_impacts
+from retriever.index.sparse import Postings
 from retriever.index.verify import verify_folder
 from retriever.search.postings import StoredPostings
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
@@ -63,6 +65,8 @@ def test_a_file_holds_what_was_written(rows: list[dict[int, int]], tmp_path_fact
     impacts = matrix(rows)
     block = write(tmp_path_factory.mktemp("block") / "a.postings", impacts)
     np.testing.assert_array_equal(content(block), impacts.toarray())
+    found = [row_impacts(Postings([block], [0]), row, VOCAB).toarray()[0] for row in range(len(rows))]
+    np.testing.assert_array_equal(found, impacts.toarray())
 
 
 @settings(max_examples=40, deadline=None)

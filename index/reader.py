@@ -216,6 +216,12 @@ class FolderReader:
         selected = selection and selection.query
         return self.ranking(lambda count: self._lucene.bm25(text, count, selected), top_k)
 
+    def bm25_words(self, weights: Mapping[str, float], top_k: int, selection: Selection | None = None) -> Ranking:
+        """Rank by BM25 for a query of analysed terms with weights above 0: `analyse` and what feedback makes of it."""
+        check_top_k(top_k)
+        selected = selection and selection.query
+        return self.ranking(lambda count: self._lucene.bm25_words(weights, count, selected), top_k)
+
     def sparse(
         self, terms: csr_matrix, top_k: int, selection: Selection | None = None, first_terms: int | None = None
     ) -> Ranking:
@@ -286,6 +292,10 @@ class FolderReader:
         """Return the BM25 scores of the chunks of documents, of those that hold a term of the query."""
         return self._lucene.bm25_chunks(text, ids)
 
+    def bm25_words_chunks(self, weights: Mapping[str, float], ids: Sequence[str]) -> list[ScoredChunk]:
+        """Return the scores of the chunks of documents as `bm25_words` gives them, of those that hold a term."""
+        return self._lucene.bm25_words_chunks(weights, ids)
+
     def sparse_chunks(self, terms: csr_matrix, ids: Sequence[str]) -> list[ScoredChunk]:
         """Return the sparse scores above 0 of the chunks of documents, for query terms (1, vocab_size)."""
         scale = self.settings.impact_scale
@@ -305,20 +315,35 @@ class FolderReader:
         return found
 
     def views(self, stored: StoredDocument) -> Encoded:
-        """Return what is stored of a document's views, those of all its chunks together, one row each.
-
-        The vector is the mean of its chunks', of unit length; the weight of a term is the largest of its chunks'.
-        """
-        first = self._lucene.first_row(stored.document.doc_id)
-        rows = range(first, first + max(1, len(stored.chunks)))
-        vectors, dense, sparse = self.rows.vectors, None, None
-        if vectors is not None:
-            total = vectors[rows.start : rows.stop].sum(axis=0, keepdims=True)
-            dense = total / max(float(np.linalg.norm(total)), SMALLEST_NORM)
-        if self.has_sparse:
-            impacts = self._impacts(rows).max(axis=0).tocsr().astype(np.float32)
-            sparse = impacts / np.float32(self.settings.impact_scale)
+        """Return what is stored of a document's views, those of all its chunks together, one row."""
+        dense = self.stored_vectors([stored]) if self.has_dense else None
+        sparse = self.stored_impacts([stored]) if self.has_sparse else None
         return Encoded(dense, sparse, np.zeros(1, bool))
+
+    def stored_vectors(self, documents: Sequence[StoredDocument]) -> FloatArray:
+        """Return float32 (n, dense_dim): of each document the mean of its chunks' vectors, of unit length."""
+        vectors = self.rows.vectors
+        assert vectors is not None
+        totals = np.array([vectors[slice(*self._chunk_rows(one))].sum(axis=0) for one in documents], np.float32)
+        totals = totals.reshape(-1, self.settings.encoder.dense_dim)
+        lengths = np.linalg.norm(totals, axis=1, keepdims=True)
+        unit: FloatArray = (totals / np.maximum(lengths, SMALLEST_NORM)).astype(np.float32)
+        return unit
+
+    def stored_impacts(self, documents: Sequence[StoredDocument]) -> csr_matrix:
+        """Return float32 csr (n, vocab_size): of each document the largest weight that a term has in its chunks."""
+        from scipy.sparse import csr_matrix, vstack
+
+        empty = csr_matrix(np.zeros((0, self.settings.encoder.vocab_size), np.int32))
+        rows = [self._impacts(range(*self._chunk_rows(one))).max(axis=0).tocsr() for one in documents]
+        impacts = csr_matrix(vstack([empty, *rows], "csr"), dtype=np.float32)
+        impacts.data /= np.float32(self.settings.impact_scale)
+        return impacts
+
+    def _chunk_rows(self, stored: StoredDocument) -> tuple[int, int]:
+        """Return the row of the first chunk of a document, and that behind its last one."""
+        first = self._lucene.first_row(stored.document.doc_id)
+        return first, first + max(1, len(stored.chunks))
 
     def _impacts(self, rows: range) -> csr_matrix:
         from scipy.sparse import vstack
@@ -352,11 +377,15 @@ class FolderReader:
 
     def explain_bm25(self, text: str, doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return the analysed terms that a query shares with a chunk; the contributions add up to its score."""
+        return self.explain_words(Counter(self._lucene.analyse(text)), doc_id, chunk)
+
+    def explain_words(self, weights: Mapping[str, float], doc_id: str, chunk: int = 0) -> list[TermMatch]:
+        """Return what `explain_bm25` does for analysed terms with weights."""
         matches = []
-        for term, count in Counter(self._lucene.analyse(text)).items():
+        for term, own in weights.items():
             weight = self._lucene.bm25_score(term, doc_id, chunk)
             if weight > 0:
-                matches.append(TermMatch("bm25", term, float(count), weight, count * weight))
+                matches.append(TermMatch("bm25", term, float(own), weight, own * weight))
         return sorted(matches, key=lambda match: (-match.contribution, match.term))
 
     def explain_sparse(self, terms: csr_matrix, doc_id: str, chunk: int = 0) -> list[TermMatch]:

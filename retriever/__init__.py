@@ -22,6 +22,7 @@ from retriever.types import (
     ScoredDoc,
     Snippet,
     Span,
+    StagePart,
     TermMatch,
     UserError,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from retriever.experiments.experiment import ExperimentConfig, evaluate
     from retriever.indexing.build import IndexingConfig, IndexReport, build_index
     from retriever.indexing.writer import AddReport, IndexWriter, add_corpus
+    from retriever.rank.pipeline import Pipeline
     from retriever.search.fusion import FusionConfig, fuse
     from retriever.search.highlights import snippet
     from retriever.search.retriever import Retriever
@@ -61,12 +63,14 @@ __all__ = [
     "IndexWriter",
     "IndexingConfig",
     "LegPart",
+    "Pipeline",
     "Query",
     "Retriever",
     "RuntimeConfig",
     "ScoredDoc",
     "Snippet",
     "Span",
+    "StagePart",
     "TermMatch",
     "UserError",
     "__version__",
@@ -90,6 +94,7 @@ _PLACES = {
     "IndexReport": "retriever.indexing.build",
     "IndexWriter": "retriever.indexing.writer",
     "IndexingConfig": "retriever.indexing.build",
+    "Pipeline": "retriever.rank.pipeline",
     "Retriever": "retriever.search.retriever",
     "RuntimeConfig": "retriever.encoder.runtime",
     "add_corpus": "retriever.indexing.writer",

@@ -10,6 +10,7 @@ __all__ = [
     "BASELINE",
     "DEFAULT_MEASURES",
     "DENSE_TYPES",
+    "FEEDBACK_METHODS",
     "HYBRID",
     "QUERY_MODES",
     "ROW_TYPES",
@@ -33,3 +34,5 @@ ROW_TYPES = ("float32", "float16", "int8")
 """See `retriever.index.row_formats`."""
 SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
 """See `retriever.search.backends`; the first is the default."""
+FEEDBACK_METHODS = ("joint", "rm3", "rocchio", "average")
+"""See `retriever.rank.feedback`."""

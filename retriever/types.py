@@ -36,6 +36,7 @@ __all__ = [
     "ScoredDoc",
     "Snippet",
     "Span",
+    "StagePart",
     "TermMatch",
     "TermSpan",
     "TermStatistics",
@@ -164,6 +165,20 @@ class LegPart(NamedTuple):
     normalised: float
 
 
+class StagePart(NamedTuple):
+    """What one stage of a pipeline says about a hit.
+
+    rank: from 1, and score: after the stage. milliseconds: what the stage took, for all hits together. matches: why, if
+    that was asked for and the stage can say it.
+    """
+
+    stage: str
+    rank: int
+    score: float
+    milliseconds: float
+    matches: tuple[TermMatch, ...] = ()
+
+
 class ChunkHit(NamedTuple):
     """A chunk of a document: its characters, their text, and its raw score in each leg that finds something in it."""
 
@@ -178,6 +193,7 @@ class Hit(NamedTuple):
 
     chunks: the best chunks of the document, best first; none in an index of whole documents.
     highlights: the characters of `text` that the query's terms found, ascending, where they were asked for.
+    stages: what each stage of the pipeline said, in their order; none without a pipeline.
     """
 
     rank: int
@@ -190,6 +206,7 @@ class Hit(NamedTuple):
     terms: tuple[TermMatch, ...] = ()
     chunks: tuple[ChunkHit, ...] = ()
     highlights: tuple[Span, ...] = ()
+    stages: tuple[StagePart, ...] = ()
 
 
 class Snippet(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from retriever.types import ChunkHit, Document, Encoded, Hit, LegPart, ScoredDoc, Span, TermMatch, UserError
+from retriever.types import ChunkHit, Document, Encoded, Hit, LegPart, ScoredDoc, Span, StagePart, TermMatch, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,9 @@ def hit_to_wire(hit: Hit, snippet: Snippet | None = None) -> dict[str, Any]:
     if snippet is not None:
         spans = [span._asdict() for span in snippet.highlights]
         values["snippet"] = snippet._asdict() | {"highlights": spans}
+    values["stages"] = [
+        stage._asdict() | {"matches": [match._asdict() for match in stage.matches]} for stage in hit.stages
+    ]
     return values
 
 
@@ -59,6 +62,10 @@ def hit_from_wire(values: Mapping[str, Any]) -> Hit:
     known["terms"] = tuple(TermMatch(**match) for match in values["terms"])
     known["chunks"] = tuple(ChunkHit(**chunk) for chunk in values["chunks"])
     known["highlights"] = tuple(Span(**span) for span in values["highlights"])
+    known["stages"] = tuple(
+        StagePart(**stage | {"matches": tuple(TermMatch(**match) for match in stage["matches"])})
+        for stage in values.get("stages", ())
+    )
     return Hit(**known)
 
 

@@ -26,7 +26,7 @@ TINY = Path(__file__).parent / "data" / "tiny"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 
 
-LUCENE = {"bench", "cli", "docs", "experiments", "index", "indexing", "search", "serve"}
+LUCENE = {"bench", "cli", "docs", "experiments", "index", "indexing", "rank", "search", "serve"}
 """Folders whose tests start a JVM, nearly all of them."""
 LUCENE_FILES = {"test_made_before", "test_public_api", "test_real_data"}
 REAL = {"real_base", "real_encoder_folder", "real_texts"}

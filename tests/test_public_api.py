@@ -48,9 +48,9 @@ from retriever.types import FrozenMapping
 
 NAMES = """
     AddReport ChunkHit Dataset Document Encoded Encoder EncoderBase EncoderIdentity Evaluation ExperimentConfig
-    FacetCount FusionConfig Hit IndexField IndexReport IndexWriter IndexingConfig LegPart Query Retriever RuntimeConfig
-    ScoredDoc Snippet Span TermMatch UserError __version__ add_corpus build_index evaluate evaluate_run fuse
-    load_dataset load_encoder snippet
+    FacetCount FusionConfig Hit IndexField IndexReport IndexWriter IndexingConfig LegPart Pipeline Query Retriever
+    RuntimeConfig ScoredDoc Snippet Span StagePart TermMatch UserError __version__ add_corpus build_index evaluate
+    evaluate_run fuse load_dataset load_encoder snippet
 """
 PROGRAM = """
 from retriever import Document, FusionConfig, Hit, IndexingConfig, Retriever, build_index, evaluate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -149,6 +149,14 @@ class LuceneReader:
         """Return the best chunks by inner product of impacts and query weights, given as "id^weight id^weight"."""
         return self._search(self._impact, self._impact_query(query), top_k, selected) if query else no_hits()
 
+    def bm25_words(self, weights: Mapping[str, float], top_k: int, selected: Any = None) -> Found:
+        """Return the best chunks as `bm25` does, for a query of analysed terms with weights above 0."""
+        return self._search(self._bm25, self._words_query(weights), top_k, selected) if weights else no_hits()
+
+    def bm25_words_chunks(self, weights: Mapping[str, float], ids: Sequence[str]) -> list[ScoredChunk]:
+        """Score the chunks of these documents as `bm25_words` does, those that it finds."""
+        return self._chunks(self._bm25, self._words_query(weights), ids) if weights else []
+
     def bm25_chunks(self, text: str, ids: Sequence[str]) -> list[ScoredChunk]:
         """Score the chunks of these documents as `bm25` does, those that it finds."""
         return self._chunks(self._bm25, self._bm25_query(text), ids)
@@ -162,6 +170,17 @@ class LuceneReader:
         if self._live_bm25 is None:
             return self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
         return self._live_bm25.query(Counter(self.analyse(text)))
+
+    @one_at_a_time()
+    def _words_query(self, weights: Mapping[str, float]) -> Any:
+        if self._live_bm25 is not None:
+            return self._live_bm25.query(weights)
+        builder = lucene("search.BooleanQuery$Builder")()
+        should = lucene("search.BooleanClause$Occur").SHOULD
+        for word, weight in weights.items():
+            boosted = lucene("search.BoostQuery")(self._query_of("contents", word), float(weight))
+            builder.add(as_type("search.Query", boosted), should)
+        return as_type("search.Query", builder.build())
 
     @lazy
     def _live_bm25(self) -> LiveBm25 | None:

@@ -146,8 +146,8 @@ class LiveBm25:
         total = constant + by_length
         return bm25_similarity(float(total), float(by_length / total) if total else 0.0)
 
-    def query(self, counts: Mapping[str, int]) -> Any:
-        """Return the query of some terms, each weighted by its count."""
+    def query(self, counts: Mapping[str, float]) -> Any:
+        """Return the query of some terms, each weighted by its count, or by what stands for one."""
         builder = lucene("search.BooleanQuery$Builder")()
         should = lucene("search.BooleanClause$Occur").SHOULD
         frequencies = self._statistics.document_frequencies("contents", counts)
@@ -156,7 +156,7 @@ class LiveBm25:
                 builder.add(self._term(name, count, frequency), should)
         return as_type("search.Query", builder.build())
 
-    def _term(self, name: str, count: int, frequency: int) -> Any:
+    def _term(self, name: str, count: float, frequency: int) -> Any:
         term = lucene("index.Term")("contents", name)
         states = lucene("index.TermStates").build(self._statistics._searcher, term, True)
         states.accumulateStatistics(frequency - states.docFreq(), 0)
@@ -169,7 +169,7 @@ def _idf(frequency: int, documents: int) -> np.float32:
     return np.float32(math.log(1 + (documents - frequency + 0.5) / (frequency + 0.5)))
 
 
-def _boost(count: int, wanted: np.float32, given: np.float32) -> np.float32:
+def _boost(count: float, wanted: np.float32, given: np.float32) -> np.float32:
     """Return what makes `given` the `wanted` idf, `count` times, to the last bit where there is such a float."""
     goal = np.float32(count) * wanted
     near = np.float32(goal / given)

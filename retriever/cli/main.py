@@ -38,6 +38,7 @@ from retriever.cli.options import (
     showing_options,
     sparse_backend_option,
 )
+from retriever.cli.pipelines import pipeline_options
 from retriever.cli.reproduce import reproduce
 from retriever.cli.runs import facets, fuse
 from retriever.cli.serve import serve
@@ -48,6 +49,7 @@ from retriever.names import ROW_TYPES
 
 if TYPE_CHECKING:
     from retriever.encoder.runtime import RuntimeConfig
+    from retriever.rank.pipeline import Pipeline
     from retriever.search.retriever import Retriever
 
 __all__ = ["cli"]
@@ -164,6 +166,7 @@ def index(
 @click.option("--queries", type=click.Path(path_type=Path), help="A file of queries (JSONL or TSV) instead of QUERY.")
 @click.option("--like", metavar="DOC_ID", help="A document of the index instead of QUERY: find others like it.")
 @mode_option
+@pipeline_options
 @click.option("--top-k", "-k", type=int, default=10, show_default=True)
 @click.option("--filter", metavar="F", help="Only documents whose metadata satisfy it: 'year >= 2020 and lang = en'.")
 @showing_options
@@ -186,6 +189,7 @@ def search(
     queries: Path | None,
     like: str | None,
     mode: str,
+    pipeline: Pipeline | None,
     top_k: int,
     filter: str | None,
     showing: dict[str, Any],
@@ -209,6 +213,7 @@ def search(
     Example:
       retriever search my-index "how do vaccines work" --explain --highlight
       retriever search my-index --like d07 --top-k 5
+      retriever search my-index "how do vaccines work" --pipeline "hybrid > feedback > mmr(0.7)"
       retriever search my-index --queries queries.jsonl --top-k 1000 --mode bm25 --output run.trec
     """
     from retriever.cli.render import hit_json, hit_text
@@ -216,8 +221,10 @@ def search(
     from retriever.index.commit import unfinished
     from retriever.search.retriever import Retriever
 
-    if (query, queries, like).count(None) != 2:
-        raise click.UsageError("give a QUERY, --queries FILE or --like DOC_ID, one of the three")
+    if (query, queries, like).count(None) != 2 or (like and pipeline):
+        raise click.UsageError(
+            "give a QUERY, --queries FILE or --like DOC_ID, one of the three; the last has no pipeline"
+        )
     if (queries is None) != (output is None):
         raise click.UsageError("--queries and --output go together")
     if queries is not None and (explain or as_json or showing != NOTHING_ASKED):
@@ -238,10 +245,13 @@ def search(
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
         if queries is not None and output is not None:
-            _search_file(retriever, queries, output, mode, top_k, filter, tag, quiet)
+            _search_file(retriever, queries, output, mode, pipeline, top_k, filter, tag, quiet)
             return
-        find, asked = (retriever.search, query or "") if like is None else (retriever.more_like_this, like)
-        hits = find(asked, top_k, mode=mode, explain=explain, filter=filter, **showing)
+        how_many: dict[str, Any] = {"top_k": top_k, "mode": mode, "explain": explain, "filter": filter, **showing}
+        if like is None:
+            hits = retriever.search(query or "", pipeline=pipeline, **how_many)
+        else:
+            hits = retriever.more_like_this(like, **how_many)
         if not hits and not as_json:
             click.echo("no hits", err=True)
         for hit in hits:
@@ -249,7 +259,15 @@ def search(
 
 
 def _search_file(
-    retriever: Retriever, queries: Path, output: Path, mode: str, top_k: int, filter: str | None, tag: str, quiet: bool
+    retriever: Retriever,
+    queries: Path,
+    output: Path,
+    mode: str,
+    pipeline: Pipeline | None,
+    top_k: int,
+    filter: str | None,
+    tag: str,
+    quiet: bool,
 ) -> None:
     from tqdm import tqdm
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retriever.cli.checks import Finding
     from retriever.index.info import IndexInfo
     from retriever.search.fusion import FusionConfig
-    from retriever.types import Hit, Snippet, TermMatch
+    from retriever.types import Hit, Snippet, StagePart, TermMatch
 
 __all__ = [
     "findings_text",
@@ -54,6 +54,9 @@ def hit_text(hit: Hit, highlight: bool = False) -> str:
     lines.append(f"    {' | '.join(said)}")
     shown = _marked(snippet(hit, length=SNIPPET), hit) if highlight else one_line(_snippet(passage))
     lines += [f"    {line}" for line in _wrapped(shown, max(shutil.get_terminal_size().columns - 4, 20))]
+    if hit.stages:
+        lines.append(f"    {' | '.join(_stage_text(stage) for stage in hit.stages)}")
+    lines += [f"    {stage.stage}: {_terms_text(stage.matches)}" for stage in hit.stages if stage.matches]
     for leg in dict.fromkeys(match.leg for match in hit.terms):
         matches = [match for match in hit.terms if match.leg == leg]
         lines.append(f"    {leg} terms: {_terms_text(matches)}")
@@ -96,6 +99,11 @@ def _snippet(text: str) -> str:
         return start
     cut = start.rfind(" ", SNIPPET // 2, SNIPPET + 1)
     return f"{start[: cut if cut > 0 else SNIPPET]} ..."
+
+
+def _stage_text(stage: StagePart) -> str:
+    """Return what a stage said in a few words: the hit's rank and score behind it, and how long it took."""
+    return f"{stage.stage} #{stage.rank} {stage.score:.3f} in {stage.milliseconds:.0f} ms"
 
 
 def _terms_text(matches: Sequence[TermMatch]) -> str:

@@ -27,14 +27,20 @@ class Bm25Leg(Leg):
 
     def run(self, query: LegQuery, depth: int, selection: Selection | None = None) -> Ranking:
         """Return the best hits by BM25."""
+        if query.words is not None:
+            return self.reader.bm25_words(query.words, depth, selection)
         return self.reader.bm25(query.text, depth, selection)
 
     def chunks(self, query: LegQuery, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]:
         """Return the scores of the chunks that hold a term of the query."""
+        if query.words is not None:
+            return self.reader.bm25_words_chunks(query.words, list(documents))
         return self.reader.bm25_chunks(query.text, list(documents))
 
     def explain(self, query: LegQuery, doc_id: str, chunk: int, vocabulary: Sequence[str]) -> list[TermMatch]:
         """Return the analysed terms that both share."""
+        if query.words is not None:
+            return self.reader.explain_words(query.words, doc_id, chunk)
         return self.reader.explain_bm25(query.text, doc_id, chunk)
 
     def highlight(self, query: LegQuery, text: str, encoder: Encoder | None) -> list[Span]:

@@ -43,11 +43,15 @@ NOT_IN_A_NAME = "+@/"
 
 
 class LegQuery(NamedTuple):
-    """A query as legs read it: its text, and its row in a batch of encoded queries, None where no leg needs a view."""
+    """A query as legs read it: its text, and its row in a batch of encoded queries, None where no leg needs a view.
+
+    words: analysed terms with weights above 0, which BM25 reads in place of the text: what feedback made of it.
+    """
 
     text: str
     encoded: Encoded | None = None
     row: int = 0
+    words: Mapping[str, float] | None = None
 
     @property
     def terms(self) -> csr_matrix:

@@ -12,15 +12,19 @@ from retriever.index.reader import check_top_k
 from retriever.ranking import without_self
 from retriever.search.leg import LEGS, LegQuery
 from retriever.search.likeness import query_like
-from retriever.search.modes import CANDIDATES, MODES
+from retriever.search.modes import CANDIDATES, HYBRID, MODES
 from retriever.search.open_index import OpenIndex
 from retriever.search.showing import Showing, show
+from retriever.search.steps import Found, SearchAt
 from retriever.types import Document, Encoded, FacetCount, Hit, IndexField, Query, Ranking, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from retriever.search.commit_view import CommitView
     from retriever.search.fusion import FusionConfig
+    from retriever.search.modes import Plan
+    from retriever.search.steps import Stages
 
 __all__ = ["MODES", "QueryRanking", "QueryRankings", "Retriever"]
 
@@ -63,10 +67,12 @@ class Retriever(OpenIndex):
         fields: Sequence[str] | None = None,
         highlight: bool = False,
         fusion: FusionConfig | None = None,
+        pipeline: Stages | None = None,
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, with their texts.
 
         mode: "hybrid", a leg ("bm25", "sparse", "dense", ...), or several as in "dense+sparse", fused by their weights.
+        pipeline: a `Pipeline`, which names the mode and what follows the fusion.
         explain: also say which terms matched.
         filter: search only among the documents whose metadata satisfy it, e.g. "year >= 2020 and lang = en".
         offset: how many hits to pass over. Pages put together are the ranking as a whole, where a leg that is searched
@@ -82,13 +88,45 @@ class Retriever(OpenIndex):
         if not query.strip():
             raise UserError("the query is empty; give at least one word")
         showing = Showing(top_k, offset, min_score, fields, explain, highlight)
-        plan = self.plan(mode, fusion)
+        if pipeline is not None and mode != HYBRID:
+            raise UserError(f"mode {mode!r} beside a pipeline, which names its own ({pipeline.mode}); give one of them")
+        plan = self.plan(mode if pipeline is None else pipeline.mode, fusion)
         self._check_filter(filter)
         asked = LegQuery(query, self._encode([query], plan.legs))
         _say_unread(_unread(asked.encoded), 1)
         with self._view(filter) as view:
+            if pipeline is not None:
+                at = self._search_at(view, plan, max(showing.end, pipeline.reads))
+                ranked = pipeline.run(at.search(asked), at, explain=showing.end if explain else 0)
+                asked, rankings, _ = ranked.found
+                return show(view, plan, asked, rankings, showing, encoder=at.encoder, ranked=ranked)
             rankings = view.run_side_by_side(plan.legs, asked, plan.depth(showing.end), self._pool)
             return show(view, plan, asked, rankings, showing, encoder=lambda: self.encoder)
+
+    def _search_at(self, view: CommitView, plan: Plan, top_k: int) -> SearchAt:
+        return SearchAt(view, plan, lambda: self.encoder, self._pool, plan.depth(top_k))
+
+    def rank_pipeline(
+        self, queries: Iterable[Query], top_k: int = 1000, *, pipeline: Stages, filter: str | None = None
+    ) -> Iterator[QueryRanking]:
+        """Return each query's ranking as `rank` does, behind the stages of a pipeline, which run query by query."""
+        check_top_k(top_k)
+        plan = self.plan(pipeline.mode)
+        self._check_filter(filter)
+        return self._rank_pipeline(iter(queries), top_k, pipeline, plan, filter)
+
+    def _rank_pipeline(
+        self, stream: Iterator[Query], top_k: int, pipeline: Stages, plan: Plan, filter: str | None
+    ) -> Iterator[QueryRanking]:
+        with self._view(filter) as view:
+            at = self._search_at(view, plan, max(top_k, pipeline.reads))
+            while batch := list(islice(stream, QUERIES_PER_BATCH)):
+                encoded = self._encode([query.text for query in batch], plan.legs)
+                columns = {leg: view.run_batch(leg, batch, encoded, at.depth, self._pool) for leg in plan.legs}
+                for i, query in enumerate(batch):
+                    rankings = {leg: column[i] for leg, column in columns.items()}
+                    found = Found(LegQuery(query.text, encoded, i), rankings, plan.fuse(rankings).ranking)
+                    yield QueryRanking(query.query_id, pipeline.run(found, at).found.ranking[:top_k])
 
     def more_like_this(
         self,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retriever.search.fusion import Fused
     from retriever.search.leg import LegQuery
     from retriever.search.modes import Plan
+    from retriever.search.steps import Ranked
     from retriever.types import Document, Encoder, MetadataValue, Ranking
 
 __all__ = ["Showing", "show"]
@@ -73,13 +74,15 @@ def show(
     showing: Showing,
     *,
     encoder: Callable[[], Encoder],
+    ranked: Ranked | None = None,
 ) -> list[Hit]:
     """Fuse the rankings of a plan's legs for one query and return the hits that are shown, with their texts.
 
     encoder: gives the one of the index; called where terms are to be named or found in a text.
+    ranked: what the stages of a pipeline made of the fused ranking.
     """
     fused = plan.fuse(rankings)
-    shown = showing.cut(fused.ranking)
+    shown = showing.cut(fused.ranking if ranked is None else ranked.found.ranking)
     stored = view.reader.stored(hit.doc_id for hit in shown)
     if len(stored) < len(shown):
         raise damaged(view.reader.path, "what was found is not stored", VERIFY)
@@ -102,6 +105,7 @@ def show(
             terms=view.explain(plan.legs, asked, doc_id, named, best) if showing.explain else (),
             chunks=chunks,
             highlights=view.highlights(plan.legs, asked, document.text, named) if showing.highlight else (),
+            stages=() if ranked is None else ranked.parts.get(doc_id, ()),
         )
 
     return [hit(rank, *found) for rank, found in enumerate(shown, start=showing.offset + 1)]

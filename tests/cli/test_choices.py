@@ -20,6 +20,7 @@ from retriever.experiments.experiment import ExperimentConfig
 from retriever.index.dense import DENSE_TYPES, choose_type
 from retriever.index.row_formats import ROW_TYPES
 from retriever.network.checkpoint import STORAGE
+from retriever.rank.feedback import METHODS as FEEDBACK_METHODS
 from retriever.search.backends import SPARSE_BACKENDS
 from retriever.search.fusion import METHODS, NORMALISATIONS
 from retriever.search.leg import LEGS
@@ -38,6 +39,7 @@ REGISTRIES: dict[str, tuple[str, ...]] = {
     "storage": STORAGE,
     "view": names.VIEWS,
     "normalisation": tuple(NORMALISATIONS),
+    "feedback": tuple(FEEDBACK_METHODS),
 }
 PARTS = {("score", "normalisation")}
 """Options that offer some of what there is: only these bring the scores of different teachers together."""
@@ -70,6 +72,7 @@ def test_names_are_those_of_the_heavy_registries() -> None:
     assert tuple(DENSE_TYPES) == names.DENSE_TYPES and choose_type("auto", 1) in names.DENSE_TYPES
     assert tuple(ROW_TYPES) == names.ROW_TYPES
     assert tuple(SPARSE_BACKENDS) == names.SPARSE_BACKENDS
+    assert tuple(FEEDBACK_METHODS) == names.FEEDBACK_METHODS
     assert names.BASELINE in LEGS and parse_measures(DEFAULT_MEASURES)
 
 

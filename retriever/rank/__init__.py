@@ -1,0 +1,12 @@
+"""What follows the fusion: feedback, rerankers, late interaction, diversity, put together as a pipeline."""
+
+from retriever.rank.feedback import Feedback
+from retriever.rank.mmr import Mmr
+from retriever.rank.pipeline import Pipeline
+from retriever.rank.rerank import Duo, Rerank
+from retriever.rank.stage import register
+
+__all__ = ["Duo", "Feedback", "Mmr", "Pipeline", "Rerank"]
+
+for stage in (Feedback, Rerank, Duo, Mmr):
+    register(stage)

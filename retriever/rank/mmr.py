@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from retriever.rank.stage import Budget
     from retriever.search.steps import Found, SearchAt
-    from retriever.types import FloatArray
 
 __all__ = ["Mmr", "maximal_marginal_relevance"]
 
@@ -58,7 +57,7 @@ class Mmr(Stage):
 
 
 def maximal_marginal_relevance(
-    relevance: NDArray[np.float64], likeness: FloatArray, balance: float
+    relevance: NDArray[np.float64], likeness: NDArray[np.floating], balance: float
 ) -> NDArray[np.float64]:
     """Return what each of n candidates was worth when it was chosen; the next one chosen is never worth more.
 

@@ -89,7 +89,7 @@ class Stage(ABC):
         """Return the stage as it is written in a line: only what differs from the defaults."""
         given = []
         positional = True
-        for setting in sorted(dataclasses.fields(self), key=lambda setting: setting.kw_only):
+        for setting in sorted(dataclasses.fields(self), key=lambda setting: bool(setting.kw_only)):
             value = getattr(self, setting.name)
             if value == setting.default:
                 positional = False

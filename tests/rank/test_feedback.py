@@ -40,15 +40,23 @@ def anserini(documents: dict[str, str], folder: Path) -> Any:
 
 def compare(retriever: Retriever, searcher: Any, queries: list[str]) -> None:
     asked = [Query(str(n), text) for n, text in enumerate(queries)]
-    for line, setup in (
-        ("bm25 > feedback(rm3)", lambda: searcher.set_rm3()),
-        ("bm25 > feedback(rm3, documents=3, weight=0.8, terms=5)", lambda: searcher.set_rm3(5, 3, 0.2)),
-        ("bm25 > feedback(rocchio)", lambda: searcher.set_rocchio()),
-        ("bm25 > feedback(rocchio, documents=4, weight=0.4, terms=7)", lambda: searcher.set_rocchio(7, 4, beta=0.4)),
+    for line, setup, settings in (
+        ("bm25 > feedback(rm3)", searcher.set_rm3, {}),
+        (
+            "bm25 > feedback(rm3, documents=3, weight=0.8, terms=5)",
+            searcher.set_rm3,
+            {"fb_terms": 5, "fb_docs": 3, "original_query_weight": 0.2},
+        ),
+        ("bm25 > feedback(rocchio)", searcher.set_rocchio, {}),
+        (
+            "bm25 > feedback(rocchio, documents=4, weight=0.4, terms=7)",
+            searcher.set_rocchio,
+            {"top_fb_terms": 7, "top_fb_docs": 4, "beta": 0.4},
+        ),
     ):
         searcher.unset_rm3()
         searcher.unset_rocchio()
-        setup()
+        setup(**settings)
         for query, (_, ranking) in zip(
             queries, retriever.rank_pipeline(asked, 100, pipeline=Pipeline.parse(line)), strict=True
         ):

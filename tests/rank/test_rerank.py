@@ -120,7 +120,7 @@ def test_a_trained_cross_encoder_brings_what_it_learnt(words: Path, cross_encode
                 model(dict(features))["scores"].view(-1, 1), labels
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         model.save_pretrained(str(tmp_path / "trained"))
         pipeline = Pipeline(stages=(Rerank(f"cross-encoder:{tmp_path / 'trained'}", depth=20),))

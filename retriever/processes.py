@@ -8,7 +8,12 @@ import sys
 
 from retriever.types import UserError
 
-__all__ = ["one_thread_after_fork", "refuse_fork"]
+__all__ = ["one_thread_after_fork", "processors", "refuse_fork"]
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def refuse_fork(owner: int, what: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,16 +24,16 @@ from retriever.names import QUERY_MODES
 from retriever.network.checkpoint import read_settings, read_values
 from retriever.network.folder import load_model
 from retriever.network.parameters import count_parameters
-from retriever.processes import one_thread_after_fork
+from retriever.network.settings import DEFAULTS
+from retriever.processes import one_thread_after_fork, processors
 from retriever.types import Encoded, EncoderIdentity, Parameters, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import ThreadPoolExecutor
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Self
 
     from retriever.network.int8.network import Int8Network
-    from retriever.network.int8.single import SingleTextNetwork
+    from retriever.network.int8.query import QueryNetwork
     from retriever.network.model import RetrieverConfig, RetrieverModel
     from retriever.types import BoolArray, FloatArray, TermSpan, TermStatistics
 
@@ -44,6 +45,8 @@ __all__ = [
 NORM = "embeddings.norm.weight"
 """A vector of the network's width."""
 SMALLEST_BATCH = 256  # tokens; fewer are not spread over threads
+QUERY_TOKENS = 128
+"""Tokens of queries that go through the network together: weights that were read are used again."""
 MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
 
 
@@ -153,13 +156,17 @@ class MoEEncoder(EncoderBase):
         return encoding_threads() if self.runtime.device == "cpu" else None
 
     @lazy
-    def _single(self) -> SingleTextNetwork | None:
-        """Return what encodes quick queries, in int8 and without torch; None where queries are encoded as usual."""
-        if not self.runtime.quick_queries or self.runtime.device != "cpu" or self.precision != "int8":
+    def _query_network(self) -> QueryNetwork | None:
+        """Return what encodes queries in int8, without torch; None where the network for documents encodes them."""
+        if self.runtime.device != "cpu" or not (self.precision == "int8" or self.runtime.quick_queries):
             return None
-        from retriever.network.int8.single import SingleTextNetwork, runs_alone
+        from retriever.network.int8.weights import runs_alone
 
-        return SingleTextNetwork(self._folder) if runs_alone(self._settings) else None
+        if not runs_alone(self._folder):
+            return None
+        from retriever.network.int8.query import QueryNetwork
+
+        return QueryNetwork(self._folder, self.identity.sha256)
 
     @lazy
     def precision(self) -> str:
@@ -213,8 +220,8 @@ class MoEEncoder(EncoderBase):
             counts = self.lexicon.counts(self.lexicon.token_ids(known.texts))
             none_cut = np.zeros(len(texts), dtype=np.bool_)
             return Encoded(None, self.lexicon.queries(counts, None), none_cut, unread=known.unread)
-        if self._single is not None:
-            encoded = self._encode_one_by_one(self._single, known.texts, dense=dense, expand=expand, count=sparse)
+        if self._query_network is not None:
+            encoded = self._encode_few(self._query_network, known.texts, dense=dense, expand=expand, count=sparse)
         else:
             encoded = self._encode(known.texts, self.config.query_prompt, dense=dense, expand=expand, count=sparse)
         encoded = encoded._replace(unread=known.unread)
@@ -260,29 +267,33 @@ class MoEEncoder(EncoderBase):
             sparse.vstack(counts, format="csr") if count else None,
         )
 
-    def _encode_one_by_one(
-        self, network: SingleTextNetwork, texts: Sequence[str], *, dense: bool, expand: bool, count: bool
+    def _encode_few(
+        self, network: QueryNetwork, texts: Sequence[str], *, dense: bool, expand: bool, count: bool
     ) -> Encoded:
-        """Return nearly what `_encode` does, of texts one after another: none depends on the others."""
-        prompt, room = self._settings.get("query_prompt", ""), self._settings.get("max_length", 256) - 2
-        tokens = self._tokenise(texts, prompt, room)
-        shape = len(texts), self.identity.vocab_size
-        vectors = np.zeros((len(texts), self.identity.dense_dim), np.float32)
-        terms: list[Any] = [sparse.csr_array((0, shape[1]), dtype=np.float32)]
-        for i, text in enumerate(tokens):
-            weights = np.zeros(shape[1], np.float32)
-            if text.read and (dense or expand):
-                vector, found = network.encode(text.read, dense=dense, sparse=expand)
-                vectors[i] = 0 if vector is None else vector
-                weights = weights if found is None else found
-            if expand:
-                terms.append(_top_terms(weights[None], self._settings.get("max_terms", 256)))
+        """Return what `_encode` does, of queries."""
+        settings = DEFAULTS | self._settings
+        tokens = self._tokenise(texts, settings["query_prompt"], settings["max_length"] - 2)
+        lengths, limit = [len(text.read) for text in tokens], settings["max_terms"]
+
+        def run(batch: list[int]) -> Views:
+            found = network.encode([tokens[i].read for i in batch], dense=dense, sparse=expand)
+            return Views(batch, found.dense, None if found.sparse is None else _top_terms(found.sparse, limit))
+
+        views = list(self._each(run, list(batches(lengths, QUERY_TOKENS))))
         return Encoded(
-            vectors if dense else None,
-            sparse.csr_matrix(sparse.vstack(terms, format="csr")) if expand else None,
+            _vectors(views, len(texts), self.identity.dense_dim) if dense else None,
+            _expansions(views, len(texts), self.identity.vocab_size) if expand else None,
             np.array([text.truncated for text in tokens], np.bool_),
             self.lexicon.counts([text.own for text in tokens]) if count else None,
         )
+
+    def _each(self, run: Callable[[list[int]], Views], parts: list[list[int]]) -> Iterable[Views]:
+        """Run each of some batches of queries; several side by side, where there are processors for it."""
+        workers = min(len(parts), processors())
+        if workers < 2:
+            return map(run, parts)
+        with ThreadPoolExecutor(workers, "queries") as pool:
+            return list(pool.map(run, parts))
 
     def _tokenise(self, texts: Sequence[str], prompt: str, room: int) -> list[Tokens]:
         """Return each text's tokens; a text without any is not read."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -30,6 +31,7 @@ __all__ = [
     "read_settings",
     "read_values",
     "read_weights",
+    "stored_shapes",
     "write_weights",
 ]
 
@@ -98,7 +100,19 @@ def read_weights(folder: str | Path) -> dict[str, Tensor] | None:
 
 
 def read_values(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read some vectors and numbers of folder/model.safetensors, which are never stored compactly, without torch."""
+    """Read some arrays of folder/model.safetensors as they are stored, without torch."""
+    with _opened(folder) as file:
+        return {name: file.get_tensor(name) for name in names}
+
+
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of folder/model.safetensors, the scales of compact ones among them."""
+    with _opened(folder) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a dict
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS
@@ -106,7 +120,7 @@ def read_values(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         raise UserError(f"{folder}: {WEIGHTS} is missing; copy or build the encoder again")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in names}
+            yield file
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged weights file ({reason}); copy or build the encoder again") from None

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from retriever.names import QUERY_MODES
 from retriever.network.attention import Attention, padded_together
 from retriever.network.checkpoint import MODEL_TYPE, read_weights
 from retriever.network.matmul import Linear
 from retriever.network.moe import ExpertShape, MoELayer, Routing, feed_forward
 from retriever.network.packing import Packed, pack
+from retriever.network.settings import DEFAULTS, check_settings
 from retriever.network.sparse_head import LexicalHead, SparseHead
 
 if TYPE_CHECKING:
@@ -37,19 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pack"]
 
 TERM_VALUES = ("sparse_head.scale", "sparse_head.bias")
-
-
-LARGEST = 2**31 - 1
-"""Sizes and counts end here: the kernels count in 32 bits."""
-
-
-def _check_kind(name: str, value: object, default: object) -> None:
-    """Refuse a setting that is not of its default's kind (the base class lets null pass), or beyond all sizes."""
-    kinds = {tuple: (list, tuple), float: (float, int)}.get(type(default), (type(default),))
-    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-        raise ValueError(f"{name} is {value!r}, need {' or '.join(kind.__name__ for kind in kinds)}")
-    if isinstance(value, int) and not 0 <= value <= LARGEST:
-        raise ValueError(f"{name} is {value}, allowed are 0 to {LARGEST}")
 
 
 @strict
@@ -99,20 +86,9 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     def validate_retriever(self) -> None:
         """Refuse what the network would only notice while it runs; called by the base class."""
-        for name in RetrieverConfig.__annotations__:
-            _check_kind(name, getattr(self, name), getattr(RetrieverConfig, name))
+        check_settings({name: getattr(self, name) for name in DEFAULTS})
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act is {self.hidden_act!r}, allowed are {', '.join(ACT2FN)}")
-        if not 3 <= self.max_length <= self.max_position_embeddings:
-            limit = self.max_position_embeddings
-            raise ValueError(f"max_length is {self.max_length}, allowed are 3 to max_position_embeddings ({limit})")
-        if self.pooling not in ("mean", "cls"):
-            raise ValueError(f"pooling is {self.pooling!r}, allowed are 'mean' and 'cls'")
-        if self.query_mode not in QUERY_MODES:
-            raise ValueError(f"query_mode is {self.query_mode!r}, allowed are 'encoder' and 'lexical'")
-        hidden_states = range(self.num_hidden_layers + 1)
-        if not self.sparse_layers or any(layer not in hidden_states for layer in self.sparse_layers):
-            raise ValueError(f"sparse_layers are {self.sparse_layers}, allowed are 0 to {self.num_hidden_layers}")
 
     @property
     def expert_shape(self) -> ExpertShape:
@@ -159,9 +135,14 @@ class Embeddings(nn.Module):
 
     def forward(self, packed: Packed) -> Tensor:
         """Return (n_tokens, hidden)."""
-        words = self.word(packed.input_ids).to(self.norm.weight.dtype)
-        out: Tensor = self.norm(words + self.position(packed.positions))
+        out: Tensor = self.norm(self.summed(packed))
         return out
+
+    def summed(self, packed: Packed) -> Tensor:
+        """Return the sums before the norm, (n_tokens, hidden)."""
+        words = self.word(packed.input_ids).to(self.norm.weight.dtype)
+        summed: Tensor = words + self.position(packed.positions)
+        return summed
 
 
 class FeedForward(nn.Module):

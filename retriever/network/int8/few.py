@@ -1,7 +1,11 @@
-"""The steps of the int8 network for one short text, each compiled as a whole: `tiles` in place of matrix products.
+"""The steps of the int8 network for a few short texts, each compiled as a whole: `tiles` in place of matrix products.
 
-The numbers are those of the batch path, rounded at the same places: whole numbers where it has them, bfloat16 in
-attention. x: float32 (n, hidden), the tokens of one text. Matrices are packed, with scale and bias for each output.
+The numbers are those of the batch path, to the bit: the same steps, rounded at the same places, whole numbers where it
+has them, bfloat16 in attention. x: float32 (n, hidden), the tokens of some texts, text i from ends[i] to ends[i + 1].
+Matrices are packed, with scale and bias for each output. Compiled code makes no arrays: floats, halves, wholes and
+small are room for what a step needs meanwhile, and `single` knows how much that is.
+
+This module is imported to compile its functions alone: `machine_code` keeps what becomes of them.
 """
 
 from __future__ import annotations
@@ -9,19 +13,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from numba import f4, i4, i8, njit, types, u1, u2
+from numba import b1, f4, f8, i4, i8, njit, types, u1, u2
 from numba import int8 as i1
 
+from retriever.machine_code import COMPILED
+from retriever.network.int8 import kernels
 from retriever.network.int8.kernels import (
-    FASTMATH,
+    EXACT,
     from_bfloat16,
     gelu,
     magnitude,
     power_of_two,
     quantise_row,
     to_bfloat16,
+    total_of_bfloat16,
 )
-from retriever.network.int8.tiles import BLOCK, TILE, tile_bfloat16, tile_int8
+from retriever.network.int8.packed import BLOCK, TILE
+from retriever.network.int8.tiles import tile_bfloat16, tile_int8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +37,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+    Halves = NDArray[np.uint16]
+    Wholes = NDArray[np.int32]
+    Bytes = NDArray[np.int8]
+    Places = NDArray[np.int64]
 
-__all__ = ["add_experts", "add_product", "attend", "norm", "quantise", "vocabulary"]
+__all__ = ["add_product", "attend", "feed", "norm", "pool", "quantise", "vocabulary"]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 F = np.float32
@@ -39,15 +51,11 @@ _tile8, _row8 = tile_int8
 _tile16, _row16 = tile_bfloat16
 
 
-def kernel(signature: Any) -> Callable[[Function], Function]:
-    """Compile a function when this module is imported, and keep what was compiled for later processes."""
+def kernel(*kinds: Any) -> Callable[[Function], Function]:
+    """Compile a function for arguments of these kinds."""
 
     def compile_(function: Function) -> Function:
-        options: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
-        try:
-            compiled: Any = njit([signature], cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            compiled = njit([signature], **options)(function)
+        compiled: Any = njit([types.void(*kinds)], fastmath=EXACT, error_model="numpy", **COMPILED)(function)
         return cast("Function", compiled)
 
     return compile_
@@ -57,40 +65,22 @@ def _array(kind: Any, dimensions: int) -> Any:
     return types.Array(kind, dimensions, "C")
 
 
-_ROWS = _array(f4, 2)
-_VECTOR = _array(f4, 1)
+_ROWS, _VECTOR, _ENDS = _array(f4, 2), _array(f4, 1), _array(i8, 1)
+_ROOM = (_array(f4, 1), _array(u2, 1), _array(i4, 1), _array(i1, 1))
+_MATRIX = (_array(u1, 3), _VECTOR, _VECTOR)
+_MATRICES = (_array(u1, 4), _ROWS, _ROWS)
+_NORM = (_VECTOR, _VECTOR, f8)
+
+# The steps that the batch path has as functions of their own, too.
+_batch: Any = kernels
+norm = kernel(_ROWS, *_NORM)(_batch.norm.py_func)
+quantise = kernel(_ROWS, _array(i1, 2), _VECTOR)(_batch.quantise.py_func)
+pool = kernel(_ROWS, _ENDS, b1, _ROWS)(_batch.pool.py_func)
+_route = kernel(_ROWS, _ROWS, _ROWS, _array(i8, 2), _ROWS)(_batch.route.py_func)
 
 
-@kernel(types.void(_ROWS, _VECTOR, _VECTOR, f4))
-def norm(x: Floats, gain: Floats, shift: Floats, eps: float) -> None:
-    """Normalise the rows of x in place (layer norm)."""
-    n, k = x.shape
-    for i in range(n):
-        total = F(0)
-        for j in range(k):
-            total += x[i, j]
-        mean = total / F(k)
-        squares = F(0)
-        for j in range(k):
-            squares += (x[i, j] - mean) * (x[i, j] - mean)
-        inverse = F(1) / np.sqrt(squares / F(k) + F(eps))
-        for j in range(k):
-            x[i, j] = (x[i, j] - mean) * inverse * gain[j] + shift[j]
-
-
-@kernel(types.void(_ROWS, _array(i1, 2), _VECTOR))
-def quantise(x: Floats, values: NDArray[np.int8], step: Floats) -> None:
-    """Write rows of x as int8 values (n, hidden) and step (n,)."""
-    n, k = x.shape
-    for i in range(n):
-        largest = U(0)
-        for j in range(k):
-            largest = max(largest, magnitude(x[i, j]))
-        step[i] = quantise_row(x[i], largest, values[i])
-
-
-@kernel(types.void(_array(i1, 2), _array(i4, 1)))
-def _starts(values: NDArray[np.int8], start: NDArray[np.int32]) -> None:
+@kernel(_array(i1, 2), _array(i4, 1))
+def _starts(values: Bytes, start: Wholes) -> None:
     """Write what takes the 128 that weights have too much off the sums."""
     for i in range(values.shape[0]):
         total = np.int32(0)
@@ -99,12 +89,11 @@ def _starts(values: NDArray[np.int8], start: NDArray[np.int32]) -> None:
         start[i] = np.int32(-128) * total
 
 
-@kernel(types.void(_array(i1, 2), _array(u1, 3), _array(i4, 2)))
-def _product(values: NDArray[np.int8], weights: NDArray[np.uint8], sums: NDArray[np.int32]) -> None:
-    """Write the product of int8 rows (n, in) with a matrix of m blocks to sums (n, m * BLOCK)."""
+@kernel(_array(i1, 2), _array(u1, 3), _array(i4, 2), _array(i4, 1))
+def _product(values: Bytes, weights: NDArray[np.uint8], sums: Wholes, start: Wholes) -> None:
+    """Write the product of int8 rows (n, in) with a matrix of m blocks to sums (n, m * BLOCK); room: start (n,)."""
     n, width = values.shape
     blocks, steps, _ = weights.shape
-    start = np.empty(n, np.int32)
     _starts(values, start)
     stride = np.int64(sums.shape[1] * 4)
     for block in range(blocks):
@@ -122,103 +111,189 @@ def _product(values: NDArray[np.int8], weights: NDArray[np.uint8], sums: NDArray
                 i += 1
 
 
-@kernel(types.void(_ROWS, _array(u2, 3), _VECTOR, _ROWS))
-def _project(x: Floats, weights: NDArray[np.uint16], bias: Floats, out: Floats) -> None:
-    """Write x as bfloat16 times a bfloat16 matrix, plus bias (m * BLOCK,), rounded to bfloat16, to out."""
+@kernel(_array(i1, 2), _VECTOR, *_MATRIX, _ROWS, _array(i4, 1))
+def add_product(
+    values: Bytes,
+    step: Floats,
+    weights: NDArray[np.uint8],
+    scale: Floats,
+    bias: Floats,
+    out: Floats,
+    wholes: Wholes,
+) -> None:
+    """Add a linear layer of quantised rows to out (n, m)."""
+    n, columns = values.shape[0], weights.shape[0] * BLOCK
+    start, sums = wholes[:n], wholes[n : n + n * columns].reshape((n, columns))
+    _product(values, weights, sums, start)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] += F(sums[i, j]) * step[i] * scale[j] + bias[j]
+
+
+@kernel(i8, i8, i8, _array(u2, 3), _VECTOR, _ROWS)
+def _product16(x: Any, stride: Any, steps: Any, weights: Halves, zeros: Floats, out: Floats) -> None:
+    """Write products of bfloat16 rows, `stride` bytes apart from the address x on, with a matrix of blocks to out.
+
+    steps: of two inputs each, as many as the rows have of those of the weights. zeros: (TILE,).
+    """
+    n = out.shape[0]
+    begin, out_stride = np.int64(zeros.ctypes.data), np.int64(out.shape[1] * 4)
+    for block in range(weights.shape[0]):
+        place = np.int64(weights.ctypes.data) + block * weights.shape[1] * 4 * BLOCK
+        i = 0
+        while i < n:
+            row = x + i * stride
+            into = np.int64(out.ctypes.data) + i * out_stride + block * 4 * BLOCK
+            if n - i >= TILE:
+                _tile16(row, stride, place, steps, begin, into, out_stride)
+                i += TILE
+            else:
+                _row16(row, stride, place, steps, begin, into, out_stride)
+                i += 1
+
+
+@kernel(_ROWS, _array(u2, 3), _VECTOR, _array(u2, 2), _array(u2, 2), _ROWS, _VECTOR)
+def _project(
+    x: Floats, weights: Halves, bias: Floats, out: Halves, narrow: Halves, sums: Floats, zeros: Floats
+) -> None:
+    """Write x as bfloat16 times a bfloat16 matrix, plus bias (m * BLOCK,), as bfloat16 to out (n, m * BLOCK)."""
     n, width = x.shape
-    blocks, steps, _ = weights.shape
-    narrow = np.empty((n, width), np.uint16)
     for i in range(n):
         for j in range(width):
             narrow[i, j] = to_bfloat16(x[i, j])
-    zero = np.zeros(TILE, np.float32)
-    begin = np.int64(zero.ctypes.data)
-    stride = np.int64(out.shape[1] * 4)
-    for block in range(blocks):
-        place = np.int64(weights.ctypes.data) + block * steps * 4 * BLOCK
-        i = 0
-        while i < n:
-            row = np.int64(narrow.ctypes.data) + i * 2 * width
-            into = np.int64(out.ctypes.data) + i * stride + block * 4 * BLOCK
-            if n - i >= TILE:
-                _tile16(row, np.int64(2 * width), place, np.int64(steps), begin, into, stride)
-                i += TILE
-            else:
-                _row16(row, np.int64(2 * width), place, np.int64(steps), begin, into, stride)
-                i += 1
+    _product16(np.int64(narrow.ctypes.data), np.int64(2 * width), np.int64(width // 2), weights, zeros, sums)
     for i in range(n):
         for j in range(out.shape[1]):
-            out[i, j] = from_bfloat16(to_bfloat16(out[i, j] + bias[j]))
-    zero[0] = 0  # it must live until here
+            out[i, j] = to_bfloat16(sums[i, j] + bias[j])
 
 
-@kernel(types.void(_ROWS, i8, i8, _ROWS))
-def _mix(qkv: Floats, heads: int, width: int, mixed: Floats) -> None:
-    """Write what each token finds in its text to mixed (n, width); qkv (n, >= 3 * width), scores are powers of 2."""
+@kernel(_array(u2, 2), i8, i8, _array(u2, 3), _array(u2, 3))
+def _pack_head(qkv: Halves, begin: Any, width: int, keys: Halves, values: Halves) -> None:
+    """Lay out keys and values of the head at `begin` of a text's qkv (n, >= 3 * width) as weights of products.
+
+    keys: (blocks of texts' tokens, size / 2, 128), values: (blocks of size, n / 2, 128), 0 where there is nothing.
+    """
     n = qkv.shape[0]
+    keys[:] = 0
+    values[:] = 0
+    for j in range(n):
+        block, lane = j // BLOCK, 2 * (j % BLOCK)
+        for d in range(2 * keys.shape[1]):
+            keys[block, d // 2, lane + d % 2] = qkv[j, width + begin + d]
+            values[d // BLOCK, j // 2, 2 * (d % BLOCK) + j % 2] = qkv[j, 2 * width + begin + d]
+
+
+@kernel(_ROWS, i8, _array(u2, 2), _VECTOR)
+def _weigh(scores: Floats, own: int, weights: Halves, total: Floats) -> None:
+    """Write 2^score of the `own` keys as bfloat16 weights (n, length), 0 from there on, and their sum to total (n,)."""
+    for i in range(weights.shape[0]):
+        row = weights[i]
+        for j in range(own):
+            row[j] = to_bfloat16(power_of_two(from_bfloat16(to_bfloat16(scores[i, j]))))
+        for j in range(own, row.size):
+            row[j] = np.uint16(0)
+        total[i] = total_of_bfloat16(row)
+
+
+@kernel(_array(u2, 2), i8, i8, _ROWS, _VECTOR, _VECTOR, _array(u2, 1))
+def _mix(qkv: Halves, heads: int, length: int, mixed: Floats, zeros: Floats, floats: Floats, halves: Halves) -> None:
+    """Write what each token finds in its text to mixed (n, width), in whose rows qkv (n, >= 3 * width) is of one text.
+
+    length: n, padded as the batch path pads it: a sum's order depends on it.
+    """
+    n, width = mixed.shape
     size = width // heads
-    weights = np.empty(n, np.float32)
+    key_blocks, value_blocks, pairs = (n + BLOCK - 1) // BLOCK, (size + BLOCK - 1) // BLOCK, (n + 1) // 2
+    scores = floats[: n * key_blocks * BLOCK].reshape((n, key_blocks * BLOCK))
+    floats = floats[scores.size :]
+    found = floats[: n * value_blocks * BLOCK].reshape((n, value_blocks * BLOCK))
+    total = floats[found.size : found.size + n]
+    keys = halves[: key_blocks * size * BLOCK].reshape((key_blocks, size // 2, 2 * BLOCK))
+    halves = halves[keys.size :]
+    values = halves[: value_blocks * pairs * 2 * BLOCK].reshape((value_blocks, pairs, 2 * BLOCK))
+    weights = halves[values.size : values.size + n * length].reshape((n, length))
     for head in range(heads):
-        begin = head * size
+        begin = np.int64(head * size)
+        _pack_head(qkv, begin, width, keys, values)
+        queries = np.int64(qkv.ctypes.data) + 2 * begin
+        _product16(queries, np.int64(2 * qkv.shape[1]), np.int64(size // 2), keys, zeros, scores)
+        _weigh(scores, n, weights, total)
+        _product16(np.int64(weights.ctypes.data), np.int64(2 * length), np.int64(pairs), values, zeros, found)
         for i in range(n):
-            total = F(0)
-            query = qkv[i, begin : begin + size]
-            for j in range(n):
-                key = qkv[j, width + begin : width + begin + size]
-                score = F(0)
-                for d in range(size):
-                    score += query[d] * key[d]
-                weights[j] = from_bfloat16(to_bfloat16(score))
-            for j in range(n):
-                weights[j] = from_bfloat16(to_bfloat16(power_of_two(weights[j])))
-                total += weights[j]
-            found = mixed[i, begin : begin + size]
-            found[:] = F(0)
-            for j in range(n):
-                value = qkv[j, 2 * width + begin : 2 * width + begin + size]
-                for d in range(size):
-                    found[d] += weights[j] * value[d]
-            inverse = F(1) / total
+            inverse = F(1) / total[i]
             for d in range(size):
-                found[d] = from_bfloat16(to_bfloat16(found[d])) * inverse
+                mixed[i, begin + d] = from_bfloat16(to_bfloat16(found[i, d])) * inverse
 
 
-@kernel(types.void(_ROWS, i8, _array(u2, 3), _VECTOR, _array(u1, 3), _VECTOR, _VECTOR))
+@kernel(_ROWS, _ENDS, i8, i8, _array(u2, 3), _VECTOR, *_MATRIX, *_NORM, *_ROOM)
 def attend(
     x: Floats,
+    ends: Places,
     heads: int,
-    qkv: NDArray[np.uint16],
+    length_step: int,
+    qkv: Halves,
     qkv_bias: Floats,
     out: NDArray[np.uint8],
     scale: Floats,
     bias: Floats,
+    gain: Floats,
+    shift: Floats,
+    eps: float,
+    floats: Floats,
+    halves: Halves,
+    wholes: Wholes,
+    small: Bytes,
 ) -> None:
-    """Add self-attention to x."""
+    """Add self-attention to x, and normalise."""
     n, width = x.shape
-    projected = np.empty((n, qkv_bias.size), np.float32)
-    _project(x, qkv, qkv_bias, projected)
-    mixed = np.empty((n, width), np.float32)
-    _mix(projected, heads, width, mixed)
-    values, step = np.empty((n, width), np.int8), np.empty(n, np.float32)
+    columns = qkv_bias.size
+    zeros, floats = floats[:TILE], floats[TILE:]
+    zeros[:] = F(0)
+    projected, halves = halves[: n * columns].reshape((n, columns)), halves[n * columns :]
+    narrow, sums = halves[: n * width].reshape((n, width)), floats[: n * columns].reshape((n, columns))
+    _project(x, qkv, qkv_bias, projected, narrow, sums, zeros)
+    mixed, floats = floats[: n * width].reshape((n, width)), floats[n * width :]
+    for text in range(ends.size - 1):
+        first, last = ends[text], ends[text + 1]
+        length = (last - first + length_step - 1) // length_step * length_step
+        _mix(projected[first:last], heads, length, mixed[first:last], zeros, floats, halves)
+    values, step = small[: n * width].reshape((n, width)), floats[:n]
     quantise(mixed, values, step)
-    sums = np.empty((n, out.shape[0] * BLOCK), np.int32)
-    _product(values, out, sums)
-    for i in range(n):
-        for j in range(width):
-            x[i, j] += F(sums[i, j]) * step[i] * scale[j] + bias[j]
+    add_product(values, step, out, scale, bias, x, wholes)
+    norm(x, gain, shift, eps)
 
 
-@kernel(
-    types.void(
-        *(_array(i1, 2), _VECTOR, _array(i8, 2), _ROWS),
-        *(_array(u1, 4), _ROWS, _ROWS, _array(u1, 4), _ROWS, _ROWS, _ROWS),
-    )
-)
-def add_experts(
-    values: NDArray[np.int8],
+@kernel(_array(i1, 2), _VECTOR, *_MATRIX, _VECTOR, _array(i1, 2), _VECTOR, _array(i4, 1), _array(i4, 1))
+def _inner(
+    values: Bytes,
     step: Floats,
-    chosen: NDArray[np.int64],
-    share: Floats,
+    up: NDArray[np.uint8],
+    scale: Floats,
+    bias: Floats,
+    row: Floats,
+    inner: Bytes,
+    inner_step: Floats,
+    wholes: Wholes,
+    start: Wholes,
+) -> None:
+    """Write the activations of an expert for quantised rows (n, hidden) as int8 inner (n, m) and inner_step (n,)."""
+    n, columns = values.shape[0], up.shape[0] * BLOCK
+    hidden = wholes[: n * columns].reshape((n, columns))
+    _product(values, up, hidden, start)
+    for i in range(n):
+        largest = U(0)
+        for j in range(row.size):
+            row[j] = gelu(F(hidden[i, j]) * step[i] * scale[j] + bias[j])
+            largest = max(largest, magnitude(row[j]))
+        inner_step[i] = quantise_row(row, largest, inner[i])
+
+
+@kernel(_ROWS, _ROWS, i8, f4, *_MATRICES, *_MATRICES, _ROWS, _array(i8, 1), *_ROOM)
+def feed(
+    x: Floats,
+    router: Floats,
+    active: int,
+    routed_scale: float,
     up: NDArray[np.uint8],
     up_scale: Floats,
     up_bias: Floats,
@@ -226,83 +301,105 @@ def add_experts(
     down_scale: Floats,
     down_bias: Floats,
     out: Floats,
+    chosen: Places,
+    floats: Floats,
+    halves: Halves,
+    wholes: Wholes,
+    small: Bytes,
 ) -> None:
-    """Add to out (n, hidden) what the chosen experts (n, active), each times its share, make of quantised tokens.
+    """Add to out (n, hidden) what experts make of x, each token's `active` best ones; without a router all of them.
 
-    The experts' matrices and vectors stand one after another: a feed-forward layer is one expert that all choose.
+    Their matrices and vectors stand one after another: a feed-forward layer is one expert. x and out may be the same:
+    every token is quantised before anything is added. Room: chosen (2 * active * n,).
     """
-    n, width = values.shape
-    active = chosen.shape[1]
-    inner_width = up_scale.shape[1]
-    sent, places = np.empty((n, width), np.int8), np.empty(n * active, np.int64)
-    inner, inner_step = np.empty((n, inner_width), np.int8), np.empty(n, np.float32)
-    row = np.empty(inner_width, np.float32)
-    sums = np.empty((n, max(up.shape[1], down.shape[1]) * BLOCK), np.int32)
-    for expert in range(up.shape[0]):
+    n, width = x.shape
+    experts, inner_width = up_scale.shape
+    values, small = small[: n * width].reshape((n, width)), small[n * width :]
+    sent, small = small[: n * width].reshape((n, width)), small[n * width :]
+    inner = small[: n * inner_width].reshape((n, inner_width))
+    step, inner_step, sent_step = floats[:n], floats[n : 2 * n], floats[2 * n : 3 * n]
+    floats = floats[3 * n :]
+    row, floats = floats[:inner_width], floats[inner_width:]
+    start, wholes = wholes[:n], wholes[n:]
+    quantise(x, values, step)
+    picked, places = chosen[: n * active].reshape((n, active)), chosen[n * active :]
+    share = floats[: n * active].reshape((n, active))
+    if router.shape[0]:
+        logits = floats[n * active : n * active + n * experts].reshape((n, experts))
+        _route(x, router, logits, picked, share)
+    else:
+        picked[:] = 0
+        share[:] = F(1)
+    for expert in range(experts):
         count = 0
         for place in range(n * active):
-            if chosen[place // active, place % active] == expert:
+            if picked[place // active, place % active] == expert:
                 places[count] = place
-                sent[count] = values[place // active]
+                for j in range(width):
+                    sent[count, j] = values[place // active, j]
                 count += 1
         if count == 0:
             continue
-        hidden = sums.ravel()[: count * up.shape[1] * BLOCK].reshape((count, up.shape[1] * BLOCK))
-        _product(sent[:count], up[expert], hidden)
+        columns = down.shape[1] * BLOCK
+        found = wholes[: count * columns].reshape((count, columns))
         for i in range(count):
-            largest = U(0)
-            own = step[places[i] // active]
-            for j in range(inner_width):
-                row[j] = gelu(F(hidden[i, j]) * own * up_scale[expert, j] + up_bias[expert, j])
-                largest = max(largest, magnitude(row[j]))
-            inner_step[i] = quantise_row(row, largest, inner[i])
-        found = sums.ravel()[: count * down.shape[1] * BLOCK].reshape((count, down.shape[1] * BLOCK))
-        _product(inner[:count], down[expert], found)
+            sent_step[i] = step[places[i] // active]
+        _inner(
+            sent[:count],
+            sent_step,
+            up[expert],
+            up_scale[expert],
+            up_bias[expert],
+            row,
+            inner,
+            inner_step,
+            wholes,
+            start,
+        )
+        _product(inner[:count], down[expert], found, start)
         for i in range(count):
-            token, own = places[i] // active, share[places[i] // active, places[i] % active]
+            token = places[i] // active
+            own = share[token, places[i] % active] * routed_scale
             for j in range(width):
                 value = F(found[i, j]) * inner_step[i] * down_scale[expert, j] + down_bias[expert, j]
                 out[token, j] += own * value
 
 
-@kernel(types.void(_array(i1, 2), _VECTOR, _array(u1, 3), _VECTOR, _VECTOR, _ROWS))
-def add_product(
-    values: NDArray[np.int8], step: Floats, weights: NDArray[np.uint8], scale: Floats, bias: Floats, out: Floats
-) -> None:
-    """Add a linear layer of quantised rows to out (n, m)."""
-    sums = np.empty((values.shape[0], weights.shape[0] * BLOCK), np.int32)
-    _product(values, weights, sums)
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] += F(sums[i, j]) * step[i] * scale[j] + bias[j]
-
-
-@kernel(types.void(_array(i1, 2), _VECTOR, _array(u1, 3), _VECTOR, _VECTOR, _array(i4, 1), _VECTOR))
+@kernel(_array(i1, 2), _VECTOR, _ENDS, *_MATRIX, _array(i4, 1), _ROWS, _VECTOR, _array(i4, 1))
 def vocabulary(
-    values: NDArray[np.int8],
+    values: Bytes,
     step: Floats,
+    ends: Places,
     weights: NDArray[np.uint8],
     scale: Floats,
     bias: Floats,
-    stem: NDArray[np.int32],
+    stem: Wholes,
     out: Floats,
+    floats: Floats,
+    wholes: Wholes,
 ) -> None:
-    """Write log(1 + relu(largest logit over the tokens)) of terms, the largest of each stem, to out (vocab,) of 0."""
+    """Write log(1 + relu(largest logit over a text's tokens)) of terms, the largest of each stem, to out.
+
+    out: (texts, vocab), of zeros.
+    """
     n = values.shape[0]
-    sums = np.empty((n, BLOCK), np.int32)
-    best = np.empty(BLOCK, np.float32)
+    start, sums = wholes[:n], wholes[n : n + n * BLOCK].reshape((n, BLOCK))
+    best = floats[:BLOCK]
     for block in range(weights.shape[0]):
-        _product(values, weights[block : block + 1], sums)
-        for j in range(BLOCK):
-            best[j] = F(sums[0, j]) * step[0]
-        for i in range(1, n):
+        _product(values, weights[block : block + 1], sums, start)
+        terms = min(BLOCK, stem.size - block * BLOCK)
+        for text in range(out.shape[0]):
+            first = ends[text]
             for j in range(BLOCK):
-                found = F(sums[i, j]) * step[i]
-                best[j] = found if found > best[j] else best[j]
-        first = block * BLOCK
-        for j in range(min(BLOCK, stem.size - first)):
-            logit = best[j] * scale[first + j] + bias[first + j]
-            if logit > F(0):
-                weight = np.log1p(logit)
-                at = max(stem[first + j], np.int32(0))
-                out[at] = max(out[at], weight)
+                best[j] = F(sums[first, j]) * step[first]
+            for i in range(first + 1, ends[text + 1]):
+                for j in range(BLOCK):
+                    found = F(sums[i, j]) * step[i]
+                    best[j] = found if found > best[j] else best[j]
+            for j in range(terms):
+                term = block * BLOCK + j
+                logit = best[j] * scale[term] + bias[term]
+                if logit > F(0):
+                    weight = np.log1p(logit)
+                    at = max(stem[term], np.int32(0))
+                    out[text, at] = max(out[text, at], weight)

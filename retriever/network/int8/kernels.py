@@ -40,36 +40,52 @@ __all__ = [
     "merge_heads",
     "narrow",
     "norm",
+    "pool",
     "power_of_two",
+    "product_of",
     "quantise",
     "quantise_row",
+    "route",
     "split_heads",
+    "squares_of",
     "term_weights",
     "to_bfloat16",
+    "total_of",
+    "total_of_bfloat16",
 ]
 
 F = np.float32
 U = np.uint32
-FASTMATH = {"contract", "reassoc", "nsz", "arcp", "nnan", "ninf"}
-"""Sums may be split over the lanes of a vector; every value is finite."""
+EXACT = {"contract", "nsz", "nnan", "ninf"}
+"""Every value is finite. Nothing is reordered: the same steps give the same numbers wherever they are compiled."""
+SUMS = EXACT | {"reassoc"}
+"""For functions that are nothing but a sum: it may be split over the lanes of a vector."""
 TINY = F(1e-30)
 LARGEST_EXPONENT = F(86)
 """2 to this, and to its negative, leaves room for sums over a text; no trained network comes near."""
 GELU_REACH = F(4.25)
+LOG2_E = F(1.4426950408889634)
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 
 def kernel(function: Function) -> Function:
     """Compile a function when it is first called, and keep what was compiled for later processes."""
-    compiled: Any = njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+    compiled: Any = njit(nogil=True, fastmath=EXACT, error_model="numpy")(function)
     keep_compiled(compiled)
     return cast("Function", compiled)
 
 
 def inline(function: Function) -> Function:
     """Make a function a part of the kernels that call it."""
-    compiled: Any = njit(inline="always", fastmath=FASTMATH, error_model="numpy")(function)
+    compiled: Any = njit(inline="always", error_model="numpy")(function)
+    return cast("Function", compiled)
+
+
+def summing(function: Function) -> Function:
+    """Compile a sum, for kernels: a function of its own, so that its order is the same in all of them."""
+    options: dict[str, Any] = {"fastmath": SUMS, "error_model": "numpy", "_nrt": False}
+    compiled: Any = njit(**options)(function)
     return cast("Function", compiled)
 
 
@@ -148,6 +164,42 @@ def quantise_row(row: Any, largest: Any, values: Any) -> Any:
     return top / F(127)
 
 
+@summing
+def total_of(row: Any) -> Any:
+    """Return the sum of float32 values."""
+    total = F(0)
+    for j in range(row.size):
+        total += row[j]
+    return total
+
+
+@summing
+def squares_of(row: Any, mean: Any) -> Any:
+    """Return the sum of the squares of what float32 values differ from their mean."""
+    total = F(0)
+    for j in range(row.size):
+        total += (row[j] - mean) * (row[j] - mean)
+    return total
+
+
+@summing
+def product_of(one: Any, other: Any) -> Any:
+    """Return the inner product of two float32 vectors."""
+    total = F(0)
+    for j in range(one.size):
+        total += one[j] * other[j]
+    return total
+
+
+@summing
+def total_of_bfloat16(row: Any) -> Any:
+    """Return the sum of bfloat16 values."""
+    total = F(0)
+    for j in range(row.size):
+        total += from_bfloat16(row[j])
+    return total
+
+
 @kernel
 def quantise(x: Floats, values: Bytes, step: Floats) -> None:
     """Write rows of float32 x (n, k) as int8 values (n, k) and step (n,)."""
@@ -177,16 +229,55 @@ def norm(x: Floats, gain: Floats, shift: Floats, eps: float) -> None:
     """Normalise the rows of float32 x (n, k) in place (layer norm)."""
     n, k = x.shape
     for i in range(n):
-        total = F(0)
-        for j in range(k):
-            total += x[i, j]
-        mean = total / F(k)
-        squares = F(0)
-        for j in range(k):
-            squares += (x[i, j] - mean) * (x[i, j] - mean)
-        inverse = F(1) / np.sqrt(squares / F(k) + F(eps))
+        mean = total_of(x[i]) / F(k)
+        inverse = F(1) / np.sqrt(squares_of(x[i], mean) / F(k) + F(eps))
         for j in range(k):
             x[i, j] = (x[i, j] - mean) * inverse * gain[j] + shift[j]
+
+
+@kernel
+def route(x: Floats, router: Floats, logits: Floats, chosen: Places, share: Floats) -> None:
+    """Write the logits (n, experts) of tokens x (n, k), the best experts (n, active) and the softmax of theirs.
+
+    router: (experts, k). Of equal logits the first expert's is the better one.
+    """
+    for i in range(x.shape[0]):
+        for expert in range(router.shape[0]):
+            logits[i, expert] = product_of(x[i], router[expert])
+        total = F(0)
+        for place in range(chosen.shape[1]):
+            best = -1
+            for expert in range(router.shape[0]):
+                free = True
+                for before in range(place):
+                    free = free and chosen[i, before] != expert
+                if free and (best < 0 or logits[i, expert] > logits[i, best]):
+                    best = expert
+            chosen[i, place] = best
+            share[i, place] = power_of_two((logits[i, best] - logits[i, chosen[i, 0]]) * LOG2_E)
+            total += share[i, place]
+        for place in range(chosen.shape[1]):
+            share[i, place] = share[i, place] / total
+
+
+@kernel
+def pool(x: Floats, ends: Places, first: bool, out: Floats) -> None:
+    """Write the mean of each text's tokens x (tokens, k), or its first one, at unit length to out (texts, k).
+
+    Text i has the tokens from ends[i] to ends[i + 1].
+    """
+    for text in range(out.shape[0]):
+        begin, end = ends[text], ends[text + 1]
+        row = out[text]
+        for j in range(row.size):
+            row[j] = x[begin, j]
+        if not first:
+            for i in range(begin + 1, end):
+                for j in range(row.size):
+                    row[j] += x[i, j]
+        length = max(np.sqrt(squares_of(row, F(0))), F(1e-12))
+        for j in range(row.size):
+            row[j] = row[j] / length
 
 
 @kernel
@@ -254,10 +345,7 @@ def exponentials(scores: Bits, lengths: Places, sums: Floats) -> None:
                 row[j] = to_bfloat16(power_of_two(from_bfloat16(row[j])))
             for j in range(own, length):
                 row[j] = np.uint16(0)
-            total = F(0)
-            for j in range(length):
-                total += from_bfloat16(row[j])
-            sums[i, r] = total
+            sums[i, r] = total_of_bfloat16(row)
 
 
 @kernel

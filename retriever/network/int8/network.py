@@ -1,7 +1,7 @@
 """The network for inference in int8: the same function as `RetrieverModel.encode`, run for speed on a CPU.
 
-- Products of int8 rows with int8 matrices (retriever/int8.py), and between them the steps of retriever/kernels.py.
-- Attention is bfloat16 (retriever/int8_attention.py), everything else between products float32.
+- Products of int8 rows with int8 matrices (matrices.py), and between them the steps of kernels.py.
+- Attention is bfloat16 (attention.py), everything else between products float32.
 - A block of rows goes through a whole feed-forward layer while it is in the cache.
 """
 
@@ -30,7 +30,7 @@ from retriever.network.int8.matrices import (
 )
 from retriever.network.matmul import ROWS
 from retriever.network.model import RetrieverOutput
-from retriever.network.moe import MoELayer
+from retriever.network.moe import MoELayer, Routing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from retriever.network.model import RetrieverConfig, RetrieverModel
-    from retriever.network.moe import Routing
     from retriever.network.packing import Group, Packed
     from retriever.network.sparse_head import SparseHead
     from retriever.types import FloatArray
@@ -57,7 +56,7 @@ class Int8Network:
 
     def __init__(self, model: RetrieverModel) -> None:
         self.config: RetrieverConfig = model.config
-        self._embeddings, self._pool = model.embeddings, model.pool
+        self._embeddings, self._embeddings_norm = model.embeddings, _norm(model.embeddings.norm)
         self._layers = [Layer(layer, model.config.num_attention_heads) for layer in model.layers]
         self._head = Head(model.sparse_head, model.embeddings.word.weight)
         self._embeddings.word.to(torch.bfloat16)  # only looked up
@@ -65,7 +64,8 @@ class Int8Network:
 
     def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
         """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
-        x: FloatArray = self._embeddings(packed).numpy()
+        x: FloatArray = self._embeddings.summed(packed).numpy()
+        kernels.norm(x, *self._embeddings_norm)
         spots = spots_of(packed.groups, self.config.num_attention_heads)
         hidden = np.zeros_like(x)
         routings: list[Routing] = []
@@ -79,8 +79,14 @@ class Int8Network:
             hidden /= np.float32(len(self.config.sparse_layers))
             weights, found = self._head.forward(hidden, packed.groups, self._scratch)
             routings += found
-        vectors = self._pool(torch.from_numpy(x), packed.groups) if dense else None
-        return RetrieverOutput(vectors, weights, tuple(routings))
+        return RetrieverOutput(self._pool(x, packed.groups) if dense else None, weights, tuple(routings))
+
+    def _pool(self, x: FloatArray, groups: Sequence[Group]) -> Tensor:
+        """Return the dense view of the last hidden states (n_tokens, hidden), (n_texts, hidden) of unit length."""
+        ends = ends_of(groups)
+        vectors = np.empty((len(ends) - 1, x.shape[1]), np.float32)
+        kernels.pool(x, ends, self.config.pooling == "cls", vectors)
+        return torch.from_numpy(vectors)
 
 
 class Layer:
@@ -149,7 +155,8 @@ class Experts:
     """A MoE layer: each token goes through its experts and all shared ones."""
 
     def __init__(self, layer: MoELayer) -> None:
-        self.shape, self.scale, self.route = layer.shape, np.float32(layer.routed_scale), layer.route
+        self.shape, self.scale = layer.shape, np.float32(layer.routed_scale)
+        self.router: FloatArray = layer.router.detach().float().numpy()
         weights = (layer.up_proj, layer.up_bias, layer.down_proj, layer.down_bias)
         experts = zip(*(taken(weight).unbind() for weight in weights), strict=True)
         self.routed = [
@@ -164,7 +171,7 @@ class Experts:
 
     def add(self, x: FloatArray, rows: Rows, out: FloatArray, scratch: Scratch) -> Routing:
         """Add to out (n, hidden) what experts make of tokens x (n, hidden), in `rows` quantised; return the routing."""
-        routing = self.route(torch.from_numpy(x))
+        routing = self._route(x)
         chosen = routing.expert_ids.numpy().ravel()
         order = np.argsort(chosen, kind="stable")
         tokens = order // self.shape.active
@@ -187,6 +194,14 @@ class Experts:
                 add_product(inner, self.shared.down, out[start:stop], scratch)
         return routing
 
+    def _route(self, x: FloatArray) -> Routing:
+        shape = len(x), self.shape.active
+        logits = np.empty((len(x), self.shape.routed), np.float32)
+        chosen, share = np.empty(shape, np.int64), np.empty(shape, np.float32)
+        kernels.route(x, self.router, logits, chosen, share)
+        expert_ids, weights, scores = map(torch.from_numpy, (chosen, share, logits))
+        return Routing(expert_ids, weights, scores, torch.ones(len(x), dtype=torch.bool))
+
 
 class Head:
     """The sparse head; a logit is the largest over the tokens of a text, before anything else is done with it."""
@@ -204,11 +219,11 @@ class Head:
     def forward(self, hidden: FloatArray, groups: Sequence[Group], scratch: Scratch) -> tuple[Tensor, list[Routing]]:
         """Return float32 (n_texts, vocab) weights of hidden states (n_tokens, hidden), and the experts' routing."""
         rows, routings = self.transformed(hidden, scratch)
-        lengths = [group.length for group in groups for _ in range(group.count)]
-        ends = np.cumsum([0, *lengths])
-        out = np.zeros((len(lengths), len(self.stem)), np.float32)
+        ends = ends_of(groups)
+        texts = len(ends) - 1
+        out = np.zeros((texts, len(self.stem)), np.float32)
         first = 0
-        while first < len(lengths):
+        while first < texts:
             last = max(first + 1, int(np.searchsorted(ends, ends[first] + HEAD_TOKENS, "right")) - 1)
             best = self._largest(after(rows, ends[first]), ends[first : last + 1] - ends[first], scratch)
             kernels.term_weights(best, self.decoder.scale, self.decoder.bias, self.stem, out[first:last])
@@ -236,6 +251,11 @@ class Head:
             acc = product(rows, self.decoder.weights[:, first : first + terms], tokens, scratch)
             kernels.max_over_tokens(acc, rows.step, ends, first, best)
         return best
+
+
+def ends_of(groups: Sequence[Group]) -> NDArray[np.int64]:
+    """Return where each text begins, and where the last one ends, int64 (texts + 1,)."""
+    return np.cumsum([0, *(group.length for group in groups for _ in range(group.count))])
 
 
 def _norm(norm: nn.LayerNorm) -> tuple[FloatArray, FloatArray, float]:

@@ -1,9 +1,10 @@
 """Products of a few rows with a matrix, compiled: a tile of 4 rows and 64 outputs is summed in registers.
 
 A matrix library made for hundreds of rows takes longer to begin than a dozen rows take here. A matrix lies as its
-products read it, block of 64 outputs by block: (blocks, steps, 64, 4) for int8, the 4 inputs of a step beside each
-other, or (blocks, steps, 64, 2) for bfloat16. Processors have one instruction for such a step (AVX512-VNNI and
-AVX512-BF16); for those without, the same sums are spelled out, int8 to the same whole numbers.
+products read it (`packed`): (blocks, steps, 64, 4) for int8, the 4 inputs of a step beside each other, or (blocks,
+steps, 64, 2) for bfloat16. Processors have one instruction for such a step (AVX512-VNNI and AVX512-BF16); for those
+without, the same sums are spelled out, int8 to the same whole numbers. Sums run over the inputs in their order, as
+those of oneDNN's bfloat16 products do under AVX512-BF16: the numbers are the same to the bit.
 """
 
 from __future__ import annotations
@@ -16,15 +17,13 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
+from retriever.network.int8.packed import BLOCK, TILE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BLOCK", "TILE", "pack_bfloat16", "pack_int8", "processor_has", "tile_bfloat16", "tile_int8"]
+__all__ = ["processor_has", "tile_bfloat16", "tile_int8"]
 
-BLOCK = 64
-"""Outputs of a tile: 4 vectors of 16."""
-TILE = 4
-"""Rows of a tile: 16 vectors of sums, 4 of weights and one of a row fit into 32 registers."""
 LANES = 16
 VECTORS = BLOCK // LANES
 BYTE, WHOLE, LONG, FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -157,28 +156,3 @@ def make_tile(rows: int, vector: Any, add: Callable[[Any, Any, Any, Any], Any]) 
 _int8, _bfloat16 = _add_int8(processor_has("avx512vnni")), _add_bfloat16(processor_has("avx512bf16"))
 tile_int8 = make_tile(TILE, WHOLES, _int8), make_tile(1, WHOLES, _int8)
 tile_bfloat16 = make_tile(TILE, FLOATS, _bfloat16), make_tile(1, FLOATS, _bfloat16)
-
-
-def pack_int8(weights: Any) -> Any:
-    """Return int8 weights (..., out, in), in a multiple of 4, as tiles read them: uint8 (..., blocks, steps, 256).
-
-    128 is added to each weight: the instruction takes one factor without a sign.
-    """
-    packed = _pack(np.ascontiguousarray(weights).view(np.uint32))
-    packed ^= np.uint32(0x80808080)
-    return packed.view(np.uint8)
-
-
-def pack_bfloat16(bits: Any) -> Any:
-    """Return the bits of bfloat16 weights (out, in), in a multiple of 2, as tiles read them: (blocks, steps, 128)."""
-    return _pack(np.ascontiguousarray(bits).view(np.uint32)).view(np.uint16)
-
-
-def _pack(words: Any) -> Any:
-    *more, out, steps = words.shape
-    blocks = -(-out // BLOCK)
-    if out % BLOCK:
-        padded = np.zeros((*more, blocks * BLOCK, steps), np.uint32)
-        padded[..., :out, :] = words
-        words = padded
-    return np.ascontiguousarray(words.reshape(*more, blocks, BLOCK, steps).swapaxes(-1, -2))

@@ -1,0 +1,212 @@
+"""The int8 network for a few short texts, without torch: what a query needs.
+
+The same function as `Int8Network.encode`, from the same folder, to the bit; a dozen tokens take a quarter of the time
+there, since nothing is prepared for hundreds of them, and a process that only searches imports neither torch,
+transformers nor numba.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from retriever.lazy import lazy
+from retriever.machine_code import Argument, argument, load_kernels
+from retriever.network.int8.packed import BLOCK, TILE
+from retriever.network.int8.weights import Experts, Matrix, Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from retriever.types import FloatArray
+
+__all__ = ["QueryNetwork", "Views", "few_kernels"]
+
+FEW = "retriever.network.int8.few"
+SOURCES = [f"retriever.network.int8.{name}" for name in ("kernels", "packed", "tiles")]
+NAMES = ("add_product", "attend", "feed", "norm", "pool", "quantise", "vocabulary")
+LENGTH_STEP = 16
+"""The batch path pads texts to multiples of it for attention, and the order of a sum depends on that."""
+
+
+class Views(NamedTuple):
+    """Unit vectors (texts, hidden), and weights of expanded terms (texts, vocab); None for what was not asked for."""
+
+    dense: FloatArray | None
+    sparse: FloatArray | None
+
+
+def few_kernels() -> dict[str, Any]:
+    """Return the compiled steps of `few`; compiling them, once after an installation, takes ten seconds."""
+    return load_kernels(FEW, NAMES, sources=SOURCES)
+
+
+class QueryNetwork:
+    """Encodes token ids. Thread-safe: nothing is kept between two calls."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        """Read what the folder's dense view needs; `identity` is the digest of the folder's files."""
+        self._weights = Weights(folder, identity)
+        self._kernels = few_kernels()
+        settings = self._settings = self._weights.settings
+        self._heads, self._eps = int(settings["num_attention_heads"]), float(settings["layer_norm_eps"])
+        self._norm = _arguments(self._weights.norm("embeddings.norm"))
+        self._layers = [_Layer(self._weights, index) for index in range(int(settings["num_hidden_layers"]))]
+
+    def encode(self, texts: Sequence[Sequence[int]], *, dense: bool, sparse: bool) -> Views:
+        """Encode texts, each of one token at least; the results of one do not depend on the others."""
+        ends = np.cumsum([0, *map(len, texts)])
+        x = self._embedded(texts)
+        room = self._room(ends)
+        run = self._kernels
+        chosen = list(self._settings["sparse_layers"]) if sparse else []
+        hidden = np.zeros_like(x)
+        rows, bounds = argument(x), argument(ends)
+        run["norm"](rows, *self._norm, self._eps)
+        for index in range(len(self._layers) + 1):
+            if index:
+                self._pass(self._layers[index - 1], rows, bounds, room)
+            if index in chosen:
+                hidden += x
+        weights = None
+        if sparse:
+            hidden /= np.float32(len(chosen))
+            weights = self._expansions(hidden, ends, room)
+        return Views(self._pooled(rows, bounds) if dense else None, weights)
+
+    def _pass(self, layer: _Layer, rows: Argument, bounds: Argument, room: _Room) -> None:
+        """Put a layer's output in the place of its input."""
+        run = self._kernels
+        attention = *layer.attention, *layer.attention_norm
+        run["attend"](rows, bounds, self._heads, LENGTH_STEP, *attention, self._eps, *room.all)
+        if layer.dense:
+            self._add(layer.feed_forward, rows, rows, room)
+        else:
+            y = np.zeros_like(rows.array)
+            self._add(layer.feed_forward, rows, argument(y), room)
+            np.add(rows.array, y, out=rows.array)
+        run["norm"](rows, *layer.feed_forward_norm, self._eps)
+
+    def _embedded(self, texts: Sequence[Sequence[int]]) -> FloatArray:
+        """Return the sums of word and position embeddings, (tokens, hidden)."""
+        words = self._weights.words(np.array([token for text in texts for token in text], np.int64))
+        positions = np.concatenate([np.arange(len(text)) for text in texts])
+        embedded: FloatArray = words + self._weights.array("embeddings.position.weight")[positions]
+        return embedded
+
+    def _pooled(self, rows: Argument, bounds: Argument) -> FloatArray:
+        vectors = np.empty((len(bounds.array) - 1, rows.array.shape[1]), np.float32)
+        self._kernels["pool"](rows, bounds, self._settings["pooling"] == "cls", vectors)
+        return vectors
+
+    def _expansions(self, hidden: FloatArray, ends: NDArray[np.int64], room: _Room) -> FloatArray:
+        head, run = self._head, self._kernels
+        read, out = argument(hidden), argument(hidden.copy())
+        self._add(head.experts, read, out, room)
+        values, step = argument(np.empty(hidden.shape, np.int8)), argument(np.empty(len(hidden), np.float32))
+        run["quantise"](read, values, step)
+        run["add_product"](values, step, *head.transform, out, room.wholes)
+        run["norm"](out, *head.norm, self._eps)
+        run["quantise"](out, values, step)
+        weights = np.zeros((len(ends) - 1, len(head.stem.array)), np.float32)
+        run["vocabulary"](values, step, ends, *head.decoder, head.stem, weights, room.floats, room.wholes)
+        return weights
+
+    def _add(self, layers: Sequence[_Experts], x: Argument, out: Argument, room: _Room) -> None:
+        """Add what the layers make of x, one after another, to out."""
+        for layer in layers:
+            chosen = np.empty(2 * layer.active * len(x.array), np.int64)
+            self._kernels["feed"](
+                x, layer.router, layer.active, layer.routed_scale, *layer.up, *layer.down, out, chosen, *room.all
+            )
+
+    @lazy
+    def _head(self) -> _Head:
+        weights = self._weights
+        return _Head(
+            _arguments(weights.matrix("sparse_head.transform")),
+            [_Experts.of(found) for found in weights.head_experts],
+            _arguments(weights.norm("sparse_head.norm")),
+            _arguments(weights.matrix("decoder")),
+            argument(weights.array("sparse_head.stem")),
+        )
+
+    def _room(self, ends: NDArray[np.int64]) -> _Room:
+        """Return the room that the kernels need for these texts; see there what lies in it."""
+        n, longest = int(ends[-1]), int(np.diff(ends).max())
+        sizes = self._weights.sizes
+        size = sizes.hidden // self._heads
+        padded = longest + -longest % LENGTH_STEP
+        key_blocks, value_blocks = -(-longest // BLOCK), -(-size // BLOCK)
+        mixing = n * sizes.hidden + longest * (BLOCK * (key_blocks + value_blocks) + 1)
+        feeding = n * (3 + sizes.active + sizes.experts) + sizes.inner
+        heads = BLOCK * (key_blocks * size + value_blocks * (longest + 1)) + longest * padded
+        return _Room.of(
+            np.empty(TILE + max(n * sizes.qkv, mixing, feeding, BLOCK), np.float32),
+            np.empty(n * sizes.qkv + max(n * sizes.hidden, heads), np.uint16),
+            np.empty(n + n * sizes.outputs, np.int32),
+            np.empty(n * (2 * sizes.hidden + sizes.inner), np.int8),
+        )
+
+
+class _Room(NamedTuple):
+    floats: Argument
+    halves: Argument
+    wholes: Argument
+    small: Argument
+
+    @classmethod
+    def of(cls, *arrays: NDArray[Any]) -> _Room:
+        return cls(*map(argument, arrays))
+
+    @property
+    def all(self) -> tuple[Argument, ...]:
+        return tuple(self)
+
+
+class _Experts(NamedTuple):
+    """Feed-forward layers as the kernels take them; router (experts, hidden), of no rows where all tokens pass all."""
+
+    up: tuple[Argument, ...]
+    down: tuple[Argument, ...]
+    router: Argument
+    active: int
+    routed_scale: float
+
+    @classmethod
+    def of(cls, found: Experts) -> _Experts:
+        return cls(
+            _arguments(found.up), _arguments(found.down), argument(found.router), found.active, found.routed_scale
+        )
+
+
+class _Layer:
+    """One transformer layer as the kernels take it."""
+
+    def __init__(self, weights: Weights, index: int) -> None:
+        name = f"layers.{index}"
+        qkv, out = weights.attention(name), weights.matrix(f"{name}.attention.out")
+        self.attention = (*_arguments(qkv), *_arguments(out))
+        self.attention_norm, self.feed_forward_norm = (
+            _arguments(weights.norm(f"{name}.{part}_norm")) for part in ("attention", "feed_forward")
+        )
+        self.feed_forward = [_Experts.of(found) for found in weights.feed_forward(index)]
+        self.dense = len(self.feed_forward[0].router.array) == 0
+
+
+class _Head(NamedTuple):
+    """The sparse head: what comes before the decoder, which is the word embeddings, and the stem of each term."""
+
+    transform: tuple[Argument, ...]
+    experts: list[_Experts]
+    norm: tuple[Argument, ...]
+    decoder: tuple[Argument, ...]
+    stem: Argument
+
+
+def _arguments(arrays: Matrix | tuple[NDArray[Any], ...]) -> tuple[Argument, ...]:
+    return tuple(map(argument, arrays))

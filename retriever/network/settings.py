@@ -1,0 +1,120 @@
+"""The settings of an encoder and the shapes of its weights, known without torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from retriever.names import QUERY_MODES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["DEFAULTS", "check_settings", "expected_shapes"]
+
+DEFAULTS: dict[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "layer_norm_eps": 1e-12,
+    "initializer_range": 0.02,
+    "tie_word_embeddings": False,
+    "moe_layers": (),
+    "num_experts": 1,
+    "experts_per_token": 1,
+    "granularity": 1,
+    "shared_experts": 0,
+    "routed_scale": 1.0,
+    "pooling": "mean",
+    "sparse_layers": (6,),
+    "head_experts": 0,
+    "head_experts_per_token": 1,
+    "head_granularity": 1,
+    "head_intermediate_size": 1536,
+    "head_shared_experts": 0,
+    "max_length": 256,
+    "max_terms": 256,
+    "query_mode": "encoder",
+    "query_prompt": "",
+    "document_prompt": "",
+}
+"""What a config.json leaves out: the values of `RetrieverConfig`, which explains them."""
+LARGEST = 2**31 - 1
+"""Sizes and counts end here: the kernels count in 32 bits."""
+MATRIX = ("weight", "bias")
+
+
+def _check_kind(name: str, value: object, default: object) -> None:
+    """Refuse a setting that is not of its default's kind (transformers lets null pass), or beyond all sizes."""
+    kinds = {tuple: (list, tuple), float: (float, int)}.get(type(default), (type(default),))
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+        raise ValueError(f"{name} is {value!r}, need {' or '.join(kind.__name__ for kind in kinds)}")
+    if isinstance(value, int) and not 0 <= value <= LARGEST:
+        raise ValueError(f"{name} is {value}, allowed are 0 to {LARGEST}")
+
+
+def check_settings(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for what the network would only notice while it runs; values: of every name in `DEFAULTS`."""
+    for name, default in DEFAULTS.items():
+        _check_kind(name, values[name], default)
+    limit, layers = values["max_position_embeddings"], values["num_hidden_layers"]
+    if not 3 <= values["max_length"] <= limit:
+        raise ValueError(f"max_length is {values['max_length']}, allowed are 3 to max_position_embeddings ({limit})")
+    if values["pooling"] not in ("mean", "cls"):
+        raise ValueError(f"pooling is {values['pooling']!r}, allowed are 'mean' and 'cls'")
+    if values["query_mode"] not in QUERY_MODES:
+        raise ValueError(f"query_mode is {values['query_mode']!r}, allowed are 'encoder' and 'lexical'")
+    chosen = values["sparse_layers"]
+    if not chosen or any(layer not in range(layers + 1) for layer in chosen):
+        raise ValueError(f"sparse_layers are {chosen}, allowed are 0 to {layers}")
+
+
+def expected_shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of the network, for settings that `check_settings` passes."""
+    hidden, vocabulary = values["hidden_size"], values["vocab_size"]
+    shapes = {
+        "embeddings.word.weight": (vocabulary, hidden),
+        "embeddings.position.weight": (values["max_position_embeddings"], hidden),
+        **{f"sparse_head.{name}": (vocabulary,) for name in ("scale", "bias", "allowed", "stem")},
+        **_linear("sparse_head.transform", hidden, hidden),
+    }
+    norms = ["embeddings.norm", "sparse_head.norm"]
+    inner = values["intermediate_size"]
+    for index in range(values["num_hidden_layers"]):
+        layer = f"layers.{index}"
+        norms += [f"{layer}.attention_norm", f"{layer}.feed_forward_norm"]
+        shapes |= _linear(f"{layer}.attention.qkv", 3 * hidden, hidden) | _linear(
+            f"{layer}.attention.out", hidden, hidden
+        )
+        if index in values["moe_layers"]:
+            parts = values["num_experts"], values["granularity"], values["shared_experts"]
+            shapes |= dict(_experts(f"{layer}.feed_forward", hidden, inner, *parts))
+        else:
+            shapes |= _linear(f"{layer}.feed_forward.up", inner, hidden)
+            shapes |= _linear(f"{layer}.feed_forward.down", hidden, inner)
+    if values["head_experts"]:
+        parts = values["head_experts"], values["head_granularity"], values["head_shared_experts"]
+        shapes |= dict(_experts("sparse_head.experts", hidden, values["head_intermediate_size"], *parts))
+    return shapes | {f"{norm}.{part}": (hidden,) for norm in norms for part in MATRIX}
+
+
+def _linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _experts(
+    name: str, hidden: int, intermediate: int, experts: int, granularity: int, shared: int
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    routed, inner = experts * granularity, intermediate // granularity
+    yield f"{name}.router", (routed, hidden)
+    yield f"{name}.up_proj", (routed, inner, hidden)
+    yield f"{name}.up_bias", (routed, inner)
+    yield f"{name}.down_proj", (routed, hidden, inner)
+    yield f"{name}.down_bias", (routed, hidden)
+    yield f"{name}.shared_up_proj", (shared * inner, hidden)
+    yield f"{name}.shared_up_bias", (shared * inner,)
+    yield f"{name}.shared_down_proj", (hidden, shared * inner)
+    yield f"{name}.shared_down_bias", (hidden,)

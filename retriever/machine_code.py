@@ -169,6 +169,7 @@ def _compiled(module: str, names: Sequence[str]) -> bytes:
     for name in names:
         function = getattr(source, name)
         (overload,) = function.overloads.values()
+        _check_alone(name, overload.library)
         code = overload.library.serialize_using_object_code()[2][0]
         kinds = [_kind(one) for one in overload.signature.args]
         symbol = overload.fndesc.llvm_func_name
@@ -177,6 +178,14 @@ def _compiled(module: str, names: Sequence[str]) -> bytes:
     described = json.dumps(descriptions).encode()
     content = described + b"".join(codes)
     return _HEAD.pack(_MAGIC, zlib.crc32(content), len(described)) + content
+
+
+def _check_alone(name: str, library: Any) -> None:
+    """Raise AssertionError for code that calls what a process without numba does not have."""
+    system = ctypes.CDLL(None)
+    called = [one.name for one in library._final_module.functions if one.is_declaration]
+    missing = [one for one in called if not one.startswith("llvm.") and not hasattr(system, one)]
+    assert not missing, f"{name} calls {', '.join(missing)}"
 
 
 def _kind(numba_type: Any) -> str:

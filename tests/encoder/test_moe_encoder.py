@@ -145,9 +145,9 @@ def test_truncation_is_counted(folder: Path) -> None:
 
 
 def test_prompts_go_before_the_text(folder: Path) -> None:
+    plain = MoEEncoder(folder)
     change_config(folder, query_prompt="the moon ", document_prompt="flour ")
-    encoder, plain = MoEEncoder(folder), MoEEncoder(folder)
-    plain.config.query_prompt = plain.config.document_prompt = ""
+    encoder = MoEEncoder(folder)
     for prompt, side in (("the moon ", "encode_queries"), ("flour ", "encode_documents")):
         found = getattr(encoder, side)(["yeast"])
         np.testing.assert_array_equal(found.dense, getattr(plain, side)([f"{prompt}yeast"]).dense)

@@ -125,7 +125,9 @@ def test_what_the_kernels_cannot_run_is_left_to_the_other_network(settings: dict
     assert not runs_alone(saved(network(**settings), tmp_path))
 
 
-@pytest.mark.parametrize("change", [{"hidden_size": 128}, {"num_hidden_layers": 3}, {"moe_layers": [0]}, {"pooling": 3}])
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": 128}, {"num_hidden_layers": 3}, {"moe_layers": [0]}, {"pooling": 3}]
+)
 def test_settings_that_do_not_fit_the_weights_are_left_to_it_too(change: dict[str, Any], tmp_path: Path) -> None:
     folder = saved(network(), tmp_path)
     path = folder / "config.json"

@@ -29,6 +29,7 @@ from retriever.network.int8.kernels import (
     total_of_bfloat16,
 )
 from retriever.network.int8.packed import BLOCK, TILE
+from retriever.network.int8.shaped import shaped
 from retriever.network.int8.tiles import tile_bfloat16, tile_int8
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def add_product(
 ) -> None:
     """Add a linear layer of quantised rows to out (n, m)."""
     n, columns = values.shape[0], weights.shape[0] * BLOCK
-    start, sums = wholes[:n], wholes[n : n + n * columns].reshape((n, columns))
+    start, sums = wholes[:n], shaped(wholes[n:], (n, columns))
     _product(values, weights, sums, start)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
@@ -204,14 +205,14 @@ def _mix(qkv: Halves, heads: int, length: int, mixed: Floats, zeros: Floats, flo
     n, width = mixed.shape
     size = width // heads
     key_blocks, value_blocks, pairs = (n + BLOCK - 1) // BLOCK, (size + BLOCK - 1) // BLOCK, (n + 1) // 2
-    scores = floats[: n * key_blocks * BLOCK].reshape((n, key_blocks * BLOCK))
+    scores = shaped(floats, (n, key_blocks * BLOCK))
     floats = floats[scores.size :]
-    found = floats[: n * value_blocks * BLOCK].reshape((n, value_blocks * BLOCK))
+    found = shaped(floats, (n, value_blocks * BLOCK))
     total = floats[found.size : found.size + n]
-    keys = halves[: key_blocks * size * BLOCK].reshape((key_blocks, size // 2, 2 * BLOCK))
+    keys = shaped(halves, (key_blocks, size // 2, 2 * BLOCK))
     halves = halves[keys.size :]
-    values = halves[: value_blocks * pairs * 2 * BLOCK].reshape((value_blocks, pairs, 2 * BLOCK))
-    weights = halves[values.size : values.size + n * length].reshape((n, length))
+    values = shaped(halves, (value_blocks, pairs, 2 * BLOCK))
+    weights = shaped(halves[values.size :], (n, length))
     for head in range(heads):
         begin = np.int64(head * size)
         _pack_head(qkv, begin, width, keys, values)
@@ -249,15 +250,15 @@ def attend(
     columns = qkv_bias.size
     zeros, floats = floats[:TILE], floats[TILE:]
     zeros[:] = F(0)
-    projected, halves = halves[: n * columns].reshape((n, columns)), halves[n * columns :]
-    narrow, sums = halves[: n * width].reshape((n, width)), floats[: n * columns].reshape((n, columns))
+    projected, halves = shaped(halves, (n, columns)), halves[n * columns :]
+    narrow, sums = shaped(halves, (n, width)), shaped(floats, (n, columns))
     _project(x, qkv, qkv_bias, projected, narrow, sums, zeros)
-    mixed, floats = floats[: n * width].reshape((n, width)), floats[n * width :]
+    mixed, floats = shaped(floats, (n, width)), floats[n * width :]
     for text in range(ends.size - 1):
         first, last = ends[text], ends[text + 1]
         length = (last - first + length_step - 1) // length_step * length_step
         _mix(projected[first:last], heads, length, mixed[first:last], zeros, floats, halves)
-    values, step = small[: n * width].reshape((n, width)), floats[:n]
+    values, step = shaped(small, (n, width)), floats[:n]
     quantise(mixed, values, step)
     add_product(values, step, out, scale, bias, x, wholes)
     norm(x, gain, shift, eps)
@@ -278,7 +279,7 @@ def _inner(
 ) -> None:
     """Write the activations of an expert for quantised rows (n, hidden) as int8 inner (n, m) and inner_step (n,)."""
     n, columns = values.shape[0], up.shape[0] * BLOCK
-    hidden = wholes[: n * columns].reshape((n, columns))
+    hidden = shaped(wholes, (n, columns))
     _product(values, up, hidden, start)
     for i in range(n):
         largest = U(0)
@@ -314,18 +315,18 @@ def feed(
     """
     n, width = x.shape
     experts, inner_width = up_scale.shape
-    values, small = small[: n * width].reshape((n, width)), small[n * width :]
-    sent, small = small[: n * width].reshape((n, width)), small[n * width :]
-    inner = small[: n * inner_width].reshape((n, inner_width))
+    values, small = shaped(small, (n, width)), small[n * width :]
+    sent, small = shaped(small, (n, width)), small[n * width :]
+    inner = shaped(small, (n, inner_width))
     step, inner_step, sent_step = floats[:n], floats[n : 2 * n], floats[2 * n : 3 * n]
     floats = floats[3 * n :]
     row, floats = floats[:inner_width], floats[inner_width:]
     start, wholes = wholes[:n], wholes[n:]
     quantise(x, values, step)
-    picked, places = chosen[: n * active].reshape((n, active)), chosen[n * active :]
-    share = floats[: n * active].reshape((n, active))
+    picked, places = shaped(chosen, (n, active)), chosen[n * active :]
+    share = shaped(floats, (n, active))
     if router.shape[0]:
-        logits = floats[n * active : n * active + n * experts].reshape((n, experts))
+        logits = shaped(floats[n * active :], (n, experts))
         _route(x, router, logits, picked, share)
     else:
         picked[:] = 0
@@ -341,7 +342,7 @@ def feed(
         if count == 0:
             continue
         columns = down.shape[1] * BLOCK
-        found = wholes[: count * columns].reshape((count, columns))
+        found = shaped(wholes, (count, columns))
         for i in range(count):
             sent_step[i] = step[places[i] // active]
         _inner(
@@ -383,7 +384,7 @@ def vocabulary(
     out: (texts, vocab), of zeros.
     """
     n = values.shape[0]
-    start, sums = wholes[:n], wholes[n : n + n * BLOCK].reshape((n, BLOCK))
+    start, sums = wholes[:n], shaped(wholes[n:], (n, BLOCK))
     best = floats[:BLOCK]
     for block in range(weights.shape[0]):
         _product(values, weights[block : block + 1], sums, start)

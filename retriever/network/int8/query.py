@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["QueryNetwork", "Views", "few_kernels"]
 
 FEW = "retriever.network.int8.few"
-SOURCES = [f"retriever.network.int8.{name}" for name in ("kernels", "packed", "tiles")]
+SOURCES = [f"retriever.network.int8.{name}" for name in ("kernels", "packed", "shaped", "tiles")]
 NAMES = ("add_product", "attend", "feed", "norm", "pool", "quantise", "vocabulary")
 LENGTH_STEP = 16
 """The batch path pads texts to multiples of it for attention, and the order of a sum depends on that."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retriever.cli.options import json_option, mode_option
-from retriever.search.fuse_runs import RUN_FUSIONS
-from retriever.search.fusion import MISSING, NORMALISATIONS
+from retriever.search.fusion import METHODS, MISSING, NORMALISATIONS
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def facets(
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The fused run (.trec, .jsonl).")
-@click.option("--fusion", "method", type=click.Choice(tuple(RUN_FUSIONS)), default="weighted-sum", show_default=True)
+@click.option("--fusion", type=click.Choice(tuple(METHODS)), default="weighted-sum", show_default=True)
 @click.option("--weights", metavar="W,...", help="One for each RUN, in their order; equal ones by default.")
 @click.option("--normalisation", type=click.Choice(tuple(NORMALISATIONS)), help="For weighted-sum.  [default: min-max]")
 @click.option("--missing", type=click.Choice(MISSING), help="What a document gets from a RUN without it; not for rrf.")
@@ -68,7 +67,7 @@ def facets(
 def fuse(
     runs: tuple[Path, ...],
     output: Path,
-    method: str,
+    fusion: str,
     weights: str | None,
     top_k: int | None,
     tag: str,
@@ -87,7 +86,7 @@ def fuse(
 
     asked = {name: value for name, value in settings.items() if value is not None}
     read: list[Run] = [read_run(path) for path in runs]
-    fused = fuse_runs(read, _weights(weights), method=method, top_k=top_k, settings=asked)
+    fused = fuse_runs(read, _weights(weights), method=fusion, top_k=top_k, settings=asked)
     with RunWriter(output, tag) as writer:
         for query_id, ranking in fused.items():
             writer.write(query_id, separate_ties(ranking))

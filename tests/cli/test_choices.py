@@ -22,7 +22,7 @@ from retriever.index.row_formats import ROW_TYPES
 from retriever.network.checkpoint import STORAGE
 from retriever.rank.feedback import METHODS as FEEDBACK_METHODS
 from retriever.search.backends import SPARSE_BACKENDS
-from retriever.search.fusion import METHODS, NORMALISATIONS
+from retriever.search.fusion import METHODS, MISSING, NORMALISATIONS
 from retriever.search.leg import LEGS
 from retriever.search.modes import MODES, legs_named
 
@@ -32,6 +32,7 @@ REGISTRIES: dict[str, tuple[str, ...]] = {
     "query_modes": MoEEncoder.query_modes,
     "sparse_backend": tuple(SPARSE_BACKENDS),
     "fusion": tuple(METHODS),
+    "missing": MISSING,
     "dense_type": ("auto", *DENSE_TYPES),
     "rows": tuple(ROW_TYPES),
     "on_duplicate": ON_DUPLICATE,

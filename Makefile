@@ -5,7 +5,7 @@ PYTHON ?= python3
 # On Linux PyPI has torch with several GB of CUDA libraries; name an index of CPU builds here to do without them.
 TORCH_INDEX ?=
 
-# `make check` runs whole files in two processes side by side.
+# Whole files in two processes side by side, so that what a file's tests share is made once.
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 JOBS ?= 2
 
@@ -48,7 +48,7 @@ check: lint ## run them and the quick tests: no JVM, no weights, no browser
 	$(PYTEST) -m "not slow and not lucene and not browser and not weights"
 
 test: lint base docs ## run the linters, the type checker and all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 fuzz: install ## try 10,000 random inputs and 2,000 random command lines, the same each time: half an hour
 	RETRIEVER_FUZZ=500 $(BIN)/python -m pytest tests/fuzz --hypothesis-seed=0

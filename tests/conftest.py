@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
     from transformers import BertModel, BertTokenizer
 
+    from tests.warm import WarmPython
+
 # Set before torch is imported, as the command line does: threads that spin while they wait starve each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Processes of pytest-xdist share the cores as they are.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Or every test with a cache of its own would have an archive of Java's classes made.
 os.environ.setdefault("RETRIEVER_CLASS_ARCHIVE", "no")
@@ -134,6 +140,15 @@ def real_texts() -> list[str]:
     with path.open(encoding="utf-8") as lines:
         records = [json.loads(line) for line, _ in zip(lines, range(200), strict=False)]
     return [f"{record['title']} {record['text']}".strip() for record in records]
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmPython]:
+    """Run programs in processes of their own that have everything heavy imported; tests/warm.py says when not to."""
+    from tests.warm import WarmPython
+
+    with WarmPython() as python:
+        yield python
 
 
 @pytest.fixture

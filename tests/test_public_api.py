@@ -1,4 +1,4 @@
-"""What `import retriever` offers: its names, their documentation, their types from outside, records that travel."""
+"""What `import retriever` offers: its names, their documentation, records that travel."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import copy
 import dataclasses
 import inspect
 import multiprocessing
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,21 +48,6 @@ NAMES = """
     FacetCount FusionConfig Hit IndexField IndexReport IndexWriter IndexingConfig LegPart Pipeline Query Retriever
     RuntimeConfig ScoredDoc Snippet Span StagePart TermMatch UserError __version__ add_corpus build_index evaluate
     evaluate_run fuse load_dataset load_encoder snippet
-"""
-PROGRAM = """
-from retriever import Document, FusionConfig, Hit, IndexingConfig, Retriever, build_index, evaluate
-
-
-def session(folder: str) -> list[Hit]:
-    documents = (Document(str(number), "the sea", metadata={"year": number}) for number in range(3))
-    report = build_index(documents, folder, encoder="none", config=IndexingConfig(k1=1.2), progress=True)
-    count: int = report.documents
-    with Retriever.open(folder, fusion=FusionConfig(method="rrf")) as retriever:
-        hits = retriever.search("sea", top_k=count, mode="bm25")
-    score: float = hits[0].score
-    mean: dict[str, float] = evaluate(folder)["bm25"].mean
-    print(score, mean, hits[0].parts["bm25"].rank)
-    return hits
 """
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -132,20 +114,6 @@ def test_documents_that_come_once_go_on_after_an_interruption(tmp_path: Path) ->
     assert report.documents == 40 and sum(seen[3:]) == 20, "what was committed is not encoded again"
     with pytest.raises(UserError, match="another corpus"):
         build_index(iter(everything[1:]), tmp_path / "index", encoder="none", config=config, resume=True)
-
-
-@pytest.mark.slow
-def test_a_program_outside_is_typed(tmp_path: Path) -> None:
-    (tmp_path / "right.py").write_text(PROGRAM)
-    (tmp_path / "wrong.py").write_text(PROGRAM.replace("top_k=count", "top_k=str(count)"))
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "right.py", "wrong.py"]
-    # mypy does not see editable installations: the checkout, whose links look like one, stands in for site-packages.
-    environment = os.environ | {"MYPYPATH": str(Path(retriever.__file__).parents[1])}
-    checked = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    errors = [
-        line for line in checked.stdout.splitlines() if ": error:" in line and line.startswith(("right", "wrong"))
-    ]
-    assert len(errors) == 1 and errors[0].startswith("wrong.py") and 'incompatible type "str"' in errors[0], errors
 
 
 def same(value: Any) -> None:

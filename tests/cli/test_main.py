@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -18,6 +18,9 @@ from click.testing import CliRunner, Result
 from retriever.cli.main import cli
 from retriever.corpus.python_docs import DEMO_QUERIES
 from retriever.eval.data.runs import read_run
+
+if TYPE_CHECKING:
+    from tests.warm import WarmPython
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
@@ -256,12 +259,9 @@ def test_doctor() -> None:
     assert all(f" {finding['name']}: " in text.stdout for finding in findings)
 
 
-def test_demo_without_encoder(tmp_path: Path) -> None:
-    def demo() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "retriever", "demo", "--encoder", "none", "--quiet"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-
-    first, second = demo(), demo()
+def test_demo_without_encoder(tmp_path: Path, warm: WarmPython) -> None:
+    command = ("-m", "retriever", "demo", "--encoder", "none", "--quiet")
+    first, second = (warm(*command, cwd=tmp_path) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["python-docs-index"]
     assert "documents in python-docs-index" in first.stderr and "there already" in second.stderr

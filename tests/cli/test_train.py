@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from retriever.network.checkpoint import read_weights
 
 if TYPE_CHECKING:
     from tests.conftest import Parent
+    from tests.warm import WarmPython
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch
 
@@ -68,10 +70,9 @@ def test_help_ends_with_an_example() -> None:
     assert "retriever train my-training.yaml --output my-encoder" in result.stdout
 
 
-def test_a_run_in_a_process_of_its_own(config: Path, tmp_path: Path) -> None:
+def test_a_run_in_a_process_of_its_own(config: Path, tmp_path: Path, warm: WarmPython) -> None:
     """Stdout has the result alone; stderr has a line for each line of the log and nothing of the libraries."""
-    command = [sys.executable, "-m", "retriever", "train", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    done = warm("-m", "retriever", "train", config)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "encoder: 4 steps; its log is encoder.run/log.jsonl\n"
     lines = done.stderr.splitlines()
@@ -129,18 +130,11 @@ def test_a_missing_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes(config: Path, tmp_path: Path) -> None:
-    """The same command through accelerate: one encoder, one log, states of each process; resumed as well."""
+def test_two_processes(config: Path, tmp_path: Path, warm: WarmPython) -> None:
+    """The same command through torchrun: one encoder, one log, states of each process; resumed as well."""
     launch = f"{sys.executable} -m torch.distributed.run --nproc-per-node 2 --standalone -m retriever train".split()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [*launch, str(config), *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=200, check=False
-        )
-
-    done = train()
+    done = subprocess.run([*launch, str(config)], capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("encoder: 4 steps") == 1
     log = (tmp_path / "encoder.run" / "log.jsonl").read_text().splitlines()
@@ -151,8 +145,20 @@ def test_two_processes(config: Path, tmp_path: Path) -> None:
     whole = read_weights(tmp_path / "encoder")
     (tmp_path / "encoder").rename(tmp_path / "first")
     (tmp_path / "encoder.run" / "checkpoint-4" / "trainer_state.json").unlink()
-    done = train("--resume")
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    # What torchrun tells its processes.
+    of_two = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    resumed = [
+        warm.start(
+            *("-m", "retriever", "train", config, "--resume"),
+            env=environment | of_two | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    for process in [process.wait() for process in resumed]:
+        assert process.returncode == 0, process.stderr
     again = read_weights(tmp_path / "encoder")
     assert whole is not None and again is not None
     assert [name for name in whole if not torch.equal(whole[name], again[name])] == []

@@ -3,7 +3,7 @@
 A line that starts with "$ " is a command, "> " goes on with it; other lines are its output, which is not compared.
 A block under <!-- not run: reason --> is left out, and so are commands that start with `make`; the environment is
 on the PATH without being activated. Every page has a folder of its own with the tiny data set. A plain `retriever`
-command runs in this process, which has Java and torch already; others run in bash.
+command runs in this process, which has Java and torch already, others in bash; Python runs in a warm process.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from click.testing import CliRunner
 
 from retriever.cli.main import cli
 from retriever.encoder.load import default_encoder_path
+
+if TYPE_CHECKING:
+    from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -113,8 +116,11 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: str) -> str:
     """Run one command line; fail with its output if it ends with an error."""
-    if re.fullmatch(r"retriever [^|<>&;$`]*", command.split("#")[0]):
-        result = CliRunner().invoke(cli, shlex.split(command, comments=True)[1:])
+    words = shlex.shlex(command, posix=True, punctuation_chars="|<>&;$`()")
+    words.whitespace_split = True
+    name, *arguments = words
+    if name == "retriever" and not set("|<>&;$`(").intersection(argument[:1] for argument in arguments):
+        result = CliRunner().invoke(cli, arguments)
         code, output = result.exit_code, f"{result.output}{result.exception or ''}"
     else:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -133,7 +139,9 @@ def run(command: str) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if any(b.reason is None for b in blocks(text))])
-def test_what_a_page_shows_works(page: str, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_page_shows_works(
+    page: str, index: Path, tmp_path: Path, warm: WarmPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     shutil.copytree(ROOT / "tests" / "data" / "tiny", tmp_path / "tests" / "data" / "tiny")
@@ -146,7 +154,5 @@ def test_what_a_page_shows_works(page: str, index: Path, tmp_path: Path, monkeyp
                 run(command)
     for block in shown:
         if block.kind == "python":
-            done = subprocess.run(
-                [sys.executable, "-W", "error", "-c", block.text], capture_output=True, text=True, timeout=SECONDS
-            )
+            done = warm("-c", f"import warnings; warnings.simplefilter('error')\n{block.text}")
             assert done.returncode == 0, f"{page}:{block.line}\n{done.stderr[-2000:]}"

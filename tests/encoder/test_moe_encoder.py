@@ -101,7 +101,8 @@ def test_a_real_passage_does_not_depend_on_its_batch(
 ) -> None:
     encoder = MoEEncoder(real_encoder_folder, runtime=RuntimeConfig(precision=precision))
     # Mostly short ones, to be quick, and some that fill the encoder.
-    assert_batch_does_not_matter(encoder, [text[: 2000 if i % 10 == 0 else 120] for i, text in enumerate(real_texts)])
+    texts = [text[: 2000 if i % 10 == 0 else 120] for i, text in enumerate(real_texts[:60])]
+    assert_batch_does_not_matter(encoder, texts)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

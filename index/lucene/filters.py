@@ -71,20 +71,23 @@ REMEDIES = {
 
 @one_at_a_time()
 def field_kinds(index: Any) -> dict[str, set[str]]:
-    """Return the metadata fields of a Lucene index, each with its prefixes: it may hold text and numbers.
-
-    A moment is stored as text, too. Where a field holds no other text, its prefix for text is left out.
-    """
+    """Return the metadata fields of a Lucene index, each with its prefixes: it may hold text and numbers."""
     kinds: defaultdict[str, set[str]] = defaultdict(set)
     fields = lucene("index.FieldInfos").getMergedFieldInfos(index).iterator()
     while fields.hasNext():
         prefix, dot, name = str(as_type("index.FieldInfo", fields.next()).name).partition(".")
         if dot and prefix in PREFIXES:
             kinds[name].add(prefix)
-    for name, held in kinds.items():
-        if MOMENTS in held and _all_are_moments(index, name):
-            held.discard(TEXT)
     return dict(kinds)
+
+
+@one_at_a_time()
+def comparable_kinds(index: Any, kinds: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Return the kinds that filters compare with: a field whose texts are moments, all of them, holds no text."""
+    return {
+        name: held - {TEXT} if MOMENTS in held and _all_are_moments(index, name) else held
+        for name, held in kinds.items()
+    }
 
 
 def _all_are_moments(index: Any, name: str) -> bool:

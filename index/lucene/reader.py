@@ -13,7 +13,14 @@ import numpy as np
 from retriever.index.chunks import ScoredChunk
 from retriever.index.filters import OneOf, Value
 from retriever.index.lucene.facets import FieldCounts
-from retriever.index.lucene.filters import field_kinds, filter_query, lucene_rows, matching_docs, within
+from retriever.index.lucene.filters import (
+    comparable_kinds,
+    field_kinds,
+    filter_query,
+    lucene_rows,
+    matching_docs,
+    within,
+)
 from retriever.index.lucene.hits import Found, by_score, no_hits, read_documents, read_hits
 from retriever.index.lucene.jvm import (
     as_type,
@@ -111,9 +118,13 @@ class LuceneReader:
         """Return the metadata fields, each with the kinds of its values."""
         return field_kinds(self._index)
 
+    @lazy
+    def _comparable(self) -> dict[str, set[str]]:
+        return comparable_kinds(self._index, self.fields)
+
     def select(self, condition: Condition) -> Any:
         """Return the query of a filter; raise UserError for an unknown field."""
-        return filter_query(condition, self.fields)
+        return filter_query(condition, self._comparable)
 
     @naming_damage
     def rows(self, selected: Any, count: int) -> BoolArray:

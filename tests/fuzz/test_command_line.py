@@ -1,8 +1,8 @@
 """Random command lines, made from the description that click has of each command: never a traceback, never a hang.
 
 A command ends with 0, 1 and one line that begins with "Error:", or 2; where it fails nothing new stands in the folder,
-and what stood there is as it was. `make fuzz` tries many more. Left out are `demo`, `doctor` and the benches,
-which measure the machine for minutes and read nothing of the user's.
+and what stood there is as it was. `make fuzz` tries many more. Left out are `demo`, `doctor`, the benches,
+which measure the machine for minutes, and what serves until it is stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRIED: Counter[str] = Counter()
 """How many command lines were run, for the summary."""
 SECONDS = 60
 """No command may take longer; the data are tiny."""
-LEFT_OUT = {"demo", "doctor", "bench", "reproduce"}
+LEFT_OUT = {"demo", "doctor", "bench", "reproduce", "serve", "mcp"}
 FILES = {
     "corpus.jsonl": "".join(json.dumps({"_id": f"d{n}", "text": f"river stone {n}", "n": n}) + "\n" for n in range(6)),
     "bad.jsonl": '{"_id": "a", "text": "bread"}\n{"_id": 1.5}\n',

@@ -29,7 +29,7 @@ from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.verify import damage_text, verify_folder
 from retriever.lazy import lazy
 from retriever.processes import refuse_fork
-from retriever.ranking import order
+from retriever.ranking import check_top_k, order
 from retriever.types import Document, Encoded, IndexField, Ranking, TermMatch, UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from retriever.index.lucene.facets import FieldCounts
     from retriever.types import BoolArray, FacetCount, FloatArray, Span
 
-__all__ = ["FolderReader", "Selection", "TokenStatistics", "check_top_k"]
+__all__ = ["FolderReader", "Selection", "TokenStatistics"]
 
 ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
@@ -442,12 +442,6 @@ class FolderReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def check_top_k(top_k: int) -> None:
-    """Raise UserError for a number of hits below 1."""
-    if top_k < 1:
-        raise UserError(f"top_k is {top_k}; need 1 or more")
 
 
 def _size(folder: Path) -> int:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from retriever.indexing.build import IndexingConfig, IndexReport, build_index
     from retriever.indexing.writer import AddReport, IndexWriter, add_corpus
     from retriever.rank.pipeline import Pipeline
+    from retriever.remote.asynchronous import AsyncRetriever
+    from retriever.remote.client import RemoteRetriever
     from retriever.search.fusion import FusionConfig, fuse
     from retriever.search.highlights import snippet
     from retriever.search.retriever import Retriever
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddReport",
+    "AsyncRetriever",
     "ChunkHit",
     "Dataset",
     "Document",
@@ -65,6 +68,7 @@ __all__ = [
     "LegPart",
     "Pipeline",
     "Query",
+    "RemoteRetriever",
     "Retriever",
     "RuntimeConfig",
     "ScoredDoc",
@@ -86,6 +90,7 @@ __all__ = [
 
 _PLACES = {
     "AddReport": "retriever.indexing.writer",
+    "AsyncRetriever": "retriever.remote.asynchronous",
     "Dataset": "retriever.eval.data.dataset",
     "EncoderBase": "retriever.encoder.base",
     "Evaluation": "retriever.eval.evaluator",
@@ -95,6 +100,7 @@ _PLACES = {
     "IndexWriter": "retriever.indexing.writer",
     "IndexingConfig": "retriever.indexing.build",
     "Pipeline": "retriever.rank.pipeline",
+    "RemoteRetriever": "retriever.remote.client",
     "Retriever": "retriever.search.retriever",
     "RuntimeConfig": "retriever.encoder.runtime",
     "add_corpus": "retriever.indexing.writer",

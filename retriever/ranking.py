@@ -1,18 +1,19 @@
-"""What holds for every ranking: how hits are ordered, how a query's own document and how ties are dealt with."""
+"""What holds for every ranking: how hits are ordered, which are shown, what is done with ties and with self hits."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retriever.types import ScoredDoc
+from retriever.types import ScoredDoc, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from retriever.types import Ranking
+    from retriever.types import Document, MetadataValue, Ranking
 
-__all__ = ["order", "separate_ties", "without_self"]
+__all__ = ["Showing", "check_top_k", "order", "separate_ties", "without_self"]
 
 
 def order(scored: Iterable[tuple[str, float]], *, top_k: int | None = None) -> Ranking:
@@ -62,3 +63,50 @@ def separate_ties(ranking: Ranking) -> Ranking:
         last = score if score < last else float(np.nextafter(np.float32(last), np.float32(-math.inf)))
         separate.append(ScoredDoc(hit.doc_id, last))
     return separate
+
+
+def check_top_k(top_k: int) -> None:
+    """Raise UserError for a number of hits below 1."""
+    if top_k < 1:
+        raise UserError(f"top_k is {top_k}; need 1 or more")
+
+
+@dataclass(frozen=True)
+class Showing:
+    """Which hits of a ranking are shown, and what of them, as `Retriever.search` takes it.
+
+    Raises:
+        UserError: top_k is below 1, offset below 0, or min_score no number.
+    """
+
+    top_k: int
+    offset: int = 0
+    min_score: float | None = None
+    fields: Sequence[str] | None = None
+    explain: bool = False
+    highlight: bool = False
+
+    def __post_init__(self) -> None:
+        check_top_k(self.top_k)
+        if self.offset < 0:
+            raise UserError(f"offset is {self.offset}; need 0 or more")
+        if self.min_score is not None and math.isnan(self.min_score):
+            raise UserError("min_score is not a number; give one, or leave it out")
+        if isinstance(self.fields, str):
+            raise UserError(f"fields is the text {self.fields!r}; give a list of names, as in [{self.fields!r}]")
+
+    @property
+    def end(self) -> int:
+        """Return how many hits are needed."""
+        return self.offset + self.top_k
+
+    def cut(self, ranking: Ranking) -> Ranking:
+        """Return the hits that are shown."""
+        shown = ranking[self.offset : self.end]
+        return shown if self.min_score is None else [hit for hit in shown if hit.score >= self.min_score]
+
+    def metadata(self, document: Document) -> Mapping[str, MetadataValue]:
+        """Return those fields of a document that are shown."""
+        if self.fields is None:
+            return document.metadata
+        return {name: document.metadata[name] for name in self.fields if name in document.metadata}

@@ -31,6 +31,8 @@ __all__ = [
     "Parameters",
     "Qrels",
     "Query",
+    "QueryRanking",
+    "QueryRankings",
     "Ranking",
     "Run",
     "ScoredDoc",
@@ -137,6 +139,20 @@ Run: TypeAlias = dict[str, Ranking]
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
 """Judged grades: query_id -> doc_id -> relevance."""
+
+
+class QueryRanking(NamedTuple):
+    """The hits of one query of a batch, without their texts."""
+
+    query_id: str
+    ranking: Ranking
+
+
+class QueryRankings(NamedTuple):
+    """The hits of one query of a batch, without their texts, by leg or by mode."""
+
+    query_id: str
+    rankings: dict[str, Ranking]
 
 
 class TermMatch(NamedTuple):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "PROBLEM",
     "PROBLEM_TYPE",
+    "VERSION",
+    "VERSION_HEADER",
     "document_from_wire",
     "document_to_wire",
     "encoded_from_wire",
@@ -32,6 +34,10 @@ __all__ = [
     "ranking_to_wire",
 ]
 
+VERSION = "1"
+"""Of this form: to be raised where a client of the version before could not read it."""
+VERSION_HEADER = "retriever-wire"
+"""The header of every answer that says which form it has."""
 PROBLEM = "application/problem+json"
 """The media type of errors (RFC 9457)."""
 PROBLEM_TYPE = "urn:retriever:problem:"

@@ -44,10 +44,10 @@ from retriever.index.stored import StoredDocument
 from retriever.types import FrozenMapping
 
 NAMES = """
-    AddReport ChunkHit Dataset Document Encoded Encoder EncoderBase EncoderIdentity Evaluation ExperimentConfig
-    FacetCount FusionConfig Hit IndexField IndexReport IndexWriter IndexingConfig LegPart Pipeline Query Retriever
-    RuntimeConfig ScoredDoc Snippet Span StagePart TermMatch UserError __version__ add_corpus build_index evaluate
-    evaluate_run fuse load_dataset load_encoder snippet
+    AddReport AsyncRetriever ChunkHit Dataset Document Encoded Encoder EncoderBase EncoderIdentity Evaluation
+    ExperimentConfig FacetCount FusionConfig Hit IndexField IndexReport IndexWriter IndexingConfig LegPart Pipeline
+    Query RemoteRetriever Retriever RuntimeConfig ScoredDoc Snippet Span StagePart TermMatch UserError __version__
+    add_corpus build_index evaluate evaluate_run fuse load_dataset load_encoder snippet
 """
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

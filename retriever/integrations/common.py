@@ -1,51 +1,43 @@
-"""What the adapters share: missing extras, what they search, and how records become those of a framework."""
+"""What the adapters share: what they search, and how records become those of a framework."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from retriever.types import Document, UserError
+from retriever.types import Document
 from retriever.wire import hit_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
+    from retriever.remote.client import RemoteRetriever
     from retriever.search.retriever import Retriever
     from retriever.types import Hit
 
-__all__ = ["Index", "Searcher", "document_of", "extra", "hit_metadata", "metadata_of", "opened"]
+__all__ = ["Index", "Searcher", "document_of", "hit_metadata", "metadata_of", "opened"]
 
 ID, RANK, PARTS = "_id", "_rank", "_parts"
-KEYS = (ID, RANK, "_score", PARTS, "_terms", "_chunks", "_highlights")
+KEYS = (ID, RANK, "_score", PARTS, "_terms", "_chunks", "_highlights", "_stages")
 """What a hit says of itself in a framework's metadata, beside the document's own."""
 TITLE = "title"
 
 
-Searcher: TypeAlias = "Retriever"
-"""What can be searched: an index that is open."""
+Searcher: TypeAlias = "Retriever | RemoteRetriever"
+"""What can be searched: an index that is open, here or behind a server."""
 Index: TypeAlias = "str | Path | Searcher"
-"""What the adapters search: the folder of an index, which they open, or what is open already."""
+"""What the adapters search: the folder of an index or the address of a server, which they open, or what is open."""
 
 
 def opened(index: Index) -> Searcher:
-    """Return what to search; raise UserError for a folder that cannot be opened."""
+    """Return what to search; raise UserError for a folder or an address that cannot be opened."""
+    if isinstance(index, str) and index.startswith(("http://", "https://")):
+        from retriever.remote.client import RemoteRetriever
+
+        return RemoteRetriever(index)
     from retriever.search.retriever import Retriever
 
     return Retriever.open(index) if isinstance(index, str | Path) else index
-
-
-@contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Turn a framework that cannot be imported into a UserError that names the extra to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"retriever.integrations needs the module {error.name}, which is not installed; "
-            f"run pip install 'hybrid-retriever[{name}]'"
-        ) from None
 
 
 def document_of(doc_id: str, text: str, metadata: Mapping[str, Any]) -> Document:

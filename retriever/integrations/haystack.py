@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from retriever.integrations.common import PARTS, RANK, document_of, extra, hit_metadata, metadata_of
+from retriever.extras import extra
+from retriever.integrations.common import PARTS, RANK, document_of, hit_metadata, metadata_of
 from retriever.integrations.haystack_filters import filter_text
 from retriever.integrations.store import Store
 

@@ -11,7 +11,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from retriever.integrations.common import extra
+from retriever.extras import extra
 
 with extra("haystack"):
     from haystack.errors import FilterError

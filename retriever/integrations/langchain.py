@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from retriever.integrations.common import document_of, extra, hit_metadata, metadata_of, opened
+from retriever.extras import extra
+from retriever.integrations.common import document_of, hit_metadata, metadata_of, opened
 from retriever.integrations.store import Store
 from retriever.types import UserError
 

@@ -11,7 +11,8 @@ import asyncio
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from retriever.integrations.common import KEYS, extra, hit_metadata, opened
+from retriever.extras import extra
+from retriever.integrations.common import KEYS, hit_metadata, opened
 
 with extra("llama-index"):
     from llama_index.core.base.base_retriever import BaseRetriever

@@ -16,8 +16,8 @@ import numpy as np
 from retriever.encoder.load import load_encoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.encoder.spec import parse_spec
+from retriever.extras import extra
 from retriever.indexing.build import build_index
-from retriever.integrations.common import extra
 from retriever.lazy import lazy
 from retriever.ranking import separate_ties
 from retriever.search.modes import HYBRID, legs_named

@@ -12,8 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retriever.extras import extra
 from retriever.indexing.build import build_index
-from retriever.integrations.common import document_of, extra, opened
+from retriever.integrations.common import document_of, opened
 from retriever.types import Document, Query
 
 with extra("pyterrier"):

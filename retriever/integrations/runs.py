@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from retriever.integrations.common import extra
+from retriever.extras import extra
 from retriever.ranking import order, separate_ties
 
 if TYPE_CHECKING:

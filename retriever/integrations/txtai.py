@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from retriever.integrations.common import extra
+from retriever.extras import extra
 from retriever.integrations.store import Store
 from retriever.types import Document
 

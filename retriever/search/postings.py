@@ -14,8 +14,8 @@ import numpy as np
 
 from retriever.index.lucene.hits import Found, no_hits
 from retriever.index.postings import BLOCK_ROWS, LARGEST
-from retriever.index.reader import check_top_k
 from retriever.lazy import lazy
+from retriever.ranking import check_top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

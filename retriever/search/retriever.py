@@ -5,18 +5,27 @@ from __future__ import annotations
 import logging
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from retriever.index.lucene.values import counted_values
-from retriever.index.reader import check_top_k
-from retriever.ranking import without_self
+from retriever.ranking import Showing, check_top_k, without_self
 from retriever.search.leg import LEGS, LegQuery
 from retriever.search.likeness import query_like
 from retriever.search.modes import CANDIDATES, HYBRID, MODES
 from retriever.search.open_index import OpenIndex
-from retriever.search.showing import Showing, show
+from retriever.search.showing import show
 from retriever.search.steps import Found, SearchAt
-from retriever.types import Document, Encoded, FacetCount, Hit, IndexField, Query, Ranking, UserError
+from retriever.types import (
+    Document,
+    Encoded,
+    FacetCount,
+    Hit,
+    IndexField,
+    Query,
+    QueryRanking,
+    QueryRankings,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,24 +35,10 @@ if TYPE_CHECKING:
     from retriever.search.modes import Plan
     from retriever.search.steps import Stages
 
-__all__ = ["MODES", "QueryRanking", "QueryRankings", "Retriever"]
+__all__ = ["MODES", "Retriever"]
 
 QUERIES_PER_BATCH = 256
 log = logging.getLogger(__name__)
-
-
-class QueryRanking(NamedTuple):
-    """The hits of one query of a batch, without their texts."""
-
-    query_id: str
-    ranking: Ranking
-
-
-class QueryRankings(NamedTuple):
-    """The hits of one query of a batch, without their texts, by leg or by mode."""
-
-    query_id: str
-    rankings: dict[str, Ranking]
 
 
 class Retriever(OpenIndex):
@@ -188,20 +183,32 @@ class Retriever(OpenIndex):
         return counted_values((Document(hit.doc_id, "", metadata=hit.metadata) for hit in hits), field, top_k)
 
     def rank(
-        self, queries: Iterable[Query], top_k: int = 1000, *, mode: str = "hybrid", filter: str | None = None
+        self,
+        queries: Iterable[Query],
+        top_k: int = 1000,
+        *,
+        mode: str = "hybrid",
+        filter: str | None = None,
+        fusion: FusionConfig | None = None,
     ) -> Iterator[QueryRanking]:
         """Return each query's ranking without texts, in order, as a stream: for run files and evaluation.
 
-        Queries are encoded and searched in batches; a query without any word has no hits.
+        Queries are encoded and searched in batches; a query without any word has no hits. fusion: as `search` takes it.
 
         Raises:
             UserError: top_k below 1, the index cannot answer in this mode, or has not a field of the filter.
         """
-        found = self.rank_modes(queries, top_k, modes=(mode,), filter=filter)
+        found = self.rank_modes(queries, top_k, modes=(mode,), filter=filter, fusion=fusion)
         return (QueryRanking(query_id, rankings[mode]) for query_id, rankings in found)
 
     def rank_modes(
-        self, queries: Iterable[Query], top_k: int, *, modes: Sequence[str], filter: str | None = None
+        self,
+        queries: Iterable[Query],
+        top_k: int,
+        *,
+        modes: Sequence[str],
+        filter: str | None = None,
+        fusion: FusionConfig | None = None,
     ) -> Iterator[QueryRankings]:
         """Return each query's ranking in each mode, as `rank` does; queries are encoded once and each leg runs once.
 
@@ -209,7 +216,7 @@ class Retriever(OpenIndex):
             UserError: as `rank`, for any of the modes.
         """
         check_top_k(top_k)
-        plans = {mode: self.plan(mode) for mode in modes}
+        plans = {mode: self.plan(mode, fusion) for mode in modes}
         legs = tuple(leg for leg in LEGS if any(leg in plan.legs for plan in plans.values()))
         found = self.rank_legs(queries, max(plan.depth(top_k) for plan in plans.values()), legs=legs, filter=filter)
         return (

@@ -2,68 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from retriever.index.files import VERIFY, damaged
-from retriever.index.reader import check_top_k
 from retriever.search.leg import views_of
 from retriever.search.passages import Passages, best_passages
-from retriever.types import Hit, LegPart, UserError
+from retriever.types import Hit, LegPart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
+    from retriever.ranking import Showing
     from retriever.search.commit_view import CommitView
     from retriever.search.fusion import Fused
     from retriever.search.leg import LegQuery
     from retriever.search.modes import Plan
     from retriever.search.steps import Ranked
-    from retriever.types import Document, Encoder, MetadataValue, Ranking
+    from retriever.types import Encoder, Ranking
 
-__all__ = ["Showing", "show"]
-
-
-@dataclass(frozen=True)
-class Showing:
-    """Which hits of a ranking are shown, and what of them, as `Retriever.search` takes it.
-
-    Raises:
-        UserError: top_k is below 1, offset below 0, or min_score no number.
-    """
-
-    top_k: int
-    offset: int = 0
-    min_score: float | None = None
-    fields: Sequence[str] | None = None
-    explain: bool = False
-    highlight: bool = False
-
-    def __post_init__(self) -> None:
-        check_top_k(self.top_k)
-        if self.offset < 0:
-            raise UserError(f"offset is {self.offset}; need 0 or more")
-        if self.min_score is not None and math.isnan(self.min_score):
-            raise UserError("min_score is not a number; give one, or leave it out")
-        if isinstance(self.fields, str):
-            raise UserError(f"fields is the text {self.fields!r}; give a list of names, as in [{self.fields!r}]")
-
-    @property
-    def end(self) -> int:
-        """Return how many hits are needed."""
-        return self.offset + self.top_k
-
-    def cut(self, ranking: Ranking) -> Ranking:
-        """Return the hits that are shown."""
-        shown = ranking[self.offset : self.end]
-        return shown if self.min_score is None else [hit for hit in shown if hit.score >= self.min_score]
-
-    def metadata(self, document: Document) -> Mapping[str, MetadataValue]:
-        """Return those fields of a document that are shown."""
-        if self.fields is None:
-            return document.metadata
-        return {name: document.metadata[name] for name in self.fields if name in document.metadata}
+__all__ = ["show"]
 
 
 def show(

@@ -12,6 +12,7 @@ from retriever.serve.access import check_access
 from retriever.serve.body import Body
 from retriever.serve.hosts import check_host, check_origin, one_header
 from retriever.serve.problems import ProblemError
+from retriever.wire import VERSION, VERSION_HEADER
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -115,6 +116,7 @@ class _Passage:
             there = {name for name, _ in headers}
             headers += [header for header in SECURITY if header[0] not in there]
             headers.append((b"x-request-id", self.request_id.encode()))
+            headers.append((VERSION_HEADER.encode(), VERSION.encode()))
             if b"cache-control" not in there:
                 headers.append((b"cache-control", b"no-store"))
             if not self.body.whole:

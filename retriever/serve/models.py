@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from retriever.names import HYBRID
-from retriever.search.fusion import METHODS, NORMALISATIONS, FusionConfig
+from retriever.search.fusion import METHODS, MISSING, NORMALISATIONS, FusionConfig
 
 __all__ = [
     "BatchRequest",
@@ -70,6 +70,9 @@ class FusionRequest(BaseModel):
     method: Literal[tuple(METHODS)] = FusionConfig.method  # type: ignore[valid-type]
     weights: dict[str, float] | None = Field(None, examples=[{"bm25": 0.3, "sparse": 0.2, "dense": 0.5}])
     normalisation: Literal[tuple(NORMALISATIONS)] = FusionConfig.normalisation  # type: ignore[valid-type]
+    missing: Literal[tuple(MISSING)] = FusionConfig.missing  # type: ignore[valid-type]
+    k: float = Field(FusionConfig.k, description="Of reciprocal rank fusion.")
+    rank_base: int = Field(FusionConfig.rank_base, description="The rank of the first hit, in reciprocal rank fusion.")
 
     def config(self) -> FusionConfig:
         """Return the fusion; raise UserError for weights that cannot be used."""
@@ -125,6 +128,7 @@ class BatchRequest(BaseModel):
     top_k: int = Field(1000, ge=1)
     modes: list[Mode] = [HYBRID]
     filter: Filter = None
+    fusion: FusionRequest | None = None
 
 
 class EncodeRequest(BaseModel):

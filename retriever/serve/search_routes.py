@@ -142,8 +142,9 @@ async def rank(request: Request, name: str, asked: BatchRequest) -> Any:
 
 def _rankings(index: ServedIndex, asked: BatchRequest) -> Response:
     queries = [types.Query(query.query_id, query.text) for query in asked.queries]
+    fusion = None if asked.fusion is None else asked.fusion.config()
     with index.use() as retriever:
-        found = list(retriever.rank_modes(queries, asked.top_k, modes=asked.modes, filter=asked.filter))
+        found = list(retriever.rank_modes(queries, asked.top_k, modes=asked.modes, filter=asked.filter, fusion=fusion))
     results = [
         {"query_id": query_id, "rankings": {mode: ranking_to_wire(ranking) for mode, ranking in rankings.items()}}
         for query_id, rankings in found

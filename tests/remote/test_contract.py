@@ -97,7 +97,7 @@ def test_errors_are_equal(
     assert str(found.value) == str(expected.value).replace(str(folder), "tiny") and "\n" not in str(found.value)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30), st.integers(1, 30))
 def test_any_query(ask: Ask, library: Retriever, query: str, top_k: int) -> None:
     def answer(search: Any) -> Any:

@@ -12,6 +12,7 @@ from retriever.index.quantise import impact_strings, quantise, strongest, token_
 from retriever.index.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED
 from retriever.index.settings import IndexSettings
 from retriever.index.stored import check_document, stored_text
+from retriever.languages import AUTO, detect
 from retriever.types import Document, Encoded, Span
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ __all__ = ["Batch", "check_batch"]
 
 
 class Batch(NamedTuple):
-    """A batch, checked and converted: `raws` and `counts` have an entry per document, the others one per chunk.
+    """A batch, checked and converted: an entry for each document, or for each chunk.
 
-    counts: the number of chunks. records: the vectors as the rows keep them, or None. impacts: int32 csr
-    (chunks, vocab_size), without columns in an index without sparse terms.
+    Of documents: raws, as they are stored; counts, their numbers of chunks; languages, "" where all are read alike.
+    Of chunks: chunks, as Lucene reads them; records, the vectors as the rows keep them, or None; impacts, int32 csr
+    (chunks, vocab_size), without columns in an index without sparse terms; flags.
     """
 
     raws: list[str]
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
     records: Records | None
     impacts: csr_matrix
     flags: list[int]
+    languages: list[str]
 
 
 def check_batch(
@@ -61,7 +64,11 @@ def check_batch(
         raise ValueError(f"chunks {spans} do not fit an index with the chunking {settings.chunking}")
     counts = np.array([len(parts) for parts in spans], dtype=np.int64)
     together = list(zip(documents, spans, strict=True))
-    raws = [stored_text(document, None if settings.chunking is None else parts) for document, parts in together]
+    languages = [detect(document.contents) if settings.analyzer == AUTO else "" for document in documents]
+    raws = [
+        stored_text(document, None if settings.chunking is None else parts, language)
+        for (document, parts), language in zip(together, languages, strict=True)
+    ]
     contents = [chunk.contents for document, cuts in together for chunk in document.split(cuts)]
     empty = np.array([not text.strip() for text in contents], dtype=bool)
     tokens = [""] * len(contents)
@@ -96,7 +103,7 @@ def check_batch(
     flags[firsts] &= ~CONTINUES
     flags[firsts] |= TRUNCATED * np.logical_or.reduceat(truncated, firsts)  # documents are counted by it
     lucene = [*map(LuceneChunk, contents, impact_strings(impacts), tokens)]
-    return Batch(raws, counts.tolist(), lucene, records, impacts, flags.tolist())
+    return Batch(raws, counts.tolist(), lucene, records, impacts, flags.tolist(), languages)
 
 
 def _without(impacts: csr_matrix, rows: NDArray[np.bool_]) -> csr_matrix:

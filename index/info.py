@@ -20,12 +20,13 @@ class IndexInfo(NamedTuple):
     """The state of an index at its last commit.
 
     empty: documents without text. truncated: those longer than the encoder reads.
-    unread: chunks whose script the encoder cannot read, of an index with vectors: only BM25 finds them.
+    unread: chunks in a language that the encoder does not read, of an index with vectors: their words alone find them.
     chunks, chunking: how many the documents are split into, and how; as many as documents, and None, if left whole.
     rows: chunks of document versions in the row files, `dead_rows` of them of deleted or replaced documents;
     `retriever compact` drops these.
     dense_rows: rows that the FAISS file covers; the newer ones are searched exactly, as all are for "flat".
     note: what the last commit's writer wrote, such as a position in the input.
+    analyzer: how BM25 reads words. languages: chunks in each, where each document is read in its own.
     sizes: bytes per part; bytes_per_document is their sum over the documents.
     """
 
@@ -44,6 +45,8 @@ class IndexInfo(NamedTuple):
     sizes: Mapping[str, int]
     bytes_per_document: float
     encoder: EncoderIdentity
+    analyzer: str
+    languages: Mapping[str, int]
     k1: float
     b: float
     impact_scale: int
@@ -56,6 +59,7 @@ def describe(folder: str | Path) -> IndexInfo:
     """Return what the last commit of an index folder holds; raise UserError if it cannot be opened."""
     with FolderReader.open(folder) as reader:
         commit, settings, sizes, chunks = reader.commit_data, reader.settings, reader.sizes(), reader.num_chunks
+        languages = reader.languages
     return IndexInfo(
         documents=commit.documents,
         empty=commit.empty,
@@ -72,6 +76,8 @@ def describe(folder: str | Path) -> IndexInfo:
         sizes=sizes,
         bytes_per_document=sum(sizes.values()) / max(commit.documents, 1),
         encoder=settings.encoder,
+        analyzer=settings.analyzer,
+        languages=languages,
         k1=settings.k1,
         b=settings.b,
         impact_scale=settings.impact_scale,

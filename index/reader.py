@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.lucene.facets import FieldCounts
+    from retriever.index.lucene.tokens import Token
     from retriever.types import BoolArray, FacetCount, FloatArray, Span
 
 __all__ = ["FolderReader", "Selection", "TokenStatistics"]
@@ -122,7 +123,7 @@ class FolderReader:
         if verify and (found := verify_folder(path)).damages:
             raise UserError(damage_text(path, found))
         settings = read_settings(path)
-        reader = cls._open(path, settings, lambda: LuceneReader.open(path / "lucene", settings.k1, settings.b))
+        reader = cls._open(path, settings, lambda: LuceneReader.open(path / "lucene", settings.bm25))
         assert reader is not None
         return reader
 
@@ -169,6 +170,11 @@ class FolderReader:
     def has_sparse(self) -> bool:
         """Say whether the index holds learned sparse terms."""
         return self.settings.encoder.vocab_size > 0
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """Return how many chunks are in each language, where each document is read in its own; else nothing."""
+        return self._lucene.languages
 
     @property
     def fields(self) -> list[str]:
@@ -280,9 +286,13 @@ class FolderReader:
         """Return the characters of a text of which BM25 reads a term of the query, ascending."""
         return self._lucene.bm25_spans(query, text)
 
-    def analyse(self, text: str) -> list[str]:
-        """Return the terms that BM25 reads of a text, in order, repeated ones too."""
-        return self._lucene.analyse(text)
+    def query_terms(self, text: str) -> list[str]:
+        """Return the terms that BM25 reads of a query, in order, repeated ones too."""
+        return self._lucene.query_terms(text)
+
+    def tokens(self, text: str) -> list[Token]:
+        """Return the terms that BM25 reads of a document's text, in order, repeated ones too."""
+        return self._lucene.tokens(text)
 
     def bm25_frequencies(self, terms: Sequence[str]) -> list[int]:
         """Return in how many chunks each analysed term stands."""
@@ -377,7 +387,7 @@ class FolderReader:
 
     def explain_bm25(self, text: str, doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return the analysed terms that a query shares with a chunk; the contributions add up to its score."""
-        return self.explain_words(Counter(self._lucene.analyse(text)), doc_id, chunk)
+        return self.explain_words(Counter(self._lucene.query_terms(text)), doc_id, chunk)
 
     def explain_words(self, weights: Mapping[str, float], doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return what `explain_bm25` does for analysed terms with weights."""

@@ -6,16 +6,19 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from retriever.index.chunks import Chunking
 from retriever.index.files import checksum, damaged, write_whole
 from retriever.index.row_formats import ROW_TYPES, RowFormat
+from retriever.languages import analyzer_named
 from retriever.types import EncoderIdentity, UserError
 
 __all__ = [
     "FILE",
     "FORMAT",
     "VERSION",
+    "Bm25",
     "IndexSettings",
     "check_settings",
     "read_settings",
@@ -28,12 +31,20 @@ VERSION = 1
 FILE = "index.json"
 
 
+class Bm25(NamedTuple):
+    """How the words of documents are read and scored: the analyser's name, and the parameters k1 and b."""
+
+    analyzer: str
+    k1: float
+    b: float
+
+
 @dataclass(frozen=True)
 class IndexSettings:
     """Settings that every document of an index shares; changing one means building the index again.
 
     encoder: identity of the encoder whose vectors and terms are stored; its sizes are 0 for a missing view.
-    analyzer, k1, b: how BM25 reads and scores `contents`.
+    analyzer, k1, b: how BM25 reads and scores `contents`; analyzer: "english", "auto", "other", or a language's code.
     impact_scale: a stored impact is round(weight * impact_scale).
     row_dtype: number format of the vectors. max_terms: how many terms of a document are stored, None for all.
     chunking: how documents are split; None for an index of whole ones.
@@ -50,9 +61,10 @@ class IndexSettings:
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot store."""
-        for name, value, allowed in (("analyzer", self.analyzer, ("english",)), ("rows", self.row_dtype, ROW_TYPES)):
-            if value not in allowed:
-                raise UserError(f"{name} {value!r} is not known; allowed: {', '.join(allowed)}")
+        if analyzer_named(self.analyzer) != self.analyzer:
+            raise UserError(f"analyzer {self.analyzer!r} is not known; use {analyzer_named(self.analyzer)!r}")
+        if self.row_dtype not in ROW_TYPES:
+            raise UserError(f"rows {self.row_dtype!r} is not known; allowed: {', '.join(ROW_TYPES)}")
         for name in ("k1", "b", "impact_scale"):
             if not isinstance(getattr(self, name), int | float):
                 raise UserError(f"{name} {getattr(self, name)!r} is not a number; give one, or leave it out")
@@ -64,6 +76,11 @@ class IndexSettings:
             raise UserError(
                 f"max_terms {self.max_terms!r} is out of range; need a whole number from 1, or none for all"
             )
+
+    @property
+    def bm25(self) -> Bm25:
+        """Return how this index reads and scores words."""
+        return Bm25(self.analyzer, self.k1, self.b)
 
     @property
     def row_format(self) -> RowFormat:

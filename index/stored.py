@@ -39,15 +39,17 @@ def check_document(document: Document) -> Document:
     return document
 
 
-def stored_text(document: Document, chunks: Sequence[Span] | None) -> str:
+def stored_text(document: Document, chunks: Sequence[Span] | None, language: str = "") -> str:
     """Return the JSON that is stored of a document; raise UserError for one that cannot be stored.
 
     chunks: the spans of its text that are its chunks; None in an index of whole documents.
+    language: the code of the one that it is read in; "" where all are read alike.
     """
     shown = _shown(document)
     fields = {"id": document.doc_id, "title": document.title, "text": document.text}
     try:
-        parts = {} if chunks is None else {"chunks": chunks}
+        parts: dict[str, object] = {} if chunks is None else {"chunks": chunks}
+        parts |= {"language": language} if language else {}
         raw = json.dumps(fields | {"metadata": dict(document.metadata)} | parts, ensure_ascii=False, allow_nan=False)
         raw.encode()
     except UnicodeEncodeError:

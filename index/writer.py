@@ -109,7 +109,7 @@ class FolderWriter:
             with disk_errors(path):
                 (path / "dense").mkdir()
                 (path / "lucene").mkdir()
-                lucene = LuceneWriter(path / "lucene", settings.k1, settings.b)
+                lucene = LuceneWriter(path / "lucene", settings.bm25)
                 with _closed_on_error(lucene):
                     live = path / "rows" / "live-0.bin"
                     live.parent.mkdir()
@@ -138,7 +138,7 @@ class FolderWriter:
             lock = WriteLock(path)
         try:
             with disk_errors(path):
-                lucene = LuceneWriter(path / "lucene", settings.k1, settings.b)
+                lucene = LuceneWriter(path / "lucene", settings.bm25)
                 with _closed_on_error(lucene):
                     return cls(path, settings, lock, lucene)
         except FileNotFoundError as error:
@@ -188,10 +188,12 @@ class FolderWriter:
             if self.settings.encoder.vocab_size:
                 self._sparse.add(batch.impacts)
             start = 0
-            for document, raw, count in zip(documents, batch.raws, batch.counts, strict=True):
+            for document, raw, count, language in zip(
+                documents, batch.raws, batch.counts, batch.languages, strict=True
+            ):
                 end = start + count
                 row, old = len(self._flags), self._row_of.get(document.doc_id)
-                fields = LuceneDocument(document.doc_id, raw, row, document.metadata, batch.chunks[start:end])
+                fields = LuceneDocument(document.doc_id, raw, row, document.metadata, batch.chunks[start:end], language)
                 self._lucene.add(fields, replace=old is not None)
                 if old is not None:
                     self._bury(old)

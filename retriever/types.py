@@ -260,8 +260,8 @@ class Encoded(NamedTuple):
     truncated: bool (n,), True where the text was longer than the network reads; never where no network was needed.
     tokens: csr (n, vocab_size), with the sparse view of documents, of encoders whose queries `adapt` to the collection
     alone: positive where a term is a token of the text itself, for the collection's document frequencies.
-    unread: bool (n,), True where the encoder cannot read the text, whose views are then those of an empty one; None for
-    an encoder that does not look.
+    unread: bool (n,), True where the encoder cannot read the text, which then has no vector and at most its own words
+    as terms; None for an encoder that does not look.
     """
 
     dense: FloatArray | None

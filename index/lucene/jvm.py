@@ -28,7 +28,6 @@ __all__ = [
     "bm25_similarity",
     "bytes_ref",
     "damage_named",
-    "english_analyzer",
     "java",
     "java_error",
     "java_version",
@@ -215,11 +214,6 @@ def open_directory(folder: Path) -> Any:
     encoding = str(java("java.lang.System").getProperty("sun.jnu.encoding"))  # UTF-8 where we started Java
     with named_in(encoding, folder) as name:
         return lucene("store.FSDirectory").open(java("java.nio.file.Paths").get(name))
-
-
-def english_analyzer() -> Any:
-    """Return Anserini's English analyser."""
-    return as_type("analysis.Analyzer", java("io.anserini.analysis.DefaultEnglishAnalyzer").newDefaultInstance())
 
 
 def bm25_similarity(k1: float, b: float) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from retriever.index.chunks import ScoredChunk
 from retriever.index.filters import OneOf, Value
+from retriever.index.lucene.analysis import analysis_of
 from retriever.index.lucene.facets import FieldCounts
 from retriever.index.lucene.filters import (
     comparable_kinds,
@@ -26,7 +27,6 @@ from retriever.index.lucene.jvm import (
     as_type,
     bm25_similarity,
     damage_named,
-    english_analyzer,
     java,
     lucene,
     naming_damage,
@@ -34,12 +34,11 @@ from retriever.index.lucene.jvm import (
     open_directory,
     start_jvm,
     to_dict,
-    well_formed,
 )
 from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
 from retriever.index.lucene.statistics import LiveBm25, LiveStatistics
-from retriever.index.lucene.tokens import term_spans
 from retriever.lazy import lazy
+from retriever.types import Span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +46,9 @@ if TYPE_CHECKING:
 
     from retriever.index.filters import Condition
     from retriever.index.lucene.statistics import Lengths
-    from retriever.types import BoolArray, Span
+    from retriever.index.lucene.tokens import Token
+    from retriever.index.settings import Bm25
+    from retriever.types import BoolArray
 
 __all__ = ["LuceneReader"]
 
@@ -76,20 +77,24 @@ def _leg(index: Any, similarity: Any, name: str) -> _Leg:
 
 
 class LuceneReader:
-    """One commit of a Lucene index, searched by any number of threads."""
+    """One commit of a Lucene index, searched by any number of threads.
+
+    languages: how many live chunks are in each, the most frequent ones first; none where all are read alike.
+    """
 
     @one_at_a_time()
-    def __init__(self, folder: Path, reader: Any, k1: float, b: float, lengths: Lengths | None = None) -> None:
-        self._folder, self._reader, self._k1, self._b = folder, reader, k1, b
+    def __init__(self, folder: Path, reader: Any, bm25: Bm25, lengths: Lengths | None = None) -> None:
+        self._folder, self._reader, self._scoring = folder, reader, bm25
         self._rows: NDArray[np.int64] | None = None
         self._loading = threading.Lock()
         self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
         self._index = as_type("index.IndexReader", self._reader)
         self._most_hits = max(1, int(self._reader.maxDoc()))
-        self._analyzer = english_analyzer()
-        self._bm25 = _leg(self._index, bm25_similarity(k1, b), "bm25")
+        self._analysis = analysis_of(bm25.analyzer)
+        self._bm25 = _leg(self._index, bm25_similarity(bm25.k1, bm25.b), "bm25")
         self._impact = _leg(self._index, java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
         self.live = LiveStatistics(self._index, self._bm25.searcher, {} if lengths is None else lengths)
+        self.languages = self.live.counts("language")
         self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
         parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
         self._parser = lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)
@@ -99,19 +104,19 @@ class LuceneReader:
 
     @classmethod
     @one_at_a_time()
-    def open(cls, folder: Path, k1: float, b: float) -> LuceneReader:
+    def open(cls, folder: Path, bm25: Bm25) -> LuceneReader:
         """Open the last commit; raise UserError if Lucene cannot."""
         start_jvm()
         with damage_named(folder):
             # The directory is not closed: it holds nothing open, and every reader that comes by `reopen` shares it.
-            return cls(folder, lucene("index.DirectoryReader").open(open_directory(folder)), k1, b)
+            return cls(folder, lucene("index.DirectoryReader").open(open_directory(folder)), bm25)
 
     @naming_damage
     @one_at_a_time()
     def reopen(self) -> LuceneReader | None:
         """Return a reader of the last commit, which shares the unchanged files; None if it is this one's."""
         newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
-        return None if newer is None else LuceneReader(self._folder, newer, self._k1, self._b, self.live.lengths)
+        return None if newer is None else LuceneReader(self._folder, newer, self._scoring, self.live.lengths)
 
     @lazy
     def fields(self) -> dict[str, set[str]]:
@@ -179,8 +184,9 @@ class LuceneReader:
     @one_at_a_time()
     def _bm25_query(self, text: str) -> Any:
         if self._live_bm25 is None:
-            return self._bag_of_words.buildQuery("contents", self._analyzer, well_formed(text))
-        return self._live_bm25.query(Counter(self.analyse(text)))
+            words = self._analysis.indexed_query(text, list(self.languages))
+            return self._bag_of_words.buildQuery("contents", self._analysis.java, words)
+        return self._live_bm25.query(Counter(self.query_terms(text)))
 
     @one_at_a_time()
     def _words_query(self, weights: Mapping[str, float]) -> Any:
@@ -198,7 +204,7 @@ class LuceneReader:
         """Return what corrects Lucene's statistics, None if nothing is deleted."""
         if not self.live.deleted:
             return None
-        live = LiveBm25(self.live, self._analyzer, self._k1, self._b)
+        live = LiveBm25(self.live, self._analysis, self._scoring.k1, self._scoring.b)
         self._bm25.searcher.setSimilarity(live.similarity())
         return live
 
@@ -265,15 +271,20 @@ class LuceneReader:
         return raw
 
     @one_at_a_time()
-    def analyse(self, text: str) -> list[str]:
-        """Return the terms that BM25 reads of a text, in order, repeated ones too."""
-        terms = java("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, well_formed(text))
-        return [str(term) for term in terms]
+    def query_terms(self, text: str) -> list[str]:
+        """Return the terms that BM25 reads of a query, in order, repeated ones too."""
+        return self._analysis.query_terms(text, list(self.languages))
 
     @one_at_a_time()
     def bm25_spans(self, query: str, text: str) -> list[Span]:
         """Return the characters of a text of which BM25 reads a term of the query."""
-        return term_spans(self._analyzer, text, set(self.analyse(query)))
+        wanted = set(self.query_terms(query))
+        return [Span(token.start, token.end) for token in self._analysis.tokens(text) if token.term in wanted]
+
+    @one_at_a_time()
+    def tokens(self, text: str) -> list[Token]:
+        """Return the terms that BM25 reads of a document's text, each with its characters."""
+        return self._analysis.tokens(text)
 
     def field_counts(self, counted: BoolArray) -> FieldCounts:
         """Return what counts the values of metadata fields among some rows, one for each document; bool (rows,)."""

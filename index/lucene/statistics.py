@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.index.lucene.jvm import as_type, bm25_similarity, java, lucene, well_formed
+from retriever.index.lucene.jvm import as_type, bm25_similarity, lucene
 from retriever.types import Document, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from retriever.index.lucene.analysis import Analysis
 
 __all__ = ["Lengths", "LiveBm25", "LiveStatistics"]
 
@@ -69,11 +71,21 @@ class LiveStatistics:
             total += int(leaf.numDocs()) if leaf.hasDeletions() and held else held
         return total
 
+    def counts(self, field: str) -> dict[str, int]:
+        """Return in how many documents each term of a small field stands, the most frequent ones first."""
+        terms = lucene("index.MultiTerms").getTerms(self._index, field)
+        walk = None if terms is None else terms.iterator()
+        names = []
+        while walk is not None and (term := walk.next()) is not None:
+            names.append(str(term.utf8ToString()))
+        counts = dict(zip(names, self.document_frequencies(field, names), strict=True))
+        return {name: counts[name] for name in sorted(counts, key=lambda name: -counts[name]) if counts[name]}
+
     def _leaves(self) -> list[Any]:
         leaves = self._index.leaves()
         return [as_type("index.LeafReaderContext", leaves.get(n)).reader() for n in range(leaves.size())]
 
-    def deleted_length(self, analyzer: Any) -> int:
+    def deleted_length(self, analysis: Analysis) -> int:
         """Return how many terms the `contents` of the deleted documents have."""
         total = 0
         for leaf in self._leaves() if self.deleted else ():
@@ -81,11 +93,11 @@ class LiveStatistics:
                 name = str(as_type("index.SegmentReader", leaf).getSegmentName())
                 for number in _deleted(leaf):
                     if (name, number) not in self.lengths:
-                        self.lengths[name, number] = self._length(leaf, number, analyzer)
+                        self.lengths[name, number] = self._length(leaf, number, analysis)
                     total += self.lengths[name, number]
         return total
 
-    def _length(self, leaf: Any, number: int, analyzer: Any) -> int:
+    def _length(self, leaf: Any, number: int, analysis: Analysis) -> int:
         """Return the length of the chunks of a deleted document if this is the first of them, which stores it."""
         raw = leaf.storedFields().document(number).get("raw")
         if raw is None:
@@ -93,9 +105,8 @@ class LiveStatistics:
         fields = json.loads(raw)
         document = Document(fields["id"], fields["text"], fields["title"])
         spans = [Span(*span) for span in fields.get("chunks", ())] or [Span(0, len(document.text))]
-        texts = [part.contents for part in document.split(spans)]
-        analyse = java("io.anserini.analysis.AnalyzerUtils").analyze
-        return sum(int(analyse(analyzer, well_formed(text)).size()) for text in texts)
+        language = fields.get("language", "")
+        return sum(len(analysis.terms(part.contents, language)) for part in document.split(spans))
 
 
 def _deleted(leaf: Any) -> list[int]:
@@ -122,8 +133,8 @@ class LiveBm25:
     of documents is a boost of each term, the ratio of the two idf.
     """
 
-    def __init__(self, statistics: LiveStatistics, analyzer: Any, k1: float, b: float) -> None:
-        self._statistics, self._analyzer, self._k1, self._b = statistics, analyzer, k1, b
+    def __init__(self, statistics: LiveStatistics, analysis: Analysis, k1: float, b: float) -> None:
+        self._statistics, self._analysis, self._k1, self._b = statistics, analysis, k1, b
 
     @cached_property
     def _lucene(self) -> _Collection:
@@ -134,7 +145,7 @@ class LiveBm25:
     @cached_property
     def _live(self) -> _Collection:
         documents = self._statistics.documents("contents")
-        length = self._lucene.documents * self._lucene.mean_length - self._statistics.deleted_length(self._analyzer)
+        length = self._lucene.documents * self._lucene.mean_length - self._statistics.deleted_length(self._analysis)
         return _Collection(documents, length / documents if documents else 1.0)
 
     def similarity(self) -> Any:

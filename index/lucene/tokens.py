@@ -1,23 +1,27 @@
-"""Where the terms of a query stand in a text, as the analyser that BM25 reads by says."""
+"""Where the terms of a text stand in it, as one of Lucene's analysers says."""
 
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from retriever.index.lucene.jvm import as_type, lucene_object, well_formed
-from retriever.types import Span
 
-if TYPE_CHECKING:
-    from collections.abc import Container
-
-__all__ = ["term_spans"]
+__all__ = ["Token", "tokens"]
 
 LAST_OF_ONE_UNIT = "\uffff"
 
 
-def term_spans(analyzer: Any, text: str, wanted: Container[str]) -> list[Span]:
-    """Return the characters of a text of which analysis makes one of these terms, ascending.
+class Token(NamedTuple):
+    """A term, and the characters of the text from `start` up to `end` that it was made of."""
+
+    term: str
+    start: int
+    end: int
+
+
+def tokens(analyzer: Any, text: str) -> list[Token]:
+    """Return what analysis makes of a text, in order.
 
     Java counts UTF-16 units, Python characters. Every call is one of Java's: make them one at a time.
     """
@@ -27,16 +31,15 @@ def term_spans(analyzer: Any, text: str, wanted: Container[str]) -> list[Span]:
     found = []
     stream.reset()
     while stream.incrementToken():
-        if str(term.toString()) in wanted:
-            found.append(Span(offsets.startOffset(), offsets.endOffset()))
+        found.append(Token(str(term.toString()), offsets.startOffset(), offsets.endOffset()))
     stream.end()
     stream.close()  # or the analyser refuses the next text
     return _in_characters(found, text)
 
 
-def _in_characters(spans: list[Span], text: str) -> list[Span]:
-    if not spans or max(text) <= LAST_OF_ONE_UNIT:
-        return spans
+def _in_characters(found: list[Token], text: str) -> list[Token]:
+    if not found or max(text) <= LAST_OF_ONE_UNIT:
+        return found
     ends = list(accumulate((1 + (character > LAST_OF_ONE_UNIT) for character in text), initial=0))
     place = {units: characters for characters, units in enumerate(ends)}
-    return [Span(place[start], place[end]) for start, end in spans]
+    return [Token(term, place[start], place[end]) for term, start, end in found]

@@ -3,7 +3,8 @@
 The chunks of a document are Lucene documents with one id, in order, one directly behind the other for good: a block.
 Lucene fields of a chunk:
   id        stored term, and BinaryDocValues for sorting ties
-  contents  what BM25 reads, analysed like Anserini's "english"
+  contents  what BM25 reads, by the analyser of the index, see `index.lucene.analysis`
+  language  the code of the document's language, where each has an analyser of its own
   impact    learned sparse terms: the term is the decimal vocabulary id, the term frequency is the impact
   token     vocabulary ids of the text's own tokens, without frequencies: for their document frequencies
   raw       stored JSON of the whole document; in its first chunk alone
@@ -16,14 +17,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from retriever.index.lucene.analysis import Analysis, analysis_of
 from retriever.index.lucene.jvm import (
     as_type,
     bm25_similarity,
     bytes_ref,
     damage_named,
-    english_analyzer,
     java,
     lucene,
     naming_damage,
@@ -35,6 +36,9 @@ from retriever.index.lucene.metadata import LONGEST_TERM, indexed_metadata
 from retriever.index.lucene.reader import LuceneReader
 from retriever.types import MetadataValue, UserError
 
+if TYPE_CHECKING:
+    from retriever.index.settings import Bm25
+
 __all__ = ["LONGEST_TERM", "LuceneChunk", "LuceneDocument", "LuceneWriter"]
 
 BUFFER_MB = 64.0
@@ -44,24 +48,25 @@ class LuceneWriter:
     """Adds, replaces and deletes documents; nothing lasts before `commit`. Use it from one thread."""
 
     @one_at_a_time()
-    def __init__(self, folder: Path, k1: float, b: float) -> None:
+    def __init__(self, folder: Path, bm25: Bm25) -> None:
         start_jvm()
-        config = lucene("index.IndexWriterConfig")(as_type("analysis.Analyzer", _index_analyzer()))
-        config.setSimilarity(bm25_similarity(k1, b))
+        self._analysis = analysis_of(bm25.analyzer)
+        config = lucene("index.IndexWriterConfig")(as_type("analysis.Analyzer", _index_analyzer(self._analysis)))
+        config.setSimilarity(bm25_similarity(bm25.k1, bm25.b))
         config.setRAMBufferSizeMB(BUFFER_MB)
         policy = lucene("index.TieredMergePolicy")()
         policy.setForceMergeDeletesPctAllowed(0.0)  # else `drop_deleted` leaves segments with few of them
         config.setMergePolicy(policy)
         self._merges = lucene("index.ConcurrentMergeScheduler")()
         config.setMergeScheduler(self._merges)
-        self._folder, self._directory, self._k1, self._b = folder, open_directory(folder), k1, b
+        self._folder, self._directory, self._bm25 = folder, open_directory(folder), bm25
         try:
             with damage_named(folder):
                 self._writer = lucene("index.IndexWriter")(self._directory, config)
         except UserError:
             self._directory.close()
             raise
-        self._block = _Block()
+        self._block = _Block(self._analysis)
         self._term = lucene("index.Term")
 
     @naming_damage
@@ -105,7 +110,7 @@ class LuceneWriter:
     @one_at_a_time()
     def reader(self) -> LuceneReader:
         """Return a reader of everything so far, uncommitted changes included."""
-        return LuceneReader(self._folder, lucene("index.DirectoryReader").open(self._writer), self._k1, self._b)
+        return LuceneReader(self._folder, lucene("index.DirectoryReader").open(self._writer), self._bm25)
 
     @naming_damage
     @one_at_a_time()
@@ -127,8 +132,8 @@ class LuceneWriter:
             self._directory.close()
 
 
-def _index_analyzer() -> Any:
-    """Return Anserini's English analyser; `impact` ("id|frequency") and `token` are split at whitespace."""
+def _index_analyzer(contents: Analysis) -> Any:
+    """Return the analyser of `contents`; `impact` ("id|frequency") and `token` are split at whitespace."""
     options = java("java.util.HashMap")
     builder = lucene("analysis.custom.CustomAnalyzer").builder()
     builder.withTokenizer("whitespace", options())
@@ -138,7 +143,7 @@ def _index_analyzer() -> Any:
     by_field = options()
     by_field.put("impact", as_type("analysis.Analyzer", builder.build()))
     by_field.put("token", as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")()))
-    return lucene("analysis.miscellaneous.PerFieldAnalyzerWrapper")(english_analyzer(), by_field)
+    return lucene("analysis.miscellaneous.PerFieldAnalyzerWrapper")(contents.java, by_field)
 
 
 class LuceneChunk(NamedTuple):
@@ -150,19 +155,21 @@ class LuceneChunk(NamedTuple):
 
 
 class LuceneDocument(NamedTuple):
-    """What Lucene stores of a document; `row` is that of its first chunk."""
+    """What Lucene stores of a document; `row` is that of its first chunk, `language` "" where all are read alike."""
 
     doc_id: str
     raw: str
     row: int
     metadata: Mapping[str, MetadataValue]
     chunks: Sequence[LuceneChunk]
+    language: str = ""
 
 
 class _Block:
     """The Lucene documents of one document's chunks, filled anew for every document: making Java objects takes time."""
 
-    def __init__(self) -> None:
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
         self._fields: list[_Fields] = []
         self._list = java("java.util.ArrayList")()
         self._iterable = as_type("java.lang.Iterable", self._list)
@@ -171,7 +178,7 @@ class _Block:
         """Return the Java documents that hold `doc` until the next call."""
         count = len(doc.chunks)
         while len(self._fields) < count:
-            self._fields.append(_Fields(with_raw=not self._fields))
+            self._fields.append(_Fields(self._analysis, with_raw=not self._fields))
         for fields, chunk in zip(self._fields, doc.chunks, strict=False):
             fields.fill(doc, chunk)
         if self._list.size() != count:
@@ -187,7 +194,8 @@ class _Fields:
     java: the Java document.
     """
 
-    def __init__(self, with_raw: bool) -> None:
+    def __init__(self, analysis: Analysis, with_raw: bool) -> None:
+        self._analysis = analysis
         empty = as_type("java.lang.CharSequence", java("java.lang.String")(""))
         field, stored = lucene("document.Field"), lucene("document.Field$Store")
         self._id = lucene("document.StringField")("id", "", stored.YES)
@@ -198,9 +206,12 @@ class _Fields:
         self._token = field("token", empty, _text_field(options.DOCS, omit_norms=True))
         self._raw = lucene("document.StoredField")("raw", "")
         self._row = lucene("document.NumericDocValuesField")("row", 0)
+        self._language = lucene("document.StringField")("language", "", stored.NO)
         self._all = java("java.util.ArrayList")()
-        fixed = (self._id, self._id_value, self._contents, self._impact, self._token, self._row)
-        for field_ in (*fixed, *([self._raw] if with_raw else [])):
+        fixed = [self._id, self._id_value, self._contents, self._impact, self._token, self._row]
+        fixed += [self._raw] if with_raw else []
+        fixed += [self._language] if analysis.by_language else []
+        for field_ in fixed:
             self._all.add(as_type("java.lang.Object", field_))
         self._fixed = self._all.size()
         self.java = as_type("java.lang.Object", self._all)
@@ -211,11 +222,12 @@ class _Fields:
         """Set the fields to those of a chunk of a document."""
         self._id.setStringValue(doc.doc_id)
         self._id_value.setBytesValue(bytes_ref(doc.doc_id))
-        self._contents.setStringValue(chunk.contents)
+        self._contents.setStringValue(self._analysis.indexed(chunk.contents, doc.language))
         self._impact.setStringValue(chunk.impacts)
         self._token.setStringValue(chunk.tokens)
         self._raw.setStringValue(doc.raw)
         self._row.setLongValue(doc.row)
+        self._language.setStringValue(doc.language)
         self._fill_metadata(doc.metadata)
 
     def _fill_metadata(self, metadata: Mapping[str, MetadataValue]) -> None:

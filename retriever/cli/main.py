@@ -92,6 +92,7 @@ def _prepare_next_start() -> None:
 @click.option("--on-bad", type=ON_BAD, help="Records that cannot be read.")
 @click.option("--dense-type", type=DENSE_TYPE, help="FAISS index; auto goes by size.")
 @click.option("--rows", type=click.Choice(ROW_TYPES), help="How vectors are stored.")
+@click.option("--language", metavar="L", help="de, zh, ...: how BM25 reads words; auto: each document in its own.")
 @click.option("--impact-scale", type=click.IntRange(min=1), help="A term weight is stored as round(weight * this).")
 @click.option(
     "--max-terms", type=click.IntRange(min=1), help="Store only this many terms of a document, the strongest."

@@ -233,8 +233,8 @@ def say_left_out(report: IndexReport | AddReport) -> None:
     if report.unread:
         texts = "1 text is" if report.unread == 1 else f"{report.unread} texts are"
         click.echo(
-            f"{texts} mostly of characters that the encoder cannot read; only BM25 tells them apart. "
-            "Index with an encoder that reads the script, such as -e st:intfloat/multilingual-e5-small",
+            f"{texts} in a language that the encoder does not read; they are found by their words alone. Index with "
+            "--language auto for the right words, and -e st:intfloat/multilingual-e5-small for vectors",
             err=True,
         )
 

@@ -158,18 +158,31 @@ def info_text(info: IndexInfo, fusion: FusionConfig | None = None) -> str:
     faiss = info.dense_type if info.dense_type in ("none", "flat") else f"{info.dense_type}, {newer} newer rows outside"
     lines = {
         "documents": f"{info.documents} ({info.empty} without text, {info.truncated} longer than the encoder reads)",
-        **({"unread": f"{info.unread} of {info.chunks} texts: the encoder lacks their script"} if info.unread else {}),
+        **(
+            {"unread": f"{info.unread} of {info.chunks} texts: the encoder does not read their language"}
+            if info.unread
+            else {}
+        ),
         "rows": f"{info.rows} ({info.row_dtype}), {info.dead_rows} of them dead",
         "size": f"{sizes}; {human_bytes(info.bytes_per_document)} a document",
         "encoder": f"{encoder.name} ({views})" if encoder.sha256 else encoder.name,
         "faiss": f"{faiss} (chosen: {info.dense_choice})",
-        "bm25": f"k1 {info.k1}, b {info.b}",
+        "bm25": f"k1 {info.k1}, b {info.b}, {_analysis(info)}",
         "fusion": "default" if fusion is None else fusion_text(fusion),
         "commit": str(info.commit),
     }
     if info.chunking is not None:
         lines["chunks"] = f"{info.chunks}, {info.chunks / max(info.documents, 1):.1f} a document, {info.chunking}"
     return "\n".join(f"{name:<10} {value}" for name, value in lines.items())
+
+
+def _analysis(info: IndexInfo) -> str:
+    """Return how words are read, with the shares of the languages where there are several."""
+    if not info.languages:
+        return info.analyzer
+    total = sum(info.languages.values())
+    shares = [f"{code} {count / total:.0%}" for code, count in info.languages.items()]
+    return f"{info.analyzer}: {', '.join(shares[:8])}{', ...' if len(shares) > 8 else ''}"
 
 
 def fusion_text(fusion: FusionConfig) -> str:

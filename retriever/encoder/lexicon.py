@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retriever.encoder.readability import Readability
+from retriever.languages import card_languages, foreign
 from retriever.network.checkpoint import read_values
 from retriever.network.lexical import blended_fractions, document_terms, idf, token_counts
 from retriever.types import TermSpan, UserError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from tokenizers import Tokenizer
 
-    from retriever.types import FloatArray, TermStatistics
+    from retriever.types import BoolArray, FloatArray, TermStatistics
 
 __all__ = ["Lexicon", "frame_ids"]
 
@@ -29,7 +30,7 @@ class Lexicon:
 
     vocabulary: the term of each id. opening, closing: the ids that frame what the network reads. stem, fraction,
     query_weight (vocab_size,): the term that stands for each, the share of training passages that hold it, and what a
-    query's count of it is multiplied by.
+    query's count of it is multiplied by. languages: that the network reads, None where its model card does not say.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,6 +60,14 @@ class Lexicon:
         self.vocabulary: Sequence[str] = [self.tokenizer.id_to_token(i) or "" for i in range(size)]
         self.opening, self.closing = frame_ids(self.tokenizer)
         self.readability = Readability(self.tokenizer)
+        card = folder / "README.md"
+        self.languages = card_languages(card.read_text(errors="replace")) if card.is_file() else None
+
+    def foreign(self, texts: Sequence[str]) -> BoolArray:
+        """Return bool (n,): True where a text is in a language that the network was not trained for."""
+        if self.languages is None:
+            return np.zeros(len(texts), dtype=np.bool_)
+        return np.array([foreign(text, self.languages) for text in texts], dtype=np.bool_)
 
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending."""

@@ -17,6 +17,7 @@ from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
 from retriever.indexing.chunking import Chunker, chunking_for
 from retriever.indexing.documents import opened
+from retriever.languages import analyzer_named
 from retriever.types import EncoderIdentity, UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class IndexingConfig:
     """How to build an index.
 
     on_duplicate: error, skip (keep the first) or replace (keep the last). on_bad: error or skip.
+    language: of the documents, by code or English name, for the analyser that BM25 reads with: "auto" for an analyser
+    by document, by its own language, "other" for words as they stand.
     dense_type: flat, hnsw, ivf or auto (by size). batch: about so many chunks are encoded together.
     commit_every_documents, commit_every_seconds: what comes first; a crash loses no more than that.
     rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
@@ -59,6 +62,7 @@ class IndexingConfig:
     batch: int = 256
     commit_every_documents: int = 20_000
     commit_every_seconds: float = 120.0
+    language: str = "en"
     k1: float = 0.9
     b: float = 0.4
     # The smallest that lose less than 0.002 of nDCG@10 in each leg and fused, on NFCorpus dev, Cranfield and CISI.
@@ -78,7 +82,9 @@ class IndexingConfig:
 
     def settings(self, encoder: EncoderIdentity) -> IndexSettings:
         """Return what an index of this encoder may never change; raise UserError for what cannot be stored."""
-        return IndexSettings(encoder, "english", self.k1, self.b, self.impact_scale, self.rows, self.max_terms)
+        return IndexSettings(
+            encoder, analyzer_named(self.language), self.k1, self.b, self.impact_scale, self.rows, self.max_terms
+        )
 
 
 class IndexReport(NamedTuple):
@@ -86,7 +92,7 @@ class IndexReport(NamedTuple):
 
     chunks: how many chunks the documents were split into; as many as documents if they were left whole.
     left_out: what the source holds and is no record, such as files of another suffix, by kind.
-    unread: chunks in a script that the encoder cannot read: only BM25 finds them.
+    unread: chunks in a language that the encoder does not read: their words alone find them.
     """
 
     documents: int

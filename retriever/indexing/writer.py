@@ -123,7 +123,7 @@ class AddReport(NamedTuple):
 
     truncated: of all documents of the index, those longer than the encoder reads.
     left_out: what the source holds and is no record, such as files of another suffix, by kind.
-    unread: of all chunks of the index, those in a script that the encoder cannot read.
+    unread: of all chunks of the index, those in a language that the encoder does not read.
     """
 
     added: int

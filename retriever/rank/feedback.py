@@ -57,7 +57,7 @@ class Method(NamedTuple):
 
 def _words(on: _On, *, as_rm3: bool) -> LegQuery:
     reader = on.at.view.reader
-    own: dict[str, float] = dict(on.query.words or Counter(reader.analyse(on.query.text)))
+    own: dict[str, float] = dict(on.query.words or Counter(reader.query_terms(on.query.text)))
     counts = stored.words(on.at, on.ids)
     held = list(dict.fromkeys(term for text in counts for term in text))
     frequencies = dict(zip(held, reader.bm25_frequencies(held), strict=True))

@@ -38,7 +38,9 @@ def impacts(at: SearchAt, ids: Sequence[str]) -> csr_matrix:
 
 def words(at: SearchAt, ids: Sequence[str]) -> list[Counter[str]]:
     """Return how often each analysed term stands in each document."""
-    return [Counter(at.view.reader.analyse(stored.document.contents)) for stored in _stored(at, ids)]
+    return [
+        Counter(token.term for token in at.view.reader.tokens(stored.document.contents)) for stored in _stored(at, ids)
+    ]
 
 
 def texts(at: SearchAt, query: LegQuery, ids: Sequence[str]) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from retriever.search.leg import LegQuery
@@ -16,9 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["query_like", "strongest_words"]
 
-WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
-MOST_WORDS = 5_000
-"""Words of a text that are looked at, from its start."""
+LONGEST = 50_000
+"""Characters of a text that are looked at, from its start."""
 STRONGEST = 25
 """Terms that stand for a text, as in Lucene's MoreLikeThis."""
 
@@ -38,13 +35,9 @@ def strongest_words(reader: FolderReader, text: str, count: int = STRONGEST) -> 
 
     idf = log(1 + (N - n + 0.5) / (n + 0.5)) as in BM25, over the chunks of the index.
     """
-    words = Counter(found[0] for found in islice(WORD.finditer(text), MOST_WORDS))
-    written: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for word, often in words.items():
-        for term in reader.analyse(word):
-            written.setdefault(term, word)
-            counts[term] += often
+    tokens = reader.tokens(text[:LONGEST])
+    written = {term: text[start:end] for term, start, end in reversed(tokens)}
+    counts = Counter(token.term for token in tokens)
     held = dict(zip(counts, reader.bm25_frequencies(list(counts)), strict=True))
     strength = {term: often * _idf(held[term], reader.num_chunks) for term, often in counts.items()}
     best = sorted(strength, key=lambda term: (-strength[term], term))[:count]

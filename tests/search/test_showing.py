@@ -303,8 +303,8 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retriever]:
     [
         ("running", "stems", ["Runs", "RUNNING", "run"]),
         ("中文", "cjk", ["中文", "中文"]),
-        ("cafe\u0301", "combining", ["Cafe\u0301"]),
-        ("café", "combining", ["café"]),
+        ("cafe\u0301", "combining", ["Cafe\u0301", "café"]),  # equal words, typed in two ways
+        ("café", "combining", ["Cafe\u0301", "café"]),
         ("river", "astral", ["river", "river"]),
         ("rivers", "surrogate", ["river"]),
     ],
@@ -318,9 +318,10 @@ def test_highlights_are_the_explained_terms(retriever: Retriever) -> None:
     for query in ("running river", "moon"):
         for hit in retriever.search(query, 20, mode="bm25", highlight=True, explain=True):
             terms = {match.term for match in hit.terms}
-            analysed = {term for text in marked(hit) for term in retriever.reader.analyse(text)}
+            analysed = {token.term for text in marked(hit) for token in retriever.reader.tokens(text)}
             assert terms == analysed
-            words = [word for word in hit.text.split() if terms & set(retriever.reader.analyse(word))]
+            tokens = retriever.reader.tokens(hit.text)
+            words = [hit.text[start:end] for term, start, end in tokens if term in terms]
             assert marked(hit) == words
 
 

@@ -50,7 +50,7 @@ LUCENE = "org.apache.lucene."
 MOST_CLAUSES = 1 << 20
 _calling = threading.RLock()
 """Held during every call: pyjnius keeps the object of a method call in the method, which all threads share.
-Only the search itself runs without it: each text leg has a class, and so a method, and a lock of its own.
+Only the search itself runs without it: `searchers` has a class, and so a method, for each thread that searches.
 """
 
 
@@ -170,11 +170,11 @@ def _be_quiet() -> None:
 
 
 @functools.cache
-def java(name: str, twin: bool = False) -> Any:
-    """Return a Java class; its `twin` is a second Python class for it, which shares no state with the first."""
+def java(name: str, twin: int = 0) -> Any:
+    """Return a Java class; each `twin` of it is another Python class, which shares no state with the others."""
     from jnius import autoclass
 
-    return autoclass(name, include_protected=twin)
+    return autoclass(name, include_protected=twin)  # pyjnius keeps a class for each value, and only asks if it is true
 
 
 def lucene(name: str) -> Any:

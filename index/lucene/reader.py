@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from retriever.index.lucene.jvm import (
     to_dict,
 )
 from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
+from retriever.index.lucene.searchers import Searchers
 from retriever.index.lucene.statistics import LiveBm25, LiveStatistics
 from retriever.lazy import lazy
 from retriever.types import Span
@@ -56,26 +57,6 @@ SPARE = 32
 """Extra hits retrieved beyond `top_k`: they usually show whether others tie with the last one."""
 
 
-class _Leg(NamedTuple):
-    """A searcher with its similarity, and the lock that all searchers of its Python class share."""
-
-    searcher: Any
-    lock: threading.Lock
-
-
-_leg_locks = {"bm25": threading.Lock(), "impact": threading.Lock()}
-
-
-def _leg(index: Any, similarity: Any, name: str) -> _Leg:
-    # pyjnius keeps the object of a call in the method that all objects of a Python class share: a class for each leg.
-    kind = java("org.apache.lucene.search.IndexSearcher", twin=name == "impact")
-    for result in ("TopDocs", "TopFieldDocs"):  # what `search` returns is known before two threads meet it at once
-        lucene(f"search.{result}")
-    searcher = kind(index)
-    searcher.setSimilarity(similarity)
-    return _Leg(searcher, _leg_locks[name])
-
-
 class LuceneReader:
     """One commit of a Lucene index, searched by any number of threads.
 
@@ -91,9 +72,9 @@ class LuceneReader:
         self._index = as_type("index.IndexReader", self._reader)
         self._most_hits = max(1, int(self._reader.maxDoc()))
         self._analysis = analysis_of(bm25.analyzer)
-        self._bm25 = _leg(self._index, bm25_similarity(bm25.k1, bm25.b), "bm25")
-        self._impact = _leg(self._index, java("io.anserini.search.similarity.ImpactSimilarity")(), "impact")
-        self.live = LiveStatistics(self._index, self._bm25.searcher, {} if lengths is None else lengths)
+        self._bm25 = Searchers(self._index, bm25_similarity(bm25.k1, bm25.b))
+        self._impact = Searchers(self._index, java("io.anserini.search.similarity.ImpactSimilarity")())
+        self.live = LiveStatistics(self._index, self._bm25.first, {} if lengths is None else lengths)
         self.languages = self.live.counts("language")
         self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
         parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
@@ -135,18 +116,18 @@ class LuceneReader:
     def rows(self, selected: Any, count: int) -> BoolArray:
         """Return which of `count` rows belong to the documents that a query finds, some dead ones among them."""
         rows = np.zeros(count, bool)
-        rows[self._all_rows()[matching_docs(self._bm25.searcher, selected)]] = True
+        rows[self._all_rows()[matching_docs(self._bm25.first, selected)]] = True
         return rows
 
     def terms(self, field: str, shape: tuple[int, int]) -> csr_matrix:
         """Return int32 csr (rows, vocab_size) of what `field` ("impact" or "token") holds of each live row."""
-        with self._impact.lock:
-            return stored_terms(self._impact.searcher, field, self._all_rows(), shape)
+        with self._impact.searcher() as searcher:
+            return stored_terms(searcher, field, self._all_rows(), shape)
 
     def impacts(self) -> Iterator[TermImpacts]:
         """Yield the impacts of all live chunks, terms ascending."""
-        with self._impact.lock, damage_named(self._folder):
-            yield from term_impacts(self._impact.searcher, "impact", self._all_rows())
+        with self._impact.searcher() as searcher, damage_named(self._folder):
+            yield from term_impacts(searcher, "impact", self._all_rows())
 
     def _all_rows(self) -> NDArray[np.int64]:
         with self._loading:
@@ -205,7 +186,7 @@ class LuceneReader:
         if not self.live.deleted:
             return None
         live = LiveBm25(self.live, self._analysis, self._scoring.k1, self._scoring.b)
-        self._bm25.searcher.setSimilarity(live.similarity())
+        self._bm25.set_similarity(live.similarity())
         return live
 
     @one_at_a_time()
@@ -213,7 +194,7 @@ class LuceneReader:
         return self._parser.parse(query)
 
     @naming_damage
-    def _chunks(self, leg: _Leg, query: Any, ids: Sequence[str]) -> list[ScoredChunk]:
+    def _chunks(self, leg: Searchers, query: Any, ids: Sequence[str]) -> list[ScoredChunk]:
         firsts = sorted((self._lucene_number(doc_id), doc_id) for doc_id in ids)
         if not firsts:
             return []
@@ -221,8 +202,8 @@ class LuceneReader:
         with one_at_a_time():
             query = within(query, selected)
             count = sum(self.document_frequencies("id", ids))
-        with leg.lock:
-            top = leg.searcher.search(query, count)  # unsorted: hits of a sort have no score of their own
+        with leg.searcher() as searcher:
+            top = searcher.search(query, count)  # unsorted: hits of a sort have no score of their own
         found = read_documents(top)
         places = np.searchsorted([number for number, _ in firsts], found.rows, side="right") - 1
         return [
@@ -239,27 +220,27 @@ class LuceneReader:
                 return no_hits()
             if selected is not None:
                 query = within(query, selected)
-        with self._impact.lock:
-            top = self._impact.searcher.search(query, min(candidates, self._most_hits))
+        with self._impact.searcher() as searcher:
+            top = searcher.search(query, min(candidates, self._most_hits))
             if others is not None:
                 others = as_type("search.Query", others)
-                top = self._rescorer.rescore(self._impact.searcher, top, others, 1.0, candidates)
+                top = self._rescorer.rescore(searcher, top, others, 1.0, candidates)
         found = read_documents(top)
         return Found(self._all_rows()[found.rows], found.scores)
 
     @naming_damage
-    def _search(self, leg: _Leg, query: Any, top_k: int, selected: Any) -> Found:
+    def _search(self, leg: Searchers, query: Any, top_k: int, selected: Any) -> Found:
         if selected is not None:
             with one_at_a_time():
                 query = within(query, selected)
         limit = min(top_k + SPARE, self._most_hits)
-        with leg.lock:
-            top = leg.searcher.search(query, limit, self._by_score)
+        with leg.searcher() as searcher:
+            top = searcher.search(query, limit, self._by_score)
         found = read_hits(top)
         if len(found.rows) == limit < self._most_hits and found.scores[top_k - 1] == found.scores[-1]:
             # Hits beyond the last may tie with the last one that counts: then the smaller id wins.
-            with leg.lock:
-                top = leg.searcher.search(query, top_k, self._by_score_then_id)
+            with leg.searcher() as searcher:
+                top = searcher.search(query, top_k, self._by_score_then_id)
             found = read_hits(top)
         return found
 
@@ -288,7 +269,7 @@ class LuceneReader:
 
     def field_counts(self, counted: BoolArray) -> FieldCounts:
         """Return what counts the values of metadata fields among some rows, one for each document; bool (rows,)."""
-        return FieldCounts(self._index, self._bm25.searcher, counted[self._all_rows()])
+        return FieldCounts(self._index, self._bm25.first, counted[self._all_rows()])
 
     @naming_damage
     @one_at_a_time()
@@ -307,13 +288,13 @@ class LuceneReader:
         """Return what one occurrence of a term in the query adds to the BM25 score of a document's chunk."""
         live = self._live_bm25
         query = self._query_of("contents", term) if live is None else live.query({term: 1})
-        return self._score(self._bm25.searcher, query, doc_id, chunk)
+        return self._score(self._bm25.first, query, doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()
     def impact_of(self, term: str, doc_id: str, chunk: int = 0) -> float:
         """Return the stored impact of a term (a decimal vocabulary id) in a document's chunk, 0 without one."""
-        return self._score(self._impact.searcher, self._query_of("impact", term), doc_id, chunk)
+        return self._score(self._impact.first, self._query_of("impact", term), doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()

@@ -65,6 +65,10 @@ class Gate:
 
     def _check(self, scope: Scope) -> Key | None:
         headers = scope["headers"]
+        size = len(scope.get("raw_path") or b"") + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in headers)
+        if (most := self._settings.limits.headers) < size:  # h11 counts what comes in several parts alone
+            detail = f"address and headers have {size} bytes; this server reads {most}; send less, or by POST"
+            raise ProblemError(431, "too-large", detail)
         host = one_header(headers, b"host") or ""
         check_host(host, self._settings)
         check_origin(one_header(headers, b"origin"), host, self._settings)

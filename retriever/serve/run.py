@@ -10,7 +10,7 @@ import socket
 import tempfile
 from contextlib import closing, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -24,7 +24,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from retriever.serve.settings import ServeSettings
 
-__all__ = ["address", "serve"]
+__all__ = ["address", "serve", "server_config"]
 
 STOPPING_SECONDS = 30
 """How long requests that have begun may still take when a signal says stop."""
@@ -38,6 +38,17 @@ def serve(settings: ServeSettings) -> None:
         UserError: the settings are unsafe, an index cannot be opened, or the address is taken.
     """
     settings.check()
+    config = server_config(settings, log_config())
+    with closing(_listening(settings)) as listener:
+        if settings.workers > 1:
+            _serve_several(config, listener)
+        else:
+            with suppress(KeyboardInterrupt):  # the server has stopped by then, as it was asked to
+                uvicorn.Server(config).run(sockets=[listener])
+
+
+def server_config(settings: ServeSettings, log: dict[str, Any] | None = None) -> ServerConfig:
+    """Return how uvicorn runs the application; log: as `logging.config` takes it, None to leave it as it is."""
     config = ServerConfig(
         partial(create_app, settings),
         factory=True,
@@ -45,7 +56,7 @@ def serve(settings: ServeSettings) -> None:
         http=Connection,
         ws="none",
         lifespan="on",
-        log_config=log_config(),
+        log_config=log,
         access_log=False,  # `retriever.serve.gate` writes it
         proxy_headers=False,  # or any client could write another address into the log
         server_header=False,
@@ -55,12 +66,7 @@ def serve(settings: ServeSettings) -> None:
         h11_max_incomplete_event_size=settings.limits.headers,
     )
     config.limits = settings.limits
-    with closing(_listening(settings)) as listener:
-        if settings.workers > 1:
-            _serve_several(config, listener)
-        else:
-            with suppress(KeyboardInterrupt):  # the server has stopped by then, as it was asked to
-                uvicorn.Server(config).run(sockets=[listener])
+    return config
 
 
 def _serve_several(config: ServerConfig, listener: socket.socket) -> None:
@@ -76,7 +82,8 @@ def _serve_several(config: ServerConfig, listener: socket.socket) -> None:
 def _listening(settings: ServeSettings) -> socket.socket:
     """Return a socket that is bound to the address."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
+    # With its protocol named asyncio turns Nagle off, which would hold the body back for 40 ms after the headers.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

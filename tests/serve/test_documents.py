@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.testclient import TestClient
 
 from retriever.index.verify import verify_folder
 from retriever.indexing.writer import IndexWriter, add_corpus
 from retriever.search.retriever import Retriever
-from retriever.serve.app import create_app
-from retriever.serve.settings import Limits, ServeSettings
 from retriever.types import Document, UserError
 from retriever.wire import document_from_wire, document_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from starlette.testclient import TestClient
 
 URL = "/indexes/tiny/documents"
 LINES, JSON = {"content-type": "application/x-ndjson"}, {"content-type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def folder(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shutil.copytree(served_folder, tmp_path_factory.mktemp("written") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def writable(folder: Path) -> Iterator[TestClient]:
-    settings = ServeSettings({"tiny": folder}, write=True, limits=Limits(documents=200_000))
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
-        yield client
 
 
 def ids(folder: Path, mode: str, query: str, **how: Any) -> set[str]:

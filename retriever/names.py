@@ -12,6 +12,7 @@ __all__ = [
     "DENSE_TYPES",
     "FEEDBACK_METHODS",
     "HYBRID",
+    "LEARNED_MODELS",
     "QUERY_MODES",
     "ROW_TYPES",
     "SPARSE_BACKENDS",
@@ -36,3 +37,5 @@ SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
 """See `retriever.search.backends`; the first is the default."""
 FEEDBACK_METHODS = ("joint", "rm3", "rocchio", "average")
 """See `retriever.rank.feedback`."""
+LEARNED_MODELS = ("logistic", "lambdamart", "both")
+"""See `retriever.experiments.learning`."""

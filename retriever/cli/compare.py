@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from retriever.cli.options import index_encoder_option, json_option
-from retriever.names import DEFAULT_MEASURES
+from retriever.cli.pipelines import pipeline_from
+from retriever.names import DEFAULT_MEASURES, LEARNED_MODELS
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -124,17 +125,36 @@ def _finite(value: object) -> object:
 @click.option("--dataset", required=True, help="The data set that INDEX holds: a BEIR folder, hf:NAME, ir:ID, ...")
 @click.option("--split", default="dev", show_default=True, help="Its judgements to fit to; keep those of the test.")
 @click.option("--write", is_flag=True, help="Store what was fitted in INDEX: hybrid search then fuses so by default.")
+@click.option("--model", type=click.Choice(LEARNED_MODELS), help="Learn a model of all lists, for the stage rescore.")
+@click.option("--pipeline", metavar="LINE|FILE", help="What gives --model its lists.  [default: hybrid > feedback]")
 @index_encoder_option
 @json_option
-def tune(folder: Path, dataset: str, split: str, write: bool, encoder: str | None, as_json: bool) -> None:
+def tune(
+    folder: Path,
+    dataset: str,
+    split: str,
+    write: bool,
+    model: str | None,
+    pipeline: str | None,
+    encoder: str | None,
+    as_json: bool,
+) -> None:
     """Fit fusion weights and normalisation of INDEX to judgements, by nDCG@10; nothing is written without --write.
 
     The gain over the default fusion is cross-validated: each query is fused by what is best on the other four fifths.
+    With --model, a model of the scores and ranks in all lists of a pipeline is learnt instead; the stage `rescore`
+    behind that pipeline uses it.
 
     \b
     Example:
       retriever tune my-index --dataset nfcorpus --split dev --write
+      retriever tune my-index --dataset nfcorpus --split dev --model both --pipeline "hybrid > feedback" --write
     """
+    if model is not None:
+        _learn(folder, dataset, split, write, model, pipeline or "hybrid > feedback", encoder, as_json)
+        return
+    if pipeline is not None:
+        raise click.UsageError("--pipeline goes with --model")
     from retriever.cli.render import fusion_text
     from retriever.eval.data.datasets import load_dataset
     from retriever.experiments.tuning import leg_runs
@@ -156,4 +176,29 @@ def tune(folder: Path, dataset: str, split: str, write: bool, encoder: str | Non
         f"nDCG@10 of {found.queries} queries: default {found.default:.4f}, cross-validated {found.cross_validated:.4f},"
         f" gain {found.gain:+.4f} (95% interval {found.interval.low:+.4f} to {found.interval.high:+.4f})\n"
         f"best on all of them, where it has {found.fitted:.4f}:\n" + fusion_text(found.fusion)
+    )
+
+
+def _learn(
+    folder: Path, dataset: str, split: str, write: bool, kind: str, line: str, encoder: str | None, as_json: bool
+) -> None:
+    from retriever.eval.data.datasets import load_dataset
+    from retriever.experiments.learning import learn, store_model
+    from retriever.search.retriever import Retriever
+
+    pipeline, data = pipeline_from(line), load_dataset(dataset, split)
+    with Retriever.open(folder, encoder) as retriever:
+        found = learn(retriever, data, pipeline, kind=kind)
+    if write:
+        store_model(folder, found.model)
+        click.echo(f"{folder}: {str(pipeline)!r} may now be followed by > rescore", err=True)
+    if as_json:
+        values = found._asdict() | {"model": json.loads(found.model.to_json()), "interval": list(found.interval)}
+        click.echo(json.dumps(values))
+        return
+    interval = f"{found.interval.low:+.4f} to {found.interval.high:+.4f}"
+    click.echo(
+        f"nDCG@10 of {found.queries} queries: {pipeline.mode} {found.before:.4f}, {pipeline} {found.pipeline:.4f}, "
+        f"with the model, cross-validated, {found.cross_validated:.4f}, gain over {pipeline.mode} {found.gain:+.4f} "
+        f"(95% interval {interval})"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "report"]
 
 
+BETWEEN_MODES = re.compile(r",(?![^()]*\))")
+"""Commas, but for those between the settings of a pipeline's stage."""
+
+
 def _modes(_ctx: click.Context, _param: click.Parameter, modes: str) -> tuple[str, ...]:
-    return tuple(mode.strip() for mode in modes.split(","))
+    return tuple(mode.strip() for mode in BETWEEN_MODES.split(modes))
 
 
 @click.command()
@@ -47,7 +52,7 @@ def _modes(_ctx: click.Context, _param: click.Parameter, modes: str) -> tuple[st
     callback=_modes,
     default=",".join((*LEGS, HYBRID)),
     show_default=True,
-    help="Legs, hybrid, or legs joined as in dense+sparse.",
+    help="Legs, hybrid, legs joined as in dense+sparse, or pipelines as in 'hybrid > feedback'.",
 )
 @query_modes_option
 @click.option("--top-k", "-k", type=int, default=1000, show_default=True, help="Depth of the runs.")

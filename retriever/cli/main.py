@@ -48,9 +48,13 @@ from retriever.cli.train_data import holdout, mine, pseudo_queries, score
 from retriever.names import ROW_TYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.rank.pipeline import Pipeline
     from retriever.search.retriever import Retriever
+    from retriever.search.steps import PipelineRanking
+    from retriever.types import QueryRanking
 
 __all__ = ["cli"]
 
@@ -277,11 +281,17 @@ def _search_file(
     from retriever.ranking import separate_ties
 
     loaded = list(load_queries(queries))
-    rankings = retriever.rank(loaded, top_k, mode=mode, filter=filter)
+    found: Iterator[QueryRanking] | Iterator[PipelineRanking]
+    if pipeline is None:
+        found = retriever.rank(loaded, top_k, mode=mode, filter=filter)
+    else:
+        found = retriever.rank_pipeline(loaded, top_k, pipeline=pipeline, filter=filter)
     with RunWriter(output, tag) as writer:
-        bar = tqdm(rankings, total=len(loaded), desc=mode, unit=" queries", file=sys.stderr, disable=quiet)
-        for query_id, ranking in bar:
-            writer.write(query_id, separate_ties(ranking))
+        bar = tqdm(total=len(loaded), desc=mode, unit=" queries", file=sys.stderr, disable=quiet)
+        for one in found:
+            writer.write(one.query_id, separate_ties(one.ranking))
+            bar.update()
+        bar.close()
     click.echo(f"{len(loaded)} queries in {output}", err=True)
 
 

@@ -18,6 +18,7 @@ from retriever.eval.report.results import DatasetResult, EncoderResult, Results,
 from retriever.experiments.dataset import MeasuredDataset, cache_folder
 from retriever.experiments.environment import environment
 from retriever.names import BASELINE, QUERY_MODES
+from retriever.rank.pipeline import pipeline_of
 from retriever.ranking import separate_ties, without_self
 from retriever.search.leg import LEGS
 from retriever.search.modes import CANDIDATES, HYBRID, legs_named
@@ -39,9 +40,10 @@ __all__ = ["Experiment", "ExperimentConfig", "cache_folder", "evaluate", "run_ex
 class ExperimentConfig:
     """What to measure, of every data set with every encoder.
 
-    modes: of search. query_modes: how queries become sparse terms ("encoder", "lexical"); none for the encoder's own
-    way. baseline: the system that the others are compared with; the first one where there is none of this name.
-    fusion: None for what the index says, or else the default. fresh: search again what was searched before.
+    modes: of search, or pipelines as in "hybrid > feedback". query_modes: how queries become sparse terms ("encoder",
+    "lexical"); none for the encoder's own way. baseline: the system that the others are compared with; the first one
+    where there is none of this name. fusion: None for what the index says, or else the default. fresh: search again
+    what was searched before.
 
     Raises:
         UserError: a mode, query mode or measure that does not exist, or top_k below 1.
@@ -62,7 +64,8 @@ class ExperimentConfig:
             known = ", ".join((HYBRID, *LEGS))
             raise UserError(f"no mode is given; choose among {known}, or join legs as in dense+sparse")
         for mode in self.modes:
-            legs_named(mode)
+            if pipeline_of(mode) is None:
+                legs_named(mode)
         for query_mode in self.query_modes:
             if query_mode not in QUERY_MODES:
                 raise UserError(f"query mode {query_mode!r} is unknown; choose among {', '.join(QUERY_MODES)}")
@@ -119,14 +122,20 @@ def _evaluate_index(data: Dataset, retriever: Retriever, config: ExperimentConfi
     """Search an open index in each mode and measure what it finds."""
     if config.fusion is not None:
         raise UserError("fusion is for encoders, an open index has its own; give it to Retriever.open")
-    plans = {mode: retriever.plan(mode) for mode in config.modes}
+    runs: dict[str, Run] = {mode: {} for mode in config.modes}
+    pipelines = {mode: found for mode in runs if (found := pipeline_of(mode)) is not None}
+    plans = {mode: retriever.plan(mode) for mode in runs if mode not in pipelines}
     legs = tuple(dict.fromkeys(leg for plan in plans.values() for leg in plan.legs))
     depth = max(config.top_k, CANDIDATES) + data.exclude_self
-    runs: dict[str, Run] = {mode: {} for mode in plans}
-    for query_id, rankings in retriever.rank_legs(data.queries, depth, legs=legs):
+    for query_id, rankings in retriever.rank_legs(data.queries, depth, legs=legs) if plans else ():
         others = {leg: without_self(found, query_id, exclude=data.exclude_self) for leg, found in rankings.items()}
         for mode, plan in plans.items():
             runs[mode][query_id] = separate_ties(plan.fuse(others).ranking[: config.top_k])
+    for mode, pipeline in pipelines.items():
+        for query_id, ranking, _, _ in retriever.rank_pipeline(
+            data.queries, config.top_k, pipeline=pipeline, exclude_self=data.exclude_self
+        ):
+            runs[mode][query_id] = separate_ties(ranking)
     return {mode: evaluate_run(run, data.qrels, measures=config.measures) for mode, run in runs.items()}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from retriever.eval.report.results import Percentiles, SparseCosts
 from retriever.experiments.leg_runs import BOTH_VIEWS, LegRun, find_legs, timed_places
+from retriever.rank.pipeline import pipeline_of
 from retriever.ranking import without_self
 from retriever.search.leg import LEGS, views_of
 from retriever.search.modes import CANDIDATES, HYBRID, Plan, legs_named
@@ -16,9 +17,10 @@ from retriever.search.retriever import Retriever
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Callable, Mapping, Sequence, Set
 
     from retriever.eval.data.dataset import Dataset
+    from retriever.rank.pipeline import Pipeline
     from retriever.search.leg import View
     from retriever.types import Encoder, Ranking, Run
 
@@ -26,12 +28,16 @@ __all__ = ["LegRuns", "RankedSystem", "SystemPlan", "bytes_per_document", "plan_
 
 
 class SystemPlan(NamedTuple):
-    """What to measure: a mode of search and how queries become sparse terms, "" where no leg of it reads these."""
+    """What to measure: a mode of search and how queries become sparse terms, "" where no leg of it reads these.
+
+    pipeline: what follows the fusion.
+    """
 
     name: str
     mode: str
     query_mode: str
     plan: Plan
+    pipeline: Pipeline | None = None
 
 
 class RankedSystem(NamedTuple):
@@ -56,28 +62,34 @@ def plan_systems(
     wanted = [query_mode for query_mode in dict.fromkeys(query_modes) if query_mode in offered]
     found = []
     lacking: dict[str, list[str]] = {}
-    for mode in modes:
-        missing_legs = [leg for leg in legs_named(mode) if leg not in retriever.legs]
+    for mode, pipeline in zip(modes, map(pipeline_of, modes), strict=True):
+        first = pipeline.mode if pipeline else mode
+        missing_legs = [leg for leg in legs_named(first) if leg not in retriever.legs]
         if missing_legs:
             lacking.setdefault(missing_legs[0], []).append(mode)
             continue
         try:
-            plan = retriever.plan(mode)
+            plan = retriever.plan(first)
         except UserError as error:
             notes.append(f"{name}: {error}")
             continue
-        same = [other for other in modes if other != mode == HYBRID and legs_named(other) == plan.legs]
+        same = [other for other in modes if other != mode == HYBRID and _legs_alone(other) == plan.legs]
         if same:
             notes.append(f"{name}: {mode} is left out, it would be {same[0]} again")
         elif not any(map(_by_query_mode, plan.legs)):
-            found.append(SystemPlan(mode, mode, "", plan))
+            found.append(SystemPlan(mode, mode, "", plan, pipeline))
         elif not query_modes:
-            found.append(SystemPlan(mode, mode, encoder.query_mode, plan))
+            found.append(SystemPlan(mode, mode, encoder.query_mode, plan, pipeline))
         else:
             several = len(set(query_modes)) > 1
-            found += [SystemPlan(f"{mode}@{one}" if several else mode, mode, one, plan) for one in wanted]
+            found += [SystemPlan(f"{mode}@{one}" if several else mode, mode, one, plan, pipeline) for one in wanted]
     notes += [f"{name} has no {leg} leg: {', '.join(left_out)} left out" for leg, left_out in lacking.items()]
     return found
+
+
+def _legs_alone(mode: str) -> tuple[str, ...]:
+    """Return the legs of a mode without stages."""
+    return () if pipeline_of(mode) else legs_named(mode)
 
 
 def _by_query_mode(leg: str) -> bool:
@@ -92,8 +104,14 @@ def _variant(leg: str, query_mode: str) -> tuple[str, str]:
 class LegRuns:
     """The runs of an index's legs for a data set, by leg and query mode."""
 
-    def __init__(self, runs: Mapping[tuple[str, str], LegRun], data: Dataset, depth: int) -> None:
-        self._runs, self._data, self._depth = runs, data, depth
+    def __init__(
+        self,
+        runs: Mapping[tuple[str, str], LegRun],
+        data: Dataset,
+        depth: int,
+        open_index: Callable[[str], Retriever],
+    ) -> None:
+        self._runs, self._data, self._depth, self._open = runs, data, depth, open_index
 
     def rank(self, system: SystemPlan) -> RankedSystem:
         """Fuse the legs as the system's plan says, without the query itself among its hits where the data set says so.
@@ -101,6 +119,8 @@ class LegRuns:
         It is dropped before the fusion: the score of a query against itself would be the top of every scale.
         """
         legs = {leg: self._of(leg, system) for leg in system.plan.legs}
+        if system.pipeline is not None:
+            return self._rank_pipeline(system, system.pipeline, legs)
         run: Run = {}
         fusion = []
         for query in self._data.queries:
@@ -110,6 +130,25 @@ class LegRuns:
             fusion.append((perf_counter() - started) * 1000)
         chosen = [fusion[place] for place in timed_places(len(fusion))]
         return RankedSystem(run, _latency({leg: found.times for leg, found in legs.items()}, chosen))
+
+    def _rank_pipeline(self, system: SystemPlan, pipeline: Pipeline, legs: Mapping[str, LegRun]) -> RankedSystem:
+        """Search with an open index; the time of its legs and its encoding is that of the legs alone."""
+        run: Run = {}
+        times: list[Sequence[float]] = []
+        with self._open(system.query_mode) as searcher:
+            for query_id, ranking, milliseconds, _ in searcher.rank_pipeline(
+                self._data.queries, self._depth, pipeline=pipeline, exclude_self=self._data.exclude_self
+            ):
+                run[query_id] = ranking
+                times.append(milliseconds)
+        chosen = [times[place] for place in timed_places(len(times))]
+        stages = {
+            f"{place}. {stage.name}": [one[place - 1] if len(one) >= place else 0.0 for one in chosen]
+            for place, stage in enumerate(pipeline.stages, start=1)
+        }
+        return RankedSystem(
+            run, _latency({leg: found.times for leg, found in legs.items()}, [0.0] * len(chosen), stages)
+        )
 
     def costs(self, encoder: str, retriever: Retriever) -> list[SparseCosts]:
         """Return how dense queries and documents are in the sparse view, for each query mode."""
@@ -140,12 +179,17 @@ def search_legs(
     needed = list(dict.fromkeys(leg for system in systems for leg in system.plan.legs))
     runs: dict[tuple[str, str], LegRun] = {}
     query_modes = list(dict.fromkeys(system.query_mode for system in systems if system.query_mode)) or ["encoder"]
+
+    def open_index(query_mode: str) -> Retriever:
+        mode = query_mode or None
+        return Retriever.open(retriever.reader.path, encoder, query_mode=mode, fusion=retriever.fusion)
+
     for query_mode in query_modes:
         legs = [leg for leg in needed if _variant(leg, query_mode) not in runs]
         with Retriever.open(retriever.reader.path, encoder, query_mode=query_mode) as searcher:
             found = find_legs(searcher, data.queries, legs, depth, query_mode=query_mode, fresh=fresh)
         runs |= {_variant(leg, query_mode): run for leg, run in found.items()}
-    return LegRuns(runs, data, top_k)
+    return LegRuns(runs, data, top_k, open_index)
 
 
 def bytes_per_document(retriever: Retriever, legs: Sequence[str]) -> float:
@@ -155,7 +199,11 @@ def bytes_per_document(retriever: Retriever, legs: Sequence[str]) -> float:
     return sum(sizes[part] for part in parts) / max(retriever.reader.num_documents, 1)
 
 
-def _latency(times: Mapping[str, Sequence[Mapping[str, float]]], fusion: Sequence[float]) -> dict[str, Percentiles]:
+def _latency(
+    times: Mapping[str, Sequence[Mapping[str, float]]],
+    fusion: Sequence[float],
+    stages: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Percentiles]:
     """Return the percentiles of each part and of their sum; a query is encoded once for all legs."""
     parts = {leg: [found[leg] for found in of_leg] for leg, of_leg in times.items()}
     needed = views_of(times)
@@ -163,6 +211,7 @@ def _latency(times: Mapping[str, Sequence[Mapping[str, float]]], fusion: Sequenc
         parts = {"encoding": _encoding(needed, times)} | parts
     if len(times) > 1:
         parts["fusion"] = list(fusion)
+    parts |= {stage: list(taken) for stage, taken in (stages or {}).items()}
     parts["total"] = np.sum(list(parts.values()), axis=0).tolist()
     return {part: _percentiles(values) for part, values in parts.items()}
 

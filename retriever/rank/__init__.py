@@ -4,9 +4,10 @@ from retriever.rank.feedback import Feedback
 from retriever.rank.mmr import Mmr
 from retriever.rank.pipeline import Pipeline
 from retriever.rank.rerank import Duo, Rerank
+from retriever.rank.rescore import Rescore
 from retriever.rank.stage import register
 
-__all__ = ["Duo", "Feedback", "Mmr", "Pipeline", "Rerank"]
+__all__ = ["Duo", "Feedback", "Mmr", "Pipeline", "Rerank", "Rescore"]
 
-for stage in (Feedback, Rerank, Duo, Mmr):
+for stage in (Feedback, Rescore, Rerank, Duo, Mmr):
     register(stage)

@@ -176,7 +176,8 @@ class Feedback(Stage):
             budget.check()
             on = on._replace(query=method.change[leg](on))
         budget.check()
-        return at.search(on.query, known={leg: found.rankings[leg] for leg in at.plan.legs if leg not in legs})
+        after = at.search(on.query, known={leg: found.rankings[leg] for leg in at.plan.legs if leg not in legs})
+        return after._replace(lists={**found.lists, **{f"feedback.{leg}": after.rankings[leg] for leg in legs}})
 
     def explain(self, before: Found, after: Found, at: SearchAt, doc_id: str) -> tuple[TermMatch, ...]:
         """Return the terms that feedback added, of those that the document holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ from retriever.search.steps import Ranked
 from retriever.types import StagePart, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from retriever.search.steps import Found, SearchAt
+    from retriever.types import Ranking
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "pipeline_of"]
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ class Pipeline:
             started = perf_counter()
             after = _guarded(stage, found, at)
             if after is not None:
+                after = after._replace(lists={**after.lists, _free(stage.name, found.lists): after.ranking})
                 ran.append(_Ran(stage, found, after, (perf_counter() - started) * 1000))
                 found = after
         shown = {hit.doc_id for hit in found.ranking[:explain]}
@@ -90,6 +94,15 @@ class Pipeline:
         return Ranked(found, parts)
 
 
+def pipeline_of(mode: str) -> Pipeline | None:
+    """Return the pipeline that a mode's name is, None for a mode alone.
+
+    >>> pipeline_of("hybrid"), str(pipeline_of("hybrid > feedback"))
+    (None, 'hybrid > feedback')
+    """
+    return Pipeline.parse(mode) if ">" in mode else None
+
+
 @dataclass(frozen=True)
 class _Ran:
     """A stage that ran: what it was given, what it made of it, and the milliseconds that it took."""
@@ -98,6 +111,12 @@ class _Ran:
     before: Found
     after: Found
     milliseconds: float
+
+
+def _free(name: str, taken: Mapping[str, Ranking]) -> str:
+    """Return a name for a list, numbered where a stage of that name gave one before."""
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(one for one in names if one not in taken)
 
 
 def _guarded(stage: Stage, found: Found, at: SearchAt) -> Found | None:

@@ -122,7 +122,8 @@ def reads_text_alone(mode: str) -> bool:
     >>> reads_text_alone("bm25"), reads_text_alone("bm25+dense"), reads_text_alone("hybrid")
     (True, False, False)
     """
-    return mode != HYBRID and not views_of(legs_named(mode))
+    legs = mode.partition(">")[0].strip()  # of a pipeline
+    return legs not in (HYBRID, "") and not views_of(legs_named(legs))
 
 
 def restricted(fusion: FusionConfig, legs: Sequence[str]) -> FusionConfig:

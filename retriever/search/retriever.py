@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from retriever.search.likeness import query_like
 from retriever.search.modes import CANDIDATES, HYBRID, MODES
 from retriever.search.open_index import OpenIndex
 from retriever.search.showing import show
-from retriever.search.steps import Found, SearchAt
+from retriever.search.steps import PipelineRanking, SearchAt
 from retriever.types import (
     Document,
     Encoded,
@@ -93,7 +94,7 @@ class Retriever(OpenIndex):
             if pipeline is not None:
                 at = self._search_at(view, plan, max(showing.end, pipeline.reads))
                 ranked = pipeline.run(at.search(asked), at, explain=showing.end if explain else 0)
-                asked, rankings, _ = ranked.found
+                asked, rankings = ranked.found.query, ranked.found.rankings
                 return show(view, plan, asked, rankings, showing, encoder=at.encoder, ranked=ranked)
             rankings = view.run_side_by_side(plan.legs, asked, plan.depth(showing.end), self._pool)
             return show(view, plan, asked, rankings, showing, encoder=lambda: self.encoder)
@@ -102,26 +103,38 @@ class Retriever(OpenIndex):
         return SearchAt(view, plan, lambda: self.encoder, self._pool, plan.depth(top_k))
 
     def rank_pipeline(
-        self, queries: Iterable[Query], top_k: int = 1000, *, pipeline: Stages, filter: str | None = None
-    ) -> Iterator[QueryRanking]:
-        """Return each query's ranking as `rank` does, behind the stages of a pipeline, which run query by query."""
+        self,
+        queries: Iterable[Query],
+        top_k: int = 1000,
+        *,
+        pipeline: Stages,
+        filter: str | None = None,
+        exclude_self: bool = False,
+    ) -> Iterator[PipelineRanking]:
+        """Return each query's ranking as `rank` does, behind the stages of a pipeline, which run query by query.
+
+        exclude_self: leave out the document that has the query's id, before the fusion and in every further search.
+        """
         check_top_k(top_k)
         plan = self.plan(pipeline.mode)
         self._check_filter(filter)
-        return self._rank_pipeline(iter(queries), top_k, pipeline, plan, filter)
+        return self._rank_pipeline(iter(queries), top_k, pipeline, plan, filter, exclude_self)
 
     def _rank_pipeline(
-        self, stream: Iterator[Query], top_k: int, pipeline: Stages, plan: Plan, filter: str | None
-    ) -> Iterator[QueryRanking]:
+        self, stream: Iterator[Query], top_k: int, pipeline: Stages, plan: Plan, filter: str | None, exclude_self: bool
+    ) -> Iterator[PipelineRanking]:
         with self._view(filter) as view:
-            at = self._search_at(view, plan, max(top_k, pipeline.reads))
+            here = self._search_at(view, plan, max(top_k, pipeline.reads) + exclude_self)
             while batch := list(islice(stream, QUERIES_PER_BATCH)):
                 encoded = self._encode([query.text for query in batch], plan.legs)
-                columns = {leg: view.run_batch(leg, batch, encoded, at.depth, self._pool) for leg in plan.legs}
+                columns = {leg: view.run_batch(leg, batch, encoded, here.depth, self._pool) for leg in plan.legs}
                 for i, query in enumerate(batch):
-                    rankings = {leg: column[i] for leg, column in columns.items()}
-                    found = Found(LegQuery(query.text, encoded, i), rankings, plan.fuse(rankings).ranking)
-                    yield QueryRanking(query.query_id, pipeline.run(found, at).found.ranking[:top_k])
+                    at = replace(here, without=query.query_id) if exclude_self else here
+                    known = {leg: column[i] for leg, column in columns.items()}
+                    found, parts = pipeline.run(at.search(LegQuery(query.text, encoded, i), known), at)
+                    said = next(iter(parts.values()), ())
+                    times = [part.milliseconds for part in said]
+                    yield PipelineRanking(query.query_id, found.ranking[:top_k], times, found.lists)
 
     def more_like_this(
         self,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from retriever.ranking import without_self
 from retriever.search.leg import views_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
     from retriever.search.commit_view import CommitView
@@ -16,15 +17,31 @@ if TYPE_CHECKING:
     from retriever.search.modes import Plan
     from retriever.types import Encoder, Ranking, StagePart, TermMatch
 
-__all__ = ["Found", "Ranked", "SearchAt", "Stages"]
+__all__ = ["Found", "PipelineRanking", "Ranked", "SearchAt", "Stages"]
 
 
 class Found(NamedTuple):
-    """Where a search stands: the query as the legs read it, what each leg found, and the ranking so far."""
+    """Where a search stands: the query as the legs read it, what each leg found, and the ranking so far.
+
+    lists: every ranking that there was, by name: of the legs, of "fusion", and of the stages.
+    """
 
     query: LegQuery
     rankings: Mapping[str, Ranking]
     ranking: Ranking
+    lists: Mapping[str, Ranking]
+
+
+class PipelineRanking(NamedTuple):
+    """The hits of one query behind the stages of a pipeline.
+
+    milliseconds: what each stage took. lists: every ranking that led to it, by name (see `Found`).
+    """
+
+    query_id: str
+    ranking: Ranking
+    milliseconds: Sequence[float]
+    lists: Mapping[str, Ranking]
 
 
 class Ranked(NamedTuple):
@@ -39,7 +56,8 @@ class SearchAt:
     """Where a stage searches, and how.
 
     view: the commit, within the filter. plan: the legs of the mode and their fusion. encoder: gives that of the index,
-    loaded with the first call. pool: runs legs side by side. depth: how many hits are taken of each leg.
+    loaded with the first call. pool: runs legs side by side. depth: how many hits are taken of each leg. without: the
+    document that is the query itself, which is left out.
     """
 
     view: CommitView
@@ -47,14 +65,17 @@ class SearchAt:
     encoder: Callable[[], Encoder]
     pool: Executor
     depth: int
+    without: str | None = None
 
     def search(self, query: LegQuery, known: Mapping[str, Ranking] | None = None) -> Found:
         """Run the legs with a query, and fuse what they find. known: what some legs find, which are not run."""
         found = dict(known or {})
         asked = [leg for leg in self.plan.legs if leg not in found]
         found |= self.view.run_side_by_side(asked, query, self.depth, self.pool)
-        rankings = {leg: found[leg] for leg in self.plan.legs}
-        return Found(query, rankings, self.plan.fuse(rankings).ranking)
+        own, exclude = self.without or "", self.without is not None
+        rankings = {leg: without_self(found[leg], own, exclude=exclude) for leg in self.plan.legs}
+        fused = self.plan.fuse(rankings).ranking
+        return Found(query, rankings, fused, {**rankings, "fusion": fused})
 
     def explain(self, query: LegQuery, doc_id: str) -> tuple[TermMatch, ...]:
         """Return the terms that a query shares with the first chunk of a document."""

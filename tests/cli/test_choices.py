@@ -17,6 +17,7 @@ from retriever.encoder.runtime import PRECISIONS
 from retriever.eval.evaluator import DEFAULT_MEASURES
 from retriever.eval.measures import parse_measures
 from retriever.experiments.experiment import ExperimentConfig
+from retriever.experiments.learning import KINDS
 from retriever.index.dense import DENSE_TYPES, choose_type
 from retriever.index.row_formats import ROW_TYPES
 from retriever.network.checkpoint import STORAGE
@@ -41,6 +42,7 @@ REGISTRIES: dict[str, tuple[str, ...]] = {
     "view": names.VIEWS,
     "normalisation": tuple(NORMALISATIONS),
     "feedback": tuple(FEEDBACK_METHODS),
+    "model": KINDS,
 }
 PARTS = {("score", "normalisation")}
 """Options that offer some of what there is: only these bring the scores of different teachers together."""
@@ -74,6 +76,7 @@ def test_names_are_those_of_the_heavy_registries() -> None:
     assert tuple(ROW_TYPES) == names.ROW_TYPES
     assert tuple(SPARSE_BACKENDS) == names.SPARSE_BACKENDS
     assert tuple(FEEDBACK_METHODS) == names.FEEDBACK_METHODS
+    assert names.LEARNED_MODELS == KINDS
     assert names.BASELINE in LEGS and parse_measures(DEFAULT_MEASURES)
 
 

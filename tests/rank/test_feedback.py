@@ -57,10 +57,10 @@ def compare(retriever: Retriever, searcher: Any, queries: list[str]) -> None:
         searcher.unset_rm3()
         searcher.unset_rocchio()
         setup(**settings)
-        for query, (_, ranking) in zip(
+        for query, found in zip(
             queries, retriever.rank_pipeline(asked, 100, pipeline=Pipeline.parse(line)), strict=True
         ):
-            same(ranking, [(hit.docid, hit.score) for hit in searcher.search(query, 100)])
+            same(found.ranking, [(hit.docid, hit.score) for hit in searcher.search(query, 100)])
 
 
 def same(ours: Ranking, theirs: list[tuple[str, float]]) -> None:

@@ -133,7 +133,7 @@ def test_each_stage_says_where_it_puts_a_hit(retriever: Retriever, queries: list
 def test_many_queries_rank_as_each_alone(retriever: Retriever, queries: list[str]) -> None:
     pipeline = Pipeline.parse("feedback(joint) > mmr(0.5, depth=7)")
     asked = [Query(str(n), text) for n, text in enumerate(queries[:8])]
-    found = dict(retriever.rank_pipeline(asked, 30, pipeline=pipeline))
+    found = {one.query_id: one.ranking for one in retriever.rank_pipeline(asked, 30, pipeline=pipeline)}
     for query in asked:
         alone = retriever.search(query.text, 30, pipeline=pipeline)
         assert [hit.doc_id for hit in alone] == [hit.doc_id for hit in found[query.query_id]]

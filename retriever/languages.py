@@ -79,8 +79,8 @@ LANGUAGES = {
 """The languages with an analyser, by ISO 639 code."""
 LONGEST_SAMPLE = 1000
 """So many characters of a text tell its language."""
-ENOUGH, LIKELY = 80, 0.5
-"""So many letters of a text, and so much probability, tell that it is in another language."""
+SURE = {80: 0.5, 40: 0.8}
+"""With so many letters of a text, so much probability tells that it is in another language."""
 CERTAIN = 12
 """With fewer ASCII letters than this the detector guesses: such a query is read in every language of the collection."""
 _TAUGHT_AS = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh"}
@@ -148,10 +148,11 @@ def foreign(text: str, languages: Collection[str]) -> bool:
     Of 240 paragraphs in each of eleven languages all are found, of 37,000 English passages and abstracts six.
     """
     sample = _sample(text)
-    if sum(map(str.isalpha, sample)) < ENOUGH:
+    letters = sum(map(str.isalpha, sample))
+    if letters < min(SURE):
         return False
     found = _detector()(sample)
-    return found.score >= LIKELY and found.code not in languages
+    return found.code not in languages and any(letters >= count and found.score >= SURE[count] for count in SURE)
 
 
 def card_languages(card: str) -> frozenset[str] | None:

@@ -116,3 +116,18 @@ def test_documents_are_counted_and_bm25_alone_answers(index: Path, caplog: pytes
 def test_the_default_vocabulary_has_words_of_latin_alone() -> None:
     tokenizer = Tokenizer.from_file(str(default_encoder_path() / "tokenizer.json"))
     assert Readability(tokenizer)._scripts == {"LATIN"}
+
+
+def test_a_text_in_another_language_keeps_its_words_alone(encoder: Encoder) -> None:
+    german = "In den alten Häusern am Fluss wohnten früher viele Familien mit ihren Kindern."
+    english = "Many families used to live in the old houses by the river with their children."
+    encoded = encoder.encode_documents([german, english])
+    assert encoded.unread is not None and encoded.dense is not None and encoded.sparse is not None
+    assert encoded.unread.tolist() == [True, False]
+    assert not encoded.dense[0].any() and encoded.dense[1].any()
+    words = load_encoder("default").with_query_mode("lexical").encode_queries([german], dense=False).sparse
+    assert words is not None
+    assert set(encoded.sparse[0].indices) == set(words.indices)
+    assert encoder.encode_queries([german]).dense is not None
+    alone = encoder.encode_documents([english])
+    assert alone.dense is not None and np.array_equal(alone.dense[0], encoded.dense[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from retriever.types import BoolArray, FloatArray, TermStatistics
 
 __all__ = ["Lexicon", "frame_ids"]
+
+PIECE = 2_000
+"""Characters: a long text is tokenised in pieces, in half of the time that it takes as a whole."""
+BOUNDARY = re.compile(r"""[ \t\n\r.,;:!?"'*=_#/+-]""")
+"""Signs before which BERT's tokeniser divides any text: white space, and punctuation, of which each is a token."""
 
 
 class Lexicon:
@@ -60,6 +67,10 @@ class Lexicon:
         self.vocabulary: Sequence[str] = [self.tokenizer.id_to_token(i) or "" for i in range(size)]
         self.opening, self.closing = frame_ids(self.tokenizer)
         self.readability = Readability(self.tokenizer)
+        added = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+        self._divides = type(self.tokenizer.pre_tokenizer).__name__ == "BertPreTokenizer" and not any(
+            map(BOUNDARY.search, added)
+        )
         card = folder / "README.md"
         self.languages = card_languages(card.read_text(errors="replace")) if card.is_file() else None
 
@@ -71,7 +82,23 @@ class Lexicon:
 
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending."""
-        return [start for start, _ in self.tokenizer.encode(_clean(text), add_special_tokens=False).offsets]
+        text = _clean(text)
+        begins = self._begins(text)
+        pieces = [text[begin:end] for begin, end in pairwise([*begins, len(text)])]
+        encodings = self.tokenizer.encode_batch(pieces, add_special_tokens=False)
+        return [
+            begin + start for begin, encoding in zip(begins, encodings, strict=True) for start, _ in encoding.offsets
+        ]
+
+    def _begins(self, text: str) -> list[int]:
+        """Return where pieces of a text begin whose tokens are those of the whole text."""
+        begins = [0]
+        while self._divides and len(text) > begins[-1] + PIECE:
+            boundary = BOUNDARY.search(text, begins[-1] + PIECE)
+            if boundary is None:
+                break
+            begins.append(boundary.start())
+        return begins
 
     def term_spans(self, text: str) -> list[TermSpan]:
         """Return for each token of a text the whole word that it is a part of, with the term that stands for it."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.encoder.moe_encoder import MoEEncoder, batches
 from retriever.encoder.runtime import PRECISIONS as PRECISIONS_OFFERED
@@ -416,3 +418,45 @@ def test_impossible_runtimes(tiny_encoder_folder: Path, values: dict[str, object
 
 def test_auto_takes_one_of_the_precisions(tiny_encoder_folder: Path) -> None:
     assert MoEEncoder(tiny_encoder_folder).precision in PRECISIONS
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.lists(
+        st.one_of(
+            st.sampled_from(
+                [
+                    "the",
+                    "river",
+                    " ",
+                    "\n",
+                    "\t",
+                    "\r\n",
+                    ".",
+                    "..",
+                    '"',
+                    "-",
+                    "]",
+                    "[SEP]",
+                    "[MASK]",
+                    "a" * 120,
+                    "\x1c",
+                ]
+            ),
+            st.sampled_from(["\x1c", "\u0301", "é", "東京", "\u200d", "😀", "\xa0", "\u2028", "İ", "ﬁ", "\ud800"]),
+            st.text(max_size=3),
+        )
+    ).map("".join)
+)
+def test_a_text_has_the_same_tokens_in_pieces(
+    tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    lexicon = load_lexicon(tiny_encoder_folder)
+    monkeypatch.setattr("retriever.encoder.lexicon.PIECE", 2)
+    whole = lexicon.tokenizer.encode(text.encode(errors="replace").decode(), add_special_tokens=False)
+    assert lexicon.token_starts(text) == [start for start, _ in whole.offsets]
+
+
+@cache
+def load_lexicon(folder: Path) -> Lexicon:
+    return Lexicon(folder)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retriever.index.faiss_types import FAISS_TYPES
 from retriever.index.files import COMPACT, VERIFY, checksum, damaged, named_in, sync_path
 from retriever.ranking import order
-from retriever.types import Ranking, UserError
+from retriever.types import Ranking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-__all__ = ["DENSE_TYPES", "DenseSearcher", "build", "choose_type", "load_faiss"]
+__all__ = ["DenseSearcher", "build", "load_faiss"]
 
 BLOCK = 16_384
 """Rows that FAISS is given at a time."""
@@ -37,33 +38,6 @@ SCAN_BELOW = 4_096
 """With so few rows to choose from, scoring all of them beats a search that skips most of what it visits."""
 SAMPLE = 65_536
 """Rows that FAISS is trained on."""
-
-
-class FaissType(NamedTuple):
-    """A FAISS index type: its factory string for n rows, and how many candidate rows it proposes per requested hit."""
-
-    factory: str
-    proposals_per_hit: int
-
-
-FAISS_TYPES = {"hnsw": FaissType("HNSW32,SQ8", 2), "ivf": FaissType("IVF{lists},RaBitQ", 10)}
-DENSE_TYPES = ("flat", *FAISS_TYPES)
-AUTO = ((50_000, "flat"), (500_000, "hnsw"))
-CONSTRUCTION, SEARCH = 200, 400
-"""Candidates kept while HNSW is built and searched: with FAISS's 40 and 16, groups of near copies are out of reach."""
-
-
-def choose_type(name: str, rows: int) -> str:
-    """Return the type that `name` stands for: "auto" goes by the number of rows.
-
-    >>> choose_type("auto", 60_000)
-    'hnsw'
-    """
-    if name == "auto":
-        return next((kind for limit, kind in AUTO if rows <= limit), "ivf")
-    if name not in DENSE_TYPES:
-        raise UserError(f"dense type {name!r} is not known; allowed: auto, {', '.join(DENSE_TYPES)}")
-    return name
 
 
 def load_faiss() -> Any:
@@ -89,8 +63,7 @@ def build(path: Path, kind: str, rows: RowReader, live: BoolArray) -> int:
     lists = max(1, min(round(4 * np.sqrt(len(vectors))), len(sample) // 39))
     factory = FAISS_TYPES[kind].factory.format(lists=lists)
     index = faiss.index_factory(vectors.dim, factory, faiss.METRIC_INNER_PRODUCT)
-    if kind == "hnsw":
-        index.hnsw.efConstruction = CONSTRUCTION
+    FAISS_TYPES[kind].prepare(index)
     index.train(sample)
     for start in range(0, len(vectors), BLOCK):
         index.add(vectors[start : start + BLOCK])
@@ -161,9 +134,12 @@ class DenseSearcher:
         full of equal vectors does not reach all of them.
         """
         available = int(eligible.sum())
-        wanted = top_k * FAISS_TYPES[self._kind].proposals_per_hit + 32
+        kind = FAISS_TYPES[self._kind]
+        wanted = top_k * kind.proposals_per_hit + 32
         if wanted < available and available > SCAN_BELOW:
-            parameters = _parameters(self._index, np.packbits(eligible, bitorder="little"), wanted)
+            faiss = load_faiss()
+            selector = faiss.IDSelectorBitmap(np.packbits(eligible, bitorder="little"))
+            parameters = kind.search_parameters(faiss, self._index, selector, wanted)
             approximate, rows = self._index.search(query[None], wanted, params=parameters)
             approximate, rows = approximate[0][rows[0] >= 0], rows[0][rows[0] >= 0]
             scores = self._vectors.scores(rows, query)
@@ -205,16 +181,3 @@ def _best(rows: Rows, scores: FloatArray, top_k: int) -> _Candidates:
 
 def _blocks(rows: Rows) -> Iterator[Rows]:
     return (rows[start : start + SCAN_BLOCK] for start in range(0, len(rows), SCAN_BLOCK))
-
-
-def _parameters(index: Any, bitmap: NDArray[np.uint8], wanted: int) -> Any:
-    """Return FAISS search parameters that keep to the rows in `bitmap` and visit enough for `wanted` of them."""
-    faiss = load_faiss()
-    selector = faiss.IDSelectorBitmap(bitmap)
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH, 2 * wanted))
-    if isinstance(index, faiss.IndexIVF):
-        # Enough lists for what is wanted, an eighth of them at least.
-        lists = max(16, index.nlist // 8, -(-2 * wanted * index.nlist // max(1, index.ntotal)))
-        return faiss.SearchParametersIVF(sel=selector, nprobe=min(index.nlist, lists))
-    return faiss.SearchParameters(sel=selector)

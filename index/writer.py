@@ -17,6 +17,7 @@ import numpy as np
 from retriever.index import dense
 from retriever.index.batch import check_batch
 from retriever.index.commit import CommitRecord, parse_commit
+from retriever.index.faiss_types import choose_type
 from retriever.index.files import damaged, disk_errors, sync_path
 from retriever.index.lock import WriteLock
 from retriever.index.lucene.jvm import read_user_data, start_jvm
@@ -222,7 +223,7 @@ class FolderWriter:
     def commit(self, note: Mapping[str, str] | None = None, dense_type: str | None = None) -> None:
         """Make everything so far durable, and visible to readers that open from now on.
 
-        note: what `committed.note` will say. dense_type: FAISS type ("auto", "flat", "hnsw", "ivf") to build now;
+        note: what `committed.note` will say. dense_type: the FAISS type to build now, see `choose_type`;
         None keeps the FAISS file that there is, and newer rows are searched exactly. `dense_type_due` says when to.
         """
         with self._changes():
@@ -236,9 +237,9 @@ class FolderWriter:
         """Drop the rows and the Lucene documents that are dead, build FAISS again from the rows, and commit.
 
         Nothing is encoded, and the last commit is whole until the new one is. Returns how many rows were dead.
-        dense_type: what FAISS is to be from now on ("auto", "flat", "hnsw", "ivf"); as before for None.
+        dense_type: the FAISS type from now on, see `choose_type`; as before for None.
         """
-        dense.choose_type(dense_type or "auto", 0)
+        choose_type(dense_type or "auto", 0)
         with self._changes():
             # Else a copy of damaged rows would have a checksum that says that they are whole.
             files = committed_files(self._rows.mark, self.settings.row_format)
@@ -276,7 +277,7 @@ class FolderWriter:
         Newer rows cost every query an exact scan, building costs once: it waits for a fifth more rows, or NEWER_ROWS.
         """
         last, rows = self.committed, len(self._flags)
-        kind = dense.choose_type(last.dense_choice, rows)
+        kind = choose_type(last.dense_choice, rows)
         newer = rows - last.dense_rows
         outgrown = kind != "flat" and (newer > NEWER_ROWS or 5 * newer > last.dense_rows)
         return last.dense_choice if self.settings.encoder.dense_dim and (outgrown or kind != last.dense_type) else None
@@ -289,7 +290,7 @@ class FolderWriter:
         choice, kind = dense_type or last.dense_choice, last.dense_type
         file, rows, crc = last.dense_file, last.dense_rows, last.dense_crc
         if dense_type is not None and self.settings.encoder.dense_dim:
-            kind = dense.choose_type(dense_type, len(flags))
+            kind = choose_type(dense_type, len(flags))
             file, rows, crc = "", 0, 0
             if kind != "flat" and len(flags):
                 file, rows = f"dense/{kind}-{number}.faiss", len(flags)

@@ -1,7 +1,7 @@
 """Names that users choose by and whose code is heavy to import: the command line offers them without that code.
 
 Each tuple holds the names of a registry elsewhere, in its order; a test compares them. Where a registry is light
-(legs, fusion, normalisations, precisions), the command line reads the registry itself.
+(legs, fusion, normalisations, precisions, FAISS types), the command line reads the registry itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 __all__ = [
     "BASELINE",
     "DEFAULT_MEASURES",
-    "DENSE_TYPES",
     "FEEDBACK_METHODS",
     "HYBRID",
     "LEARNED_MODELS",
@@ -29,8 +28,6 @@ QUERY_MODES = ("encoder", "lexical")
 """How queries become sparse terms: by the network, or without it."""
 VIEWS = ("dense", "sparse")
 """The representations that an encoder gives."""
-DENSE_TYPES = ("flat", "hnsw", "ivf")
-"""See `retriever.index.dense`."""
 ROW_TYPES = ("float32", "float16", "int8")
 """See `retriever.index.row_formats`."""
 SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")

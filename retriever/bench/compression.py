@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from retriever.eval.data.dataset import Dataset
     from retriever.types import Encoded, Encoder, Ranking, Run
 
-__all__ = ["CompressionPoint", "bench_compression"]
+__all__ = ["CompressionPoint", "LegPoint", "bench_compression"]
 
 MEASURE = "nDCG@10"
 RECALL_DEPTHS = (10, 100)
@@ -46,8 +46,7 @@ class CompressionPoint(NamedTuple):
     """What one way of storing is worth.
 
     *_bytes: per document; those of `texts` are the stored documents and BM25's postings, the same in all.
-    *_qps: queries per second of one thread at the depth to which hybrid search reads a leg, encoding left out.
-    *_recall_k: share of the k best of exact search over float32 vectors, or over unrounded weights of all terms.
+    legs: by name; BM25 reads none of what is stored in different ways.
     """
 
     storage: Storage
@@ -56,15 +55,22 @@ class CompressionPoint(NamedTuple):
     terms_bytes: float
     texts_bytes: float
     build_seconds: float
-    dense_qps: float
-    sparse_qps: float
-    dense_recall_10: float
-    dense_recall_100: float
-    sparse_recall_10: float
-    sparse_recall_100: float
-    dense_ndcg: float
-    sparse_ndcg: float
+    legs: dict[str, LegPoint]
     hybrid_ndcg: float
+
+
+class LegPoint(NamedTuple):
+    """What a leg finds.
+
+    qps: queries per second of one thread at the depth to which hybrid search reads a leg, encoding left out.
+    recall_k: share of the k best of exact search over float32 vectors, or over unrounded weights of all terms; None for
+    a leg that ranks by anything else.
+    """
+
+    qps: float
+    recall_10: float | None
+    recall_100: float | None
+    ndcg: float
 
 
 class _LegResult(NamedTuple):
@@ -115,11 +121,6 @@ class _Bench:
             sizes = {part: size / max(reader.num_documents, 1) for part, size in reader.sizes().items()}
         shutil.rmtree(path)
         runs = {leg: result.run for leg, result in legs.items()}
-        recalls = [
-            exact_recall(_ids(runs[leg]), _ids(self._exact[leg]), depth)
-            for leg in ("dense", "sparse")
-            for depth in RECALL_DEPTHS
-        ]
         plan = Plan(tuple(legs), FusionConfig())
         queries = next(iter(runs.values()))
         fused = {query: plan.fuse({leg: run[query] for leg, run in runs.items()}).ranking for query in queries}
@@ -130,17 +131,22 @@ class _Bench:
             sizes["lucene"] - self._texts_bytes,
             self._texts_bytes,
             seconds,
-            legs["dense"].per_second,
-            legs["sparse"].per_second,
-            *recalls,
-            *(self._ndcg(run) for run in (runs["dense"], runs["sparse"], fused)),
+            {leg: self._leg_point(leg, result) for leg, result in legs.items()},
+            self._ndcg(fused),
         )
+
+    def _leg_point(self, leg: str, result: _LegResult) -> LegPoint:
+        exact = self._exact.get(leg)
+        recalls = (
+            None if exact is None else exact_recall(_ids(result.run), _ids(exact), depth) for depth in RECALL_DEPTHS
+        )
+        return LegPoint(result.per_second, *recalls, self._ndcg(result.run))
 
     def _search(self, reader: FolderReader, storage: Storage) -> dict[str, _LegResult]:
         """Return what each leg of an index finds, from an earlier index where that stored the leg alike."""
         if self._queries is None:
             self._encode(reader)
-        asked = [LegQuery(query.text, self._queries, row) for row, query in enumerate(self._data.queries)]
+        queries = [LegQuery(query.text, self._queries, row) for row, query in enumerate(self._data.queries)]
         depth = CANDIDATES + self._data.exclude_self
         stored = {
             "sparse": (str(storage.impact_scale), str(storage.max_terms)),
@@ -151,13 +157,13 @@ class _Bench:
         for leg, key in keys.items():
             if key not in self._found:
                 started = perf_counter()
-                found = [opened[leg].run(query, depth) for query in asked]
-                per_second = len(asked) / (perf_counter() - started)
+                found = [opened[leg].run(query, depth) for query in queries]
+                per_second = len(queries) / (perf_counter() - started)
                 self._found[key] = _LegResult(self._run(found), per_second)
         return {leg: self._found[key] for leg, key in keys.items()}
 
     def _encode(self, reader: FolderReader) -> None:
-        """Encode the queries, and find what exact search over the unrounded views finds."""
+        """Encode the queries, and find what exact search over the unrounded views finds: by the leg of each view."""
         encoded = self._encoder.encode_queries([query.text for query in self._data.queries])
         if self._encoder.adapts and encoded.sparse is not None:
             encoded = encoded._replace(sparse=self._encoder.adapt(encoded.sparse, reader.token_statistics))

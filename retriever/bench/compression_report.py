@@ -27,17 +27,11 @@ HEADERS = {
     "texts_bytes": "B texts",
     "build_seconds": "build s",
     "per_second": "q/s",
-    "dense_qps": "dense q/s",
-    "sparse_qps": "sparse q/s",
+    "qps": "q/s",
     "recall_10": "R@10",
     "recall_100": "R@100",
-    "dense_recall_10": "dense R@10",
-    "dense_recall_100": "R@100",
-    "sparse_recall_10": "sparse R@10",
-    "sparse_recall_100": "R@100",
-    "dense_ndcg": "dense nDCG@10",
-    "sparse_ndcg": "sparse",
-    "hybrid_ndcg": "hybrid",
+    "ndcg": "nDCG@10",
+    "hybrid_ndcg": "hybrid nDCG@10",
 }
 
 
@@ -46,19 +40,30 @@ def compression_records(points: Sequence[CompressionPoint] | Sequence[VectorPoin
     flat: list[dict[str, Any]] = []
     for point in points:
         values = point._asdict()
-        storage = values.pop("storage", None)
-        flat.append((storage._asdict() if storage else {}) | values)
+        storage, legs = values.pop("storage", None), values.pop("legs", {})
+        by_leg = {
+            f"{leg}_{name}": value
+            for leg, one in legs.items()
+            for name, value in one._asdict().items()
+            if value is not None
+        }
+        flat.append((storage._asdict() if storage else {}) | values | by_leg)
     return flat
 
 
 def compression_text(records: Sequence[Mapping[str, Any]], *, markdown: bool = False) -> str:
     """Return records of one kind as a table."""
-    header = [HEADERS.get(name, name) for name in records[0]]
+    header = [_header(name) for name in records[0]]
     rows = [[_cell(name, value) for name, value in record.items()] for record in records]
     if not markdown:
         return table(header, rows)
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _header(name: str) -> str:
+    leg, _, value = name.partition("_")
+    return HEADERS[name] if name in HEADERS else f"{leg} {HEADERS[value]}" if value in HEADERS else name
 
 
 def _cell(name: str, value: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from retriever.cli.options import encoder_option, json_option, quiet_option
+from retriever.index.faiss_types import DENSE_TYPES
 
 __all__ = ["compression"]
 
@@ -17,7 +18,7 @@ __all__ = ["compression"]
 @encoder_option
 @click.option("--split", default="dev", show_default=True, help="The judgements to measure with.")
 @click.option("--rows", default="float32,float16,int8", show_default=True, help="How vectors are stored.")
-@click.option("--dense-types", default="flat,hnsw,ivf", show_default=True)
+@click.option("--dense-types", default=",".join(DENSE_TYPES), show_default=True, help="FAISS types.")
 @click.option("--impacts", default="100,8bits,7bits,6bits,4bits", show_default=True, help="Scales, or bits they fit.")
 @click.option("--max-terms", default="all,192,128,64", show_default=True, help="Terms stored of a document.")
 @click.option(

@@ -13,7 +13,8 @@ import click
 from retriever.cli.output import escape_what_cannot_be_shown
 from retriever.corpus import corpus
 from retriever.encoder.runtime import PRECISIONS, RuntimeConfig
-from retriever.names import DENSE_TYPES, QUERY_MODES, SPARSE_BACKENDS
+from retriever.index.faiss_types import DENSE_TYPES
+from retriever.names import QUERY_MODES, SPARSE_BACKENDS
 from retriever.search.fusion import METHODS, NORMALISATIONS, FusionConfig
 from retriever.search.modes import HYBRID, MODES, legs_named
 from retriever.types import UserError

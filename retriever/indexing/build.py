@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.corpus.corpus import NumberedDocument, Survey, documents, survey
 from retriever.encoder.load import load_encoder
 from retriever.index.commit import UNFINISHED, unfinished
-from retriever.index.dense import choose_type
+from retriever.index.faiss_types import choose_type
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
@@ -46,7 +46,7 @@ class IndexingConfig:
     on_duplicate: error, skip (keep the first) or replace (keep the last). on_bad: error or skip.
     language: of the documents, by code or English name, for the analyser that BM25 reads with: "auto" for an analyser
     by document, by its own language, "other" for words as they stand.
-    dense_type: flat, hnsw, ivf or auto (by size). batch: about so many chunks are encoded together.
+    dense_type: one of `DENSE_TYPES`, or auto (by size). batch: about so many chunks are encoded together.
     commit_every_documents, commit_every_seconds: what comes first; a crash loses no more than that.
     rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
     chunk: split long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which

@@ -20,6 +20,8 @@ from retriever.encoder.base import EncoderBase
 from retriever.eval.data.datasets import load_dataset
 from retriever.index.row_formats import ROW_TYPES
 from retriever.indexing.build import IndexingConfig
+from retriever.search.bm25 import Bm25Leg
+from retriever.search.leg import registered
 from retriever.types import Encoded, EncoderIdentity, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,6 +40,13 @@ class Stub(EncoderBase):
         return Encoded(counts[:, :4], csr_matrix(counts), np.array([len(text) > 90 for text in texts]), None)
 
     encode_queries = encode_documents
+
+
+class TitleLeg(Bm25Leg):
+    """A fourth leg, which the bench shows as it shows the others."""
+
+    name = "title"
+    colour = "#cc79a7"
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +123,8 @@ def test_documents_are_encoded_once(
 def test_figures_of_the_tiny_data_set(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path: Path) -> None:
     arguments = ["bench", "compression", str(tiny_corpus.parent), "--split", "test", "-e", str(tiny_encoder_folder)]
     arguments += ["--rows", "float32,int8", "--dense-types", "flat,hnsw", "--impacts", "1000,1", "--max-terms", "all,2"]
-    result = CliRunner().invoke(cli, [*arguments, "--vectors", "60", "-o", str(tmp_path / "out"), "-q", "--json"])
+    with registered(TitleLeg):
+        result = CliRunner().invoke(cli, [*arguments, "--vectors", "60", "-o", str(tmp_path / "out"), "-q", "--json"])
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "out" / "compression.json").read_text())
     assert [json.loads(line) for line in result.stdout.splitlines()] == [*written["indexes"], *written["vectors"]]
@@ -126,12 +136,19 @@ def test_figures_of_the_tiny_data_set(tiny_corpus: Path, tiny_encoder_folder: Pa
     assert few["terms_bytes"] < coarse["terms_bytes"] < exact["terms_bytes"]
     assert graph["faiss_bytes"] > 0 == exact["faiss_bytes"] and few["texts_bytes"] == exact["texts_bytes"] > 0
     assert default["rows"] == IndexingConfig().rows
+    # A leg that knows of no view has no exact search to be compared with.
+    assert {name for name in exact if name.startswith("title_")} == {"title_qps", "title_ndcg"}
+    assert {point["title_ndcg"] for point in written["indexes"]} == {exact["bm25_ndcg"]}
     assert all(0 < point["hybrid_ndcg"] <= 1 and point["build_seconds"] > 0 for point in written["indexes"])
     assert [(point["rows"], point["dense_type"]) for point in written["vectors"]] == [
         (rows, kind) for rows in ("float32", "int8") for kind in ("flat", "hnsw")
     ]
     report = (tmp_path / "out" / "compression.md").read_text(encoding="utf-8")
-    assert report.count("| int8 | hnsw |") == 2 and "Storage of tiny (test" in report
+    assert (
+        "| title q/s | title nDCG@10 |" in report
+        and report.count("| int8 | hnsw |") == 2
+        and "Storage of tiny (test" in report
+    )
 
 
 def test_an_encoder_without_a_view_is_refused(tiny_corpus: Path) -> None:

@@ -18,7 +18,7 @@ from retriever.eval.evaluator import DEFAULT_MEASURES
 from retriever.eval.measures import parse_measures
 from retriever.experiments.experiment import ExperimentConfig
 from retriever.experiments.learning import KINDS
-from retriever.index.dense import DENSE_TYPES, choose_type
+from retriever.index.faiss_types import DENSE_TYPES
 from retriever.index.row_formats import ROW_TYPES
 from retriever.network.checkpoint import STORAGE
 from retriever.rank.feedback import METHODS as FEEDBACK_METHODS
@@ -72,7 +72,6 @@ def test_each_registry_is_offered() -> None:
 
 
 def test_names_are_those_of_the_heavy_registries() -> None:
-    assert tuple(DENSE_TYPES) == names.DENSE_TYPES and choose_type("auto", 1) in names.DENSE_TYPES
     assert tuple(ROW_TYPES) == names.ROW_TYPES
     assert tuple(SPARSE_BACKENDS) == names.SPARSE_BACKENDS
     assert tuple(FEEDBACK_METHODS) == names.FEEDBACK_METHODS

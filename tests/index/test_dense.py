@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from retriever.index import dense
-from retriever.index.dense import DENSE_TYPES, DenseSearcher, build, choose_type
+from retriever.index.dense import DenseSearcher, build
 from retriever.index.exact import exact_dense
+from retriever.index.faiss_types import DENSE_TYPES, choose_type
 from retriever.index.row_formats import ROW_TYPES, RowFormat
 from retriever.index.rows import (
     ALIVE,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from retriever import IndexWriter
-from retriever.index import FolderReader, FolderWriter, IndexSettings, dense
+from retriever.index import FolderReader, FolderWriter, IndexSettings, faiss_types
 from retriever.index import writer as folder_writer
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.writer import add_corpus, read_ids
@@ -203,7 +203,7 @@ def test_faiss_is_built_again_when_too_many_rows_are_newer(
 def test_auto_follows_the_size_and_flat_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FolderWriter.open(folder) as writer:
         writer.commit(dense_type="flat")
-    monkeypatch.setattr(dense, "AUTO", ((50, "flat"), (500, "hnsw")))
+    monkeypatch.setattr(faiss_types, "AUTO", ((50, "flat"), (500, "hnsw")))
     for choice, wanted in (("flat", "flat"), ("auto", "hnsw")):
         with FolderWriter.open(folder) as writer:
             writer.commit(dense_type=choice)

@@ -17,8 +17,9 @@ IN_CONTEXT = 6
 STYLE = """
 .scroll { overflow-x: auto; }
 .scroll table { border-collapse: separate; border-spacing: 3px; }
-.scroll th, .scroll td { border: 0; text-align: center; } .scroll th[scope=row] { text-align: left; }
-td.heat { min-width: 2.7rem; padding: .75rem .2rem; border-radius: 5px; font-size: .85rem; }
+.scroll th, .scroll td { border: 0; text-align: center; } .scroll th { padding: .3rem .2rem; white-space: normal; }
+.scroll th[scope=row] { text-align: left; }
+td.heat { min-width: 2.6rem; padding: .75rem .1rem; border-radius: 5px; font-size: .85rem; }
 td.bits { padding: 0 .6rem; min-width: 6.5rem; font-size: .85rem; }
 .meter { display: block; height: 7px; border-radius: 4px; background: var(--rule); position: relative;
   margin-top: 3px; }

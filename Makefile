@@ -44,8 +44,8 @@ lint: install ## run the linters and the type checker
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-check: lint ## run them and the quick tests: no JVM, no weights, no browser
-	$(PYTEST) -m "not slow and not lucene and not browser and not weights"
+check: lint ## run them and the quick tests: no weights, no browser, no JVM or Python started anew
+	$(PYTEST) -m "not slow and not lucene and not browser and not weights and not processes"
 
 test: lint base docs ## run the linters, the type checker and all tests
 	$(PYTEST)

@@ -35,6 +35,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 LUCENE = {"bench", "cli", "docs", "experiments", "index", "indexing", "rank", "search", "serve"}
 """Folders whose tests start a JVM, nearly all of them."""
 LUCENE_FILES = {"test_made_before", "test_public_api", "test_real_data"}
+PROCESSES = {"test_kernel_cache", "test_processes", "test_servers", "test_workers"}
+"""Files whose tests start processes that import everything anew."""
 REAL = {"real_base", "real_encoder_folder", "real_texts"}
 
 
@@ -45,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("lucene")
         if item.path.stem.endswith("_browser"):
             item.add_marker("browser")
+        if item.path.stem in PROCESSES:
+            item.add_marker("processes")
         if REAL & set(getattr(item, "fixturenames", ())):
             item.add_marker("weights")
 

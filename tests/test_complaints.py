@@ -187,6 +187,7 @@ with Retriever.open(sys.argv[1]) as opened:
 """
 
 
+@pytest.mark.processes
 def test_29_import_and_search_without_network_key_or_variable(real: Path, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", OFFLINE, str(real)],

@@ -82,6 +82,7 @@ def test_a_saved_copy_is_the_same(tiny_encoder_folder: Path, texts: list[str], t
     np.testing.assert_array_equal(first.encode(texts), second.encode(texts))
 
 
+@pytest.mark.processes
 def test_without_trust_or_without_the_package_it_says_what_is_missing(
     tiny_encoder_folder: Path, tmp_path: Path
 ) -> None:

@@ -137,10 +137,10 @@ class _Bench:
 
     def _leg_point(self, leg: str, result: _LegResult) -> LegPoint:
         exact = self._exact.get(leg)
-        recalls = (
+        at_10, at_100 = (
             None if exact is None else exact_recall(_ids(result.run), _ids(exact), depth) for depth in RECALL_DEPTHS
         )
-        return LegPoint(result.per_second, *recalls, self._ndcg(result.run))
+        return LegPoint(result.per_second, at_10, at_100, self._ndcg(result.run))
 
     def _search(self, reader: FolderReader, storage: Storage) -> dict[str, _LegResult]:
         """Return what each leg of an index finds, from an earlier index where that stored the leg alike."""

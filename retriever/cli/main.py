@@ -17,6 +17,7 @@ from retriever.cli.edit import add, compact, delete, info, snapshot, verify
 from retriever.cli.evaluate import evaluate, report
 from retriever.cli.experts import experts
 from retriever.cli.export import export
+from retriever.cli.mcp import mcp
 from retriever.cli.options import (
     DENSE_TYPE,
     NOTHING_ASKED,
@@ -307,6 +308,7 @@ for command in (
     facets,
     fuse,
     serve,
+    mcp,
     evaluate,
     report,
     compare,

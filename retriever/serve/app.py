@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=HEADERS, max_age=600
         )
     document_api(app, settings)
+    if settings.mcp:
+        from retriever.serve.mcp import add_mcp  # half a second that other servers do without
+
+        add_mcp(app)
     return app
 
 
@@ -88,7 +92,8 @@ async def _lifespan(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> 
     app.state.server = ServerState(settings, indexes, searches, changes, metrics)
     log.info("ready", extra={"fields": {"indexes": list(settings.indexes), "write": settings.write}})
     try:
-        yield
+        async with app.state.mcp.lifespan(app) if settings.mcp else nullcontext():
+            yield
     finally:
         changes.close()
         searches.close()

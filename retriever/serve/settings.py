@@ -52,7 +52,7 @@ class ServeSettings:
     write: whether documents may be added and deleted. keys: who may; anybody where there are none.
     host_names: what a client may call this server, beside the loopback's names and addresses. origins: web sites whose
     scripts may ask. threads: searches at work at once in one process. log_queries: whether the log holds what people
-    search for.
+    search for. mcp: whether agents are answered, too, at /mcp.
     """
 
     indexes: Mapping[str, Path]
@@ -68,6 +68,7 @@ class ServeSettings:
     origins: tuple[str, ...] = ()
     threads: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
     log_queries: bool = False
+    mcp: bool = False
     limits: Limits = Limits()
 
     def check(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from retriever import Document, Retriever, build_index
+from retriever.encoder.load import default_encoder_path
 from retriever.indexing.build import create_index
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{marker}: used by langchain-tests")
 
 
+TINY = Path(__file__).parents[1] / "data" / "tiny"
 TWINS = ("one", "two")
 """Ids of two documents with the same text."""
 
@@ -60,3 +62,13 @@ def new_index(empty_index: Path, tmp_path: Path) -> Callable[[], Path]:
     """Return a function that gives another empty index with each call."""
     count = iter(range(1000))
     return lambda: Path(shutil.copytree(empty_index, tmp_path / f"new-{next(count)}"))
+
+
+@pytest.fixture(scope="session")
+def guide_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the index of the guide, made with the default encoder, or skip."""
+    if not (default_encoder_path() / "config.json").is_file():
+        pytest.skip(f"no default encoder at {default_encoder_path()}")
+    folder = tmp_path_factory.mktemp("guide") / "my-index"
+    build_index(TINY, folder)
+    return folder

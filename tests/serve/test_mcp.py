@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from fastmcp import Client
-from mcp import ClientSession, StdioServerParameters
-from mcp.client.stdio import stdio_client
 
 from retriever import Document, Retriever, build_index
 from retriever.cli.main import cli
@@ -23,6 +23,7 @@ from retriever.serve.indexes import Indexes
 from retriever.serve.keys import read_keys
 from retriever.serve.mcp import LONGEST_VALUE, create_mcp
 from retriever.serve.settings import ServeSettings
+from tests.docs.test_examples import PAGES, blocks
 from tests.remote.conftest import KEY, served
 
 pytestmark = pytest.mark.lucene
@@ -166,17 +167,19 @@ async def test_a_new_commit_is_seen(tmp_path: Path) -> None:
 COMMAND = [sys.executable, "-m", "retriever", "mcp"]
 
 
-async def test_standard_input_and_output(folders: dict[str, Path]) -> None:
-    parameters = StdioServerParameters(command=COMMAND[0], args=[*COMMAND[1:], f"t={folders['tiny']}"])
-    async with stdio_client(parameters) as streams, ClientSession(*streams) as session:
-        await session.initialize()
-        result = await session.call_tool("search", {"query": "how bread rises", "top_k": 1})
-    found = result.structured_content
-    assert found and found["index"] == "t" and len(found["hits"]) == 1
+def test_the_example_of_the_page(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = [block for block in blocks(PAGES["docs/how-to/agents.md"]) if block.kind == "python"]
+    (tmp_path / "my-index").symlink_to(folders["tiny"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    exec(compile(example.text, "agents.md", "exec"), {})
+    shown = capfd.readouterr().out
+    assert "['list_indexes', 'search', 'fetch_document']" in shown and "\n2 d" in shown
 
 
 def test_standard_output_holds_the_protocol_alone(folders: dict[str, Path]) -> None:
-    client = {"name": "t", "version": "1"}
     messages: list[dict[str, Any]] = [
         {
             "id": 1,
@@ -226,6 +229,5 @@ async def test_http_with_a_key(folders: dict[str, Path]) -> None:
             found = await call(agent, "search", query="the sea", index="other")
             assert {hit["id"] for hit in found["hits"]} == {"long", "a/b ü"}
             assert "no index is called" in await fault(agent, "search", query="x", index="y")
-        with pytest.raises(Exception, match="401"):
-            async with Client(f"{url}/mcp", auth="another-key-than-that"):
-                raise AssertionError("a wrong key was taken")
+        for headers in ({}, {"authorization": "Bearer another-key-than-that"}, {"origin": "http://elsewhere"}):
+            assert httpx.post(f"{url}/mcp", json={}, headers=headers).status_code in (401, 403)

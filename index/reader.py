@@ -401,11 +401,20 @@ class FolderReader:
     def explain_sparse(self, terms: csr_matrix, doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return the vocabulary ids, as decimal terms, that query terms (1, vocab_size) share with a chunk."""
         matches = []
+        impacts = self._impacts_of(terms.indices.tolist(), doc_id, chunk)
         for term, query_weight in zip(terms.indices.tolist(), terms.data.tolist(), strict=True):
-            weight = self._lucene.impact_of(str(term), doc_id, chunk) / self.settings.impact_scale
+            weight = impacts.get(term, 0) / self.settings.impact_scale
             if weight > 0 and query_weight > 0:
                 matches.append(TermMatch("sparse", str(term), query_weight, weight, query_weight * weight))
         return sorted(matches, key=lambda match: (-match.contribution, match.term))
+
+    def _impacts_of(self, terms: Sequence[int], doc_id: str, chunk: int) -> dict[int, float]:
+        """Return the impacts of a chunk by vocabulary id, of these terms at least where there are some."""
+        if self.postings is None:  # an old index; a Java call each
+            return {term: self._lucene.impact_of(str(term), doc_id, chunk) for term in terms}
+        row = self._lucene.first_row(doc_id) + chunk
+        found = row_impacts(self.postings, row, self.settings.encoder.vocab_size)
+        return dict(zip(found.indices.tolist(), found.data.tolist(), strict=True))
 
     def sparse_frequencies(self, terms: Iterable[int]) -> list[int]:
         """Return in how many chunks each vocabulary id has an impact."""

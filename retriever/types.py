@@ -22,6 +22,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "EncoderIdentity",
+    "ExpertRoutes",
     "FacetCount",
     "FrozenMapping",
     "Hit",
@@ -42,6 +43,7 @@ __all__ = [
     "TermMatch",
     "TermSpan",
     "TermStatistics",
+    "TokenExperts",
     "UserError",
 ]
 
@@ -171,6 +173,20 @@ class TermSpan(NamedTuple):
     term: int
     start: int
     end: int
+
+
+class TokenExperts(NamedTuple):
+    """A token of a text, and the experts that it goes to in each MoE layer, the likeliest first."""
+
+    text: str
+    experts: tuple[tuple[int, ...], ...]
+
+
+class ExpertRoutes(NamedTuple):
+    """Where the tokens of a text go. layers: the name of each MoE layer, and how many experts it has to choose from."""
+
+    layers: tuple[tuple[str, int], ...]
+    tokens: tuple[TokenExperts, ...]
 
 
 class LegPart(NamedTuple):
@@ -387,4 +403,8 @@ class Encoder(Protocol):
 
     def term_spans(self, text: str) -> list[TermSpan]:
         """Return the words of a text that stand for dimensions of the sparse view, ascending: to highlight them."""
+        ...
+
+    def expert_routes(self, query: str) -> ExpertRoutes:
+        """Return which experts the tokens of a query go to; no layers where none is known."""
         ...

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from retriever.lazy import lazy
-from retriever.types import Parameters, TermSpan, UserError
+from retriever.types import ExpertRoutes, Parameters, TermSpan, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +88,10 @@ class EncoderBase:
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its words starts, ascending."""
         return word_starts(text)
+
+    def expert_routes(self, query: str) -> ExpertRoutes:
+        """Return no layers: none is known."""
+        return ExpertRoutes((), ())
 
     @lazy
     def _term_numbers(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ from retriever.network.folder import load_model
 from retriever.network.parameters import count_parameters
 from retriever.network.settings import DEFAULTS
 from retriever.processes import one_thread_after_fork, processors
-from retriever.types import Encoded, EncoderIdentity, Parameters, UserError
+from retriever.types import Encoded, EncoderIdentity, ExpertRoutes, Parameters, TokenExperts, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -196,6 +196,26 @@ class MoEEncoder(EncoderBase):
     def term_spans(self, text: str) -> list[TermSpan]:
         """Return the words of a text that stand for dimensions of the sparse view, ascending."""
         return self.lexicon.term_spans(text)
+
+    def expert_routes(self, query: str) -> ExpertRoutes:
+        """Return which experts the tokens of a query go to; no tokens of a query that is not read."""
+        layers = self.config.expert_layers
+        [text] = self._tokenise(self._readable([query]).texts, self.config.query_prompt, self.config.max_length - 2)
+        if not layers or not text.read:
+            return ExpertRoutes(layers, ())
+        import torch
+
+        from retriever.network.packing import pack
+
+        with torch.inference_mode():
+            routings = self._model.encode(pack([text.read]), dense=False, sparse=True).routings
+        chosen = [routing.expert_ids.tolist() for routing in routings]  # of each layer (n, active)
+        prompt = len(text.read) - 2 - len(text.own)  # below 0 where the end of the query was cut off
+        tokens = [
+            TokenExperts(self.vocabulary[text.read[place]], tuple(tuple(layer[place]) for layer in chosen))
+            for place in range(1 + max(0, prompt), len(text.read) - 1)
+        ]
+        return ExpertRoutes(layers, tuple(tokens))
 
     def with_query_mode(self, mode: str) -> Self:
         """Return this encoder, weights shared, with another query mode."""

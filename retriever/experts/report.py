@@ -122,7 +122,7 @@ def experts_report(
     vocabulary = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
     names, value_ids = np.unique(np.array(values), return_inverse=True)
     layers = []
-    for place, (layer, routed) in enumerate(_moe_layers(model)):
+    for place, (layer, routed) in enumerate(model.config.expert_layers):
         expert_ids = np.concatenate([trace.expert_ids[place] for trace in traces])  # (n, active)
         counts = choice_counts(token_ids, expert_ids, len(vocabulary), routed)
         by_value = choice_counts(value_ids[places], expert_ids, len(names), routed)
@@ -165,19 +165,12 @@ def _load(spec: str) -> tuple[RetrieverModel, Tokenizer]:
         raise UserError(f"{spec}: has no experts; give an encoder folder with MoE layers, or 'default'")
     folder = found.folder()
     model = load_model(folder)
-    if not _moe_layers(model):
+    if not model.config.expert_layers:
         raise UserError(f"{spec}: has no experts; give an encoder with MoE layers, as `retriever upcycle` makes them")
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(model.config.max_length)
     return model, tokenizer
-
-
-def _moe_layers(model: RetrieverModel) -> list[tuple[str, int]]:
-    """Return the name and the number of routed experts of each MoE layer, in the order of the network's routings."""
-    config = model.config
-    layers = [(str(layer), config.expert_shape.routed) for layer in sorted(config.moe_layers)]
-    return layers + [("sparse head", config.head_expert_shape.routed)] * bool(config.head_experts)
 
 
 def _sample(corpus: str | Path, size: int, seed: int) -> list[Document]:

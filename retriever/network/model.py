@@ -91,6 +91,12 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             raise ValueError(f"hidden_act is {self.hidden_act!r}, allowed are {', '.join(ACT2FN)}")
 
     @property
+    def expert_layers(self) -> tuple[tuple[str, int], ...]:
+        """Return the name and the number of routed experts of each MoE layer, in the order of the routings."""
+        layers = [(str(layer), self.expert_shape.routed) for layer in sorted(self.moe_layers)]
+        return (*layers, *[("sparse head", self.head_expert_shape.routed)] * bool(self.head_experts))
+
+    @property
     def expert_shape(self) -> ExpertShape:
         """Return the sizes of one MoE layer in fine-grained experts."""
         return ExpertShape(

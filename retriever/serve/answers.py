@@ -14,6 +14,7 @@ __all__ = [
     "DocumentModel",
     "DocumentsAnswer",
     "EncodedAnswer",
+    "ExpertsAnswer",
     "FacetsAnswer",
     "HitsAnswer",
     "IndexModel",
@@ -201,6 +202,27 @@ class Deleted(_Answer):
     deleted: int
     unknown: int
     documents: int
+
+
+class ExpertLayer(_Answer):
+    """A layer of experts, and how many it has to choose from."""
+
+    name: str
+    experts: int
+
+
+class TokenRoute(_Answer):
+    """A token of the query, and the experts that it goes to in each of the layers."""
+
+    text: str
+    experts: list[list[int]]
+
+
+class ExpertsAnswer(_Answer):
+    """Where the tokens of a query go; no layers where the encoder of the index has no experts."""
+
+    layers: list[ExpertLayer]
+    tokens: list[TokenRoute]
 
 
 class FacetModel(_Answer):

@@ -20,6 +20,7 @@ from retriever.serve.gate import Gate
 from retriever.serve.indexes import Indexes
 from retriever.serve.metrics import Metrics
 from retriever.serve.openapi import document_api
+from retriever.serve.page import routes as page_routes
 from retriever.serve.problems import ProblemError, validation_detail
 from retriever.serve.state import ServerState
 from retriever.serve.work import Work
@@ -61,7 +62,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for routes in (search_routes, index_routes, document_routes):
+    for routes in (search_routes, index_routes, document_routes, page_routes):
         app.include_router(routes.router)
     for error, handler in (
         (UserError, _user_error),

@@ -101,6 +101,13 @@ class LikeParameters(Shown):
     id: str = Field(description="The document's id.", examples=[EXAMPLE_DOCUMENT["id"]])
 
 
+class ExpertsParameters(BaseModel):
+    """The query whose tokens are followed."""
+
+    model_config = ADDRESS
+    query: str = Field(examples=[EXAMPLE_QUERY])
+
+
 class FacetParameters(BaseModel):
     """Which values of a field to count, and in which documents."""
 

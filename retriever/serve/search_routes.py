@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query, Request
 
 from retriever import types
 from retriever.search.highlights import snippet
-from retriever.serve.answers import EncodedAnswer, FacetsAnswer, HitsAnswer, RankingsAnswer
+from retriever.serve.answers import EncodedAnswer, ExpertsAnswer, FacetsAnswer, HitsAnswer, RankingsAnswer
 from retriever.serve.models import (
     BatchRequest,
     EncodeRequest,
+    ExpertsParameters,
     FacetParameters,
     LikeParameters,
     SearchParameters,
@@ -125,6 +126,22 @@ async def facets(request: Request, name: str, asked: Annotated[FacetParameters, 
         return answer({"field": asked.field, "facets": [count._asdict() for count in found]})
 
     return await state.searches.run(count)
+
+
+@router.get("/indexes/{name}/experts", operation_id="experts", responses=answers(ExpertsAnswer))
+async def experts(request: Request, name: str, asked: Annotated[ExpertsParameters, Query()]) -> Any:
+    """Return which experts of the encoder the tokens of a query go to."""
+    state = state_of(request)
+    index = state.indexes[name]
+    check_text("query", asked.query, state.settings.limits.query)
+
+    def follow() -> Response:
+        with index.use() as retriever:
+            layers, tokens = retriever.encoder.expert_routes(asked.query)
+        named = [{"name": name, "experts": experts} for name, experts in layers]
+        return answer({"layers": named, "tokens": [token._asdict() for token in tokens]})
+
+    return await state.searches.run(follow)
 
 
 @router.post("/indexes/{name}/search/batch", operation_id="rank", responses=answers(RankingsAnswer))

@@ -168,7 +168,10 @@ class TermMatch(NamedTuple):
 
 
 class TermSpan(NamedTuple):
-    """The characters of a text from `start` up to `end`: a word that stands for a dimension of the sparse view."""
+    """A word: the characters of a text from `start` up to `end`, and the dimension of the sparse view for them.
+
+    A word of several pieces has several dimensions, one record each.
+    """
 
     term: int
     start: int

@@ -16,7 +16,7 @@ import numpy as np
 
 from retriever.index.lucene.filters import doubles_between, every_value, matching_docs, one_term
 from retriever.index.lucene.jvm import lucene, one_at_a_time
-from retriever.index.lucene.metadata import DOUBLES, MOMENTS, ROUNDED
+from retriever.index.lucene.metadata import DOUBLES, MOMENTS, ROUNDED, TEXT
 from retriever.index.lucene.values import FieldValue, field_value, most_frequent
 from retriever.types import UserError
 
@@ -54,14 +54,12 @@ class FieldCounts:
             UserError: the field has more different values than can be counted.
         """
         found: Counter[FieldValue] = Counter()
-        for kind in kinds:
+        for kind in {TEXT if kind == MOMENTS else kind for kind in kinds}:  # moments are stored as texts, too
             found.update(self._of_kind(field, kind, top_k))
         return most_frequent(found, top_k)
 
     def _of_kind(self, field: str, kind: str, top_k: int) -> dict[FieldValue, int]:
         name = f"{kind}.{field}"
-        if kind == MOMENTS:  # they are texts, too
-            return {}
         counts: Mapping[str, int] | Mapping[float, int]
         counts = self._numbers(name, field) if kind in (DOUBLES, ROUNDED) else self._terms(name, field, top_k)
         return {field_value(kind, value): count for value, count in counts.items()}

@@ -55,12 +55,15 @@ class SparseLeg(Leg):
         return [match._replace(term=vocabulary[int(match.term)]) for match in found]
 
     def highlight(self, query: LegQuery, text: str, encoder: Encoder | None) -> list[Span]:
-        """Return the words that stand for the stronger terms of the query."""
+        """Return the words that stand for the stronger terms of the query, with all of their pieces."""
         if encoder is None or not query.terms.nnz:
             return []
         terms = query.terms
         strong = set(terms.indices[terms.data >= SHOWN_FROM * terms.data.max()].tolist())
-        return [Span(start, end) for term, start, end in encoder.term_spans(text) if term in strong]
+        words: dict[Span, bool] = {}
+        for term, start, end in encoder.term_spans(text):
+            words[Span(start, end)] = term in strong and words.get(Span(start, end), True)
+        return [word for word, found in words.items() if found]
 
     def rank_candidates(self, texts: Sequence[str], encoded: Encoded | None, candidates: Candidates) -> list[Ranking]:
         """Rank by unrounded weights."""

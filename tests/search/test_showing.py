@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from retriever import Document, FusionConfig, Hit, Retriever, Snippet, Span, UserError, snippet
 from retriever.encoder.lexicon import Lexicon
@@ -20,10 +21,12 @@ from retriever.index.chunks import Chunking
 from retriever.index.lucene.values import counted_values
 from retriever.ranking import order, without_self
 from retriever.search.highlights import joined
+from retriever.search.leg import LegQuery
 from retriever.search.likeness import strongest_words
 from retriever.search.modes import CANDIDATES, Plan
+from retriever.search.sparse import SparseLeg
 from retriever.testing import SeededEncoder
-from retriever.types import FacetCount, IndexField, MetadataValue, ScoredDoc
+from retriever.types import Encoded, FacetCount, IndexField, MetadataValue, ScoredDoc, TermSpan
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 COUNT = 1_300
@@ -343,6 +346,17 @@ def test_word_pieces_stand_for_whole_words(tiny_encoder_folder: Path) -> None:
     assert {text[span.start : span.end] for span in spans} >= {"xyzzy", "wáter", "中", "文"}
     assert [span.term for span in spans] == lexicon.stem[lexicon.token_ids([text])[0]].tolist()
     assert lexicon.term_spans("") == []
+
+
+def test_all_pieces_of_a_word_have_to_be_found() -> None:
+    class Pieces(SeededEncoder):
+        def term_spans(self, text: str) -> list[TermSpan]:
+            return [TermSpan(1, 0, 5), TermSpan(2, 0, 5), TermSpan(1, 6, 9), TermSpan(3, 6, 9), TermSpan(3, 10, 12)]
+
+    leg = object.__new__(SparseLeg)
+    query = LegQuery("", Encoded(None, csr_matrix([[0.0, 1.0, 0.5, 0.1]]), np.zeros(1, bool)))
+    assert leg.highlight(query, "", Pieces()) == [Span(0, 5)], "two strong ones, one that is faint, a faint one alone"
+    assert leg.highlight(query, "", None) == []
 
 
 spans_in = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), max_size=8)

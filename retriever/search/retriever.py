@@ -229,6 +229,8 @@ class Retriever(OpenIndex):
             UserError: as `rank`, for any of the modes.
         """
         check_top_k(top_k)
+        if not modes:
+            raise UserError("no mode to search in; give at least one")
         plans = {mode: self.plan(mode, fusion) for mode in modes}
         legs = tuple(leg for leg in LEGS if any(leg in plan.legs for plan in plans.values()))
         found = self.rank_legs(queries, max(plan.depth(top_k) for plan in plans.values()), legs=legs, filter=filter)

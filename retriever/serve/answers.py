@@ -61,6 +61,16 @@ class ChunkModel(SpanModel):
     scores: dict[str, float]
 
 
+class StageModel(_Answer):
+    """What one stage of a pipeline says about a hit."""
+
+    stage: str
+    rank: int
+    score: float
+    milliseconds: float
+    matches: list[TermMatchModel]
+
+
 class SnippetModel(SpanModel):
     """The characters of the text that are worth showing; highlights are counted from their start."""
 
@@ -81,6 +91,7 @@ class HitModel(_Answer):
     terms: list[TermMatchModel]
     chunks: list[ChunkModel]
     highlights: list[SpanModel]
+    stages: list[StageModel]
     snippet: SnippetModel | None = None
 
 
@@ -103,6 +114,7 @@ class HitsAnswer(_Answer):
                         "terms": [],
                         "chunks": [],
                         "highlights": [],
+                        "stages": [],
                     }
                 ],
                 "milliseconds": 4.2,

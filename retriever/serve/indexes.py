@@ -6,11 +6,10 @@ import logging
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.search.retriever import Retriever
 from retriever.serve.problems import ProblemError, without_paths
-from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,8 +20,16 @@ __all__ = ["Indexes", "ServedIndex"]
 
 EVERY = 0.25
 """Seconds between two looks for a new commit."""
-WARMING = "a first question, so that the second is quick"
+WARMING = ("a first question", "and a second one")
+"""What is asked before any client does: the first query of a process loads the encoder, the second compiled kernels."""
 log = logging.getLogger(__name__)
+
+
+class _Moment(NamedTuple):
+    """Which folder Lucene's is, and when a file came into it, or went: no commit is without that."""
+
+    folder: int
+    changed: int
 
 
 class ServedIndex:
@@ -37,13 +44,15 @@ class ServedIndex:
         self.error = ""
         self._lock, self._reopening = threading.Lock(), threading.Lock()
         self._seen = self._moment()
+        self._opened = self._seen.folder
         self._retriever = self._open()
         self._users = {self._retriever: 0}
 
     def _open(self) -> Retriever:
         retriever = Retriever.open(self.path, self._settings.encoder, query_mode=self._settings.query_mode)
         try:
-            retriever.search(WARMING, 1)
+            for question in WARMING:
+                retriever.search(question, 1)
         except BaseException:
             retriever.close()
             raise
@@ -72,22 +81,26 @@ class ServedIndex:
             moment = self._moment()
             if moment == self._seen and not self.error:
                 return False
-            try:
-                with self.use() as retriever:
-                    newer = retriever.reopen()
-            except UserError:
-                newer = self._open_anew()
-            else:
-                self.error = ""
+            # Lucene would take another folder with as many commits for the one that it has open.
+            newer = self._reopen() if moment.folder == self._opened else self._open_anew(moment.folder)
             self._seen = moment
             return newer
 
-    def _open_anew(self) -> bool:
+    def _reopen(self) -> bool:
+        try:
+            with self.use() as retriever:
+                newer = retriever.reopen()
+        except Exception:  # of Lucene's own, too, where the index was built again in the same folder
+            return self._open_anew(self._opened)
+        self.error = ""
+        return newer
+
+    def _open_anew(self, folder: int) -> bool:
         try:
             retriever = self._open()
-        except UserError as error:
+        except Exception as error:  # whatever is wrong with the new one, the old one is still searched
             if not self.error:  # once, not four times a second
-                log.warning("%s", error)
+                log.warning("%s: cannot be opened: %s", self.name, error)
             self.error = str(error)
             return False
         with self._lock:
@@ -98,15 +111,15 @@ class ServedIndex:
                 del self._users[old]
         if unused:
             old.close()
-        self.error = ""
+        self._opened, self.error = folder, ""
         return True
 
-    def _moment(self) -> int:
-        """Return when a file came into Lucene's folder, or went: no commit is without it."""
+    def _moment(self) -> _Moment:
         try:
-            return (self.path / "lucene").stat().st_mtime_ns
+            found = (self.path / "lucene").stat()
         except OSError:
-            return 0
+            return _Moment(0, 0)
+        return _Moment(found.st_ino, found.st_mtime_ns)
 
     def close(self) -> None:
         """Free the index."""
@@ -155,10 +168,7 @@ class Indexes:
     def _watch(self) -> None:
         while not self._stop.wait(EVERY):
             for index in self:
-                try:
-                    index.refresh()
-                except Exception:  # the next look may succeed, and the last commit is still searched
-                    log.exception("%s: cannot look for a new commit", index.name)
+                index.refresh()
 
     def close(self) -> None:
         """Stop looking, and free all of them."""

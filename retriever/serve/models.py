@@ -133,7 +133,7 @@ class BatchRequest(BaseModel):
     model_config = BODY
     queries: list[QueryItem]
     top_k: int = Field(1000, ge=1)
-    modes: list[Mode] = [HYBRID]
+    modes: list[Mode] = Field([HYBRID], min_length=1)
     filter: Filter = None
     fusion: FusionRequest | None = None
 

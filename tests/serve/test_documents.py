@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from retriever.index.verify import verify_folder
+from retriever.indexing.build import build_index
 from retriever.indexing.writer import IndexWriter, add_corpus
 from retriever.search.retriever import Retriever
+from retriever.serve.app import create_app
+from retriever.serve.settings import ServeSettings
 from retriever.types import Document, UserError
 from retriever.wire import document_from_wire, document_to_wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-    from starlette.testclient import TestClient
 
 URL = "/indexes/tiny/documents"
 LINES, JSON = {"content-type": "application/x-ndjson"}, {"content-type": "application/json"}
@@ -152,8 +156,6 @@ def test_while_another_writer_has_the_index(
 
 
 def test_commits_of_others_are_seen(writable: TestClient, folder: Path) -> None:
-    import time
-
     with IndexWriter.open(folder) as writer:
         writer.add([Document("other", "Basalt columns")])
         writer.commit()
@@ -175,3 +177,31 @@ def test_without_write_nothing_changes(client: TestClient, served_folder: Path) 
         assert answer.status_code == 403
         assert answer.json()["type"] == "urn:retriever:problem:read-only"
     assert sorted((path, path.stat().st_mtime_ns) for path in served_folder.rglob("*")) == before
+
+
+def test_an_index_that_another_takes_the_place_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def seen(words: str) -> set[str]:
+        answer = client.get("/indexes/x/search", params={"query": words})
+        assert answer.status_code == 200, answer.text
+        return {hit["doc_id"] for hit in answer.json()["hits"]}
+
+    def until(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    folders = {name: tmp_path / name for name in ("old", "new", "served")}
+    for name in ("old", "new"):
+        build_index([Document(name, f"A {name} stone")], folders[name], encoder="none")
+    folders["old"].rename(folders["served"])
+    settings = ServeSettings({"x": folders["served"]})
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        assert seen("stone") == {"old"}
+        folders["served"].rename(tmp_path / "away")
+        until(lambda: client.get("/readyz").status_code == 503)
+        assert seen("stone") == {"old"}  # from the files that are open
+        folders["new"].rename(folders["served"])
+        until(lambda: seen("stone") == {"new"})
+        until(lambda: client.get("/readyz").status_code == 200)
+    assert len([record for record in caplog.records if "cannot be opened" in record.message]) == 1

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,6 +54,9 @@ def api(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     server = uvicorn.Server(server_config(ServeSettings({"tiny": copy}, write=True)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.05)
     try:
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{listener.getsockname()[1]}/openapi.json")
     finally:

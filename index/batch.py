@@ -9,7 +9,7 @@ import numpy as np
 
 from retriever.index.lucene.writer import LuceneChunk
 from retriever.index.quantise import impact_strings, quantise, strongest, token_strings
-from retriever.index.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED
+from retriever.index.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED, TokenRecords
 from retriever.index.settings import IndexSettings
 from retriever.index.stored import check_document, stored_text
 from retriever.languages import AUTO, detect
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.row_formats import Records
+    from retriever.types import TokenVectors
 
-__all__ = ["Batch", "check_batch"]
+__all__ = ["Batch", "check_batch", "token_records"]
 
 
 class Batch(NamedTuple):
@@ -112,3 +113,21 @@ def _without(impacts: csr_matrix, rows: NDArray[np.bool_]) -> csr_matrix:
         impacts.data[np.repeat(rows, np.diff(impacts.indptr))] = 0
         impacts.eliminate_zeros()
     return impacts
+
+
+def token_records(tokens: TokenVectors | None, chunks: int, settings: IndexSettings) -> TokenRecords | None:
+    """Return the vectors of the tokens of a batch of chunks as they are stored, None in an index without them.
+
+    Raises:
+        ValueError: they are missing, not wanted, or of another shape than the index needs.
+    """
+    form = settings.row_format
+    if tokens is None or not form.token_dim:
+        if tokens is not None or form.token_dim:
+            raise ValueError(f"token vectors of {form.token_dim} dimensions are needed, 0 for none; found others")
+        return None
+    if len(tokens.counts) != chunks or tokens.vectors.shape != (int(tokens.counts.sum()), form.token_dim):
+        raise ValueError(
+            f"token vectors have the shape {tokens.vectors.shape}, {chunks} chunks need {form.token_dim} each"
+        )
+    return TokenRecords(form.store_tokens(tokens.vectors), tokens.counts)

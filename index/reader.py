@@ -30,7 +30,7 @@ from retriever.index.verify import damage_text, verify_folder
 from retriever.lazy import lazy
 from retriever.processes import refuse_fork
 from retriever.ranking import check_top_k, order
-from retriever.types import Document, Encoded, IndexField, Ranking, TermMatch, UserError
+from retriever.types import Document, Encoded, IndexField, Ranking, Span, TermMatch, UserError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from retriever.index.lucene.facets import FieldCounts
     from retriever.index.lucene.tokens import Token
-    from retriever.types import BoolArray, FacetCount, FloatArray, Span
+    from retriever.types import BoolArray, FacetCount, FloatArray
 
 __all__ = ["FolderReader", "Selection", "TokenStatistics"]
 
@@ -349,6 +349,19 @@ class FolderReader:
         impacts = csr_matrix(vstack([empty, *rows], "csr"), dtype=np.float32)
         impacts.data /= np.float32(self.settings.impact_scale)
         return impacts
+
+    def rows_of(self, doc_id: str) -> range:
+        """Return the rows of the chunks of a document; raise KeyError for an unknown id."""
+        if self.settings.chunking is None:
+            first = self._lucene.first_row(doc_id)
+            return range(first, first + 1)
+        return range(*self._chunk_rows(self.stored([doc_id])[doc_id]))
+
+    def chunk_texts(self, doc_id: str) -> list[str]:
+        """Return title and text of each chunk of a document; raise KeyError for an unknown id."""
+        stored = self.stored([doc_id])[doc_id]
+        spans = stored.chunks or (Span(0, len(stored.document.text)),)
+        return [chunk.contents for chunk in stored.document.split(spans)]
 
     def _chunk_rows(self, stored: StoredDocument) -> tuple[int, int]:
         """Return the row of the first chunk of a document, and that behind its last one."""

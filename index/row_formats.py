@@ -27,17 +27,26 @@ HALF_SCALE = np.float32(2.0**112)
 
 
 class RowFormat(NamedTuple):
-    """The form of a row file: its number type and how many numbers a vector has; 0 for an index without vectors."""
+    """The form of the row files: the number type of the vectors and how many numbers one has; 0 without vectors.
+
+    token_dim: how many numbers the vector of a token has, which are bytes with a scale; 0 without them.
+    """
 
     row_type: str
     dim: int
+    token_dim: int = 0
 
     @property
     def record(self) -> np.dtype[Any]:
         """Return what one row is in the file."""
         if self.row_type == "int8":
-            return np.dtype([("scale", "<f4"), ("codes", "i1", (self.dim,))])
+            return _bytes_and_scale(self.dim)
         return np.dtype(("<f4" if self.row_type == "float32" else "<f2", (self.dim,)))
+
+    @property
+    def token_record(self) -> np.dtype[Any]:
+        """Return what the vector of one token is in its file."""
+        return _bytes_and_scale(self.token_dim)
 
     @property
     def file(self) -> str:
@@ -56,12 +65,7 @@ class RowFormat(NamedTuple):
         if not np.isfinite(vectors).all():
             raise ValueError("a vector holds a value that is not finite")
         if self.row_type == "int8":
-            records = np.zeros(len(vectors), self.record)
-            scales = np.abs(vectors).max(axis=1, initial=0) / np.float32(LARGEST_CODE)
-            records["scale"] = scales
-            scales = np.where(scales > 0, scales, np.float32(1))[:, None]
-            records["codes"] = np.clip(np.rint(vectors / scales), -LARGEST_CODE, LARGEST_CODE)
-            return records
+            return _in_bytes(vectors, self.record)
         if self.row_type == "float32":
             return np.ascontiguousarray(vectors, dtype="<f4")
         with np.errstate(over="ignore"):
@@ -69,6 +73,25 @@ class RowFormat(NamedTuple):
         if not np.isfinite(halves).all():
             raise ValueError("a vector holds a value beyond 65504, the largest that float16 rows hold; use float32")
         return halves
+
+    def store_tokens(self, vectors: FloatArray) -> Records:
+        """Return the float32 vectors of tokens (n, token_dim) as int8 rows are stored; raise ValueError as `store`."""
+        if not np.isfinite(vectors).all():
+            raise ValueError("the vector of a token holds a value that is not finite")
+        return _in_bytes(vectors, self.token_record)
+
+
+def _bytes_and_scale(dim: int) -> np.dtype[Any]:
+    return np.dtype([("scale", "<f4"), ("codes", "i1", (dim,))])
+
+
+def _in_bytes(vectors: FloatArray, record: np.dtype[Any]) -> Records:
+    records = np.zeros(len(vectors), record)
+    scales = np.abs(vectors).max(axis=1, initial=0) / np.float32(LARGEST_CODE)
+    records["scale"] = scales
+    scales = np.where(scales > 0, scales, np.float32(1))[:, None]
+    records["codes"] = np.clip(np.rint(vectors / scales), -LARGEST_CODE, LARGEST_CODE)
+    return records
 
 
 class StoredVectors:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,8 @@ __all__ = [
     "RowMark",
     "RowReader",
     "RowWriter",
+    "StoredTokens",
+    "TokenRecords",
     "check_content",
     "check_ids",
     "committed_files",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 IDS, ENDS = "ids.utf8", "ids.end"
+TOKENS, TOKEN_ENDS = "tokens.i8", "tokens.end"
 
 ALIVE, SEARCHABLE, EMPTY, TRUNCATED = 1, 2, 4, 8
 """Flags of a row: it is its document's newest version; its vector may be returned; its text is empty; was cut short."""
@@ -56,6 +59,16 @@ class RowMark(NamedTuple):
     vectors_crc: int = 0
     ids_crc: int = 0
     ends_crc: int = 0
+    tokens: int = 0
+    tokens_crc: int = 0
+    token_ends_crc: int = 0
+
+
+class TokenRecords(NamedTuple):
+    """The vectors of the tokens of n rows, as they are stored, one row behind the other; counts (n,): how many each."""
+
+    records: Records
+    counts: NDArray[np.int64]
 
 
 class RowFile(NamedTuple):
@@ -69,7 +82,12 @@ class RowFile(NamedTuple):
 def committed_files(mark: RowMark, form: RowFormat) -> list[RowFile]:
     """Return the files that a mark speaks of."""
     files = [RowFile(IDS, mark.id_bytes, mark.ids_crc), RowFile(ENDS, 8 * mark.rows, mark.ends_crc)]
-    return [*files, RowFile(form.file, form.record.itemsize * mark.rows, mark.vectors_crc)] if form.dim else files
+    if form.dim:
+        files.append(RowFile(form.file, form.record.itemsize * mark.rows, mark.vectors_crc))
+    if form.token_dim:
+        files.append(RowFile(TOKENS, form.token_record.itemsize * mark.tokens, mark.tokens_crc))
+        files.append(RowFile(TOKEN_ENDS, 8 * mark.rows, mark.token_ends_crc))
+    return files
 
 
 def _check_sizes(folder: Path, mark: RowMark, form: RowFormat) -> None:
@@ -89,7 +107,7 @@ def check_content(folder: Path, files: Iterable[RowFile]) -> None:
 
 def check_ids(folder: Path, mark: RowMark, form: RowFormat) -> None:
     """Raise UserError if the ids of the rows are not those that were committed."""
-    check_content(folder, [file for file in committed_files(mark, form) if file.name != form.file])
+    check_content(folder, [file for file in committed_files(mark, form) if file.name in (IDS, ENDS)])
 
 
 class RowWriter:
@@ -109,8 +127,8 @@ class RowWriter:
             self.close()
             raise
 
-    def append(self, doc_ids: Sequence[str], records: Records | None) -> None:
-        """Append n rows: ids and, if the index has vectors, what `RowFormat.store` made of them."""
+    def append(self, doc_ids: Sequence[str], records: Records | None, tokens: TokenRecords | None = None) -> None:
+        """Append n rows: ids and, if the index has them, what `RowFormat` made of vectors and of those of tokens."""
         if not doc_ids:
             return
         encoded = [doc_id.encode() for doc_id in doc_ids]
@@ -124,12 +142,25 @@ class RowWriter:
             vectors_crc = zlib.crc32(data, vectors_crc)
         write_all(self._files[IDS], ids)
         write_all(self._files[ENDS], ends)
-        self.mark = RowMark(
-            mark.rows + len(doc_ids),
-            mark.id_bytes + len(ids),
-            vectors_crc,
-            zlib.crc32(ids, mark.ids_crc),
-            zlib.crc32(ends, mark.ends_crc),
+        self.mark = mark._replace(
+            rows=mark.rows + len(doc_ids),
+            id_bytes=mark.id_bytes + len(ids),
+            vectors_crc=vectors_crc,
+            ids_crc=zlib.crc32(ids, mark.ids_crc),
+            ends_crc=zlib.crc32(ends, mark.ends_crc),
+        )
+        if tokens is not None:
+            self._append_tokens(tokens)
+
+    def _append_tokens(self, tokens: TokenRecords) -> None:
+        data = np.ascontiguousarray(tokens.records).view(np.uint8).data
+        ends = (np.cumsum(tokens.counts) + self.mark.tokens).astype("<u8").tobytes()
+        write_all(self._files[TOKENS], data)
+        write_all(self._files[TOKEN_ENDS], ends)
+        self.mark = self.mark._replace(
+            tokens=self.mark.tokens + len(tokens.records),
+            tokens_crc=zlib.crc32(data, self.mark.tokens_crc),
+            token_ends_crc=zlib.crc32(ends, self.mark.token_ends_crc),
         )
 
     def sync(self) -> None:
@@ -144,10 +175,32 @@ class RowWriter:
             os.close(self._files.popitem()[1])
 
 
+class StoredTokens(NamedTuple):
+    """The vectors of all tokens, as they are stored (tokens,), and where those of each row end, uint64 (rows,)."""
+
+    records: Records
+    ends: NDArray[np.uint64]
+
+    def places(self, row: int) -> slice:
+        """Return where the tokens of a row stand."""
+        return slice(int(self.ends[row - 1]) if row else 0, int(self.ends[row]))
+
+    def of_rows(self, rows: Iterable[int]) -> TokenRecords:
+        """Return the tokens of some rows."""
+        parts = [self.records[self.places(row)] for row in rows]
+        counts = np.array([len(part) for part in parts], np.int64)
+        return TokenRecords(np.concatenate([self.records[:0], *parts]), counts)
+
+
+def _mapped(file: Path, kind: Any, count: int) -> Any:
+    return np.memmap(file, kind, "r", shape=(count,)) if count else np.empty(0, kind)
+
+
 class RowReader:
     """The rows of one commit, memory-mapped.
 
-    vectors: the stored vectors (n, dim), None if the index has none.
+    vectors: the stored vectors (n, dim), None if the index has none. tokens: those of all tokens (tokens,), as they are
+    stored, and where those of each row end, uint64 (n,); None if the index has none.
     """
 
     def __init__(self, folder: Path, form: RowFormat, mark: RowMark) -> None:
@@ -158,6 +211,11 @@ class RowReader:
             empty, file = np.empty(0, form.record), folder / form.file
             records = np.memmap(file, form.record, "r", shape=(mark.rows,)) if mark.rows else empty
             self.vectors = StoredVectors(records, form)
+        self.tokens: StoredTokens | None = None
+        if form.token_dim:
+            self.tokens = StoredTokens(
+                _mapped(folder / TOKENS, form.token_record, mark.tokens), _mapped(folder / TOKEN_ENDS, "<u8", mark.rows)
+            )
         ids = np.memmap(folder / IDS, np.uint8, "r", shape=(mark.id_bytes,)).data if mark.id_bytes else b""
         self._ids = memoryview(ids)  # a slice of it takes a tenth of the time that one of an array takes
         self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=(mark.rows,)) if mark.rows else np.empty(0, np.uint64)

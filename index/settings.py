@@ -20,6 +20,7 @@ __all__ = [
     "VERSION",
     "Bm25",
     "IndexSettings",
+    "TokenSettings",
     "check_settings",
     "read_settings",
     "settings_bytes",
@@ -39,6 +40,14 @@ class Bm25(NamedTuple):
     b: float
 
 
+class TokenSettings(NamedTuple):
+    """The token encoder of an index: its name, the sha256 of what decides its vectors, and their size."""
+
+    name: str
+    sha256: str
+    dim: int
+
+
 @dataclass(frozen=True)
 class IndexSettings:
     """Settings that every document of an index shares; changing one means building the index again.
@@ -47,7 +56,8 @@ class IndexSettings:
     analyzer, k1, b: how BM25 reads and scores `contents`; analyzer: "english", "auto", "other", or a language's code.
     impact_scale: a stored impact is round(weight * impact_scale).
     row_dtype: number format of the vectors. max_terms: how many terms of a document are stored, None for all.
-    chunking: how documents are split; None for an index of whole ones.
+    chunking: how documents are split; None for an index of whole ones. tokens: what encodes them token by token, for
+    late interaction; None for an index without token vectors.
     """
 
     encoder: EncoderIdentity
@@ -58,6 +68,7 @@ class IndexSettings:
     row_dtype: str = "float32"
     max_terms: int | None = None
     chunking: Chunking | None = None
+    tokens: TokenSettings | None = None
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot store."""
@@ -85,13 +96,16 @@ class IndexSettings:
     @property
     def row_format(self) -> RowFormat:
         """Return how the vectors of this index are stored."""
-        return RowFormat(self.row_dtype, self.encoder.dense_dim)
+        return RowFormat(self.row_dtype, self.encoder.dense_dim, self.tokens.dim if self.tokens else 0)
 
 
 def settings_bytes(settings: IndexSettings) -> bytes:
     """Return the content of index.json."""
     values = {"format": FORMAT, "version": VERSION} | dataclasses.asdict(settings)
     values["encoder"] = settings.encoder._asdict()
+    values["tokens"] = settings.tokens and settings.tokens._asdict()
+    if settings.tokens is None:  # as it was written before there were any
+        del values["tokens"]
     return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -126,7 +140,9 @@ def read_settings(folder: Path) -> IndexSettings:
         )
     try:
         chunking = Chunking(**values["chunking"]) if values.get("chunking") else None
-        return IndexSettings(**values | {"encoder": EncoderIdentity(**values["encoder"]), "chunking": chunking})
+        tokens = TokenSettings(**values["tokens"]) if values.get("tokens") else None
+        read = {"encoder": EncoderIdentity(**values["encoder"]), "chunking": chunking, "tokens": tokens}
+        return IndexSettings(**values | read)
     except (KeyError, TypeError):
         raise damaged(path, "settings missing or unknown") from None
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retriever.index import dense
-from retriever.index.batch import check_batch
+from retriever.index.batch import check_batch, token_records
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.faiss_types import choose_type
 from retriever.index.files import damaged, disk_errors, sync_path
@@ -40,7 +40,7 @@ from retriever.index.rows import (
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
 from retriever.index.sparse import SparseWriter
 from retriever.processes import refuse_fork
-from retriever.types import Document, Encoded, Span, UserError
+from retriever.types import Document, Encoded, Span, TokenVectors, UserError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -175,17 +175,23 @@ class FolderWriter:
         return len(self._row_of)
 
     def add(
-        self, documents: Sequence[Document], encoded: Encoded | None, chunks: Sequence[Sequence[Span]] | None = None
+        self,
+        documents: Sequence[Document],
+        encoded: Encoded | None,
+        chunks: Sequence[Sequence[Span]] | None = None,
+        tokens: TokenVectors | None = None,
     ) -> None:
         """Add documents with their vectors and terms; an id that is there already is replaced in every leg.
 
         encoded: both views of the `contents` of each chunk, in order; None only for an index without encoder.
-        chunks: of each document's text, the spans that are its chunks; None for whole documents.
+        chunks: of each document's text, the spans that are its chunks; None for whole documents. tokens: the vectors of
+        the tokens of each chunk, where the index has them.
         """
         batch = check_batch(documents, encoded, self.settings, chunks)
+        records = token_records(tokens, len(batch.chunks), self.settings)
         with self._changes():
             ids = [doc.doc_id for doc, count in zip(documents, batch.counts, strict=True) for _ in range(count)]
-            self._rows.append(ids, batch.records)
+            self._rows.append(ids, batch.records, records)
             if self.settings.encoder.vocab_size:
                 self._sparse.add(batch.impacts)
             start = 0
@@ -265,7 +271,8 @@ class FolderWriter:
         for start in range(0, len(alive), BLOCK):
             part = alive[start : start + BLOCK]
             ids = old.doc_ids(part)
-            self._rows.append(ids, None if old.vectors is None else old.vectors.records[part])
+            vectors = None if old.vectors is None else old.vectors.records[part]
+            self._rows.append(ids, vectors, None if old.tokens is None else old.tokens.of_rows(part.tolist()))
             first = [not self._flags[row] & CONTINUES for row in part.tolist()]
             moved = [*compress(zip(ids, range(start, start + len(ids)), strict=True), first)]
             self._lucene.renumber(moved)

@@ -44,6 +44,7 @@ __all__ = [
     "TermSpan",
     "TermStatistics",
     "TokenExperts",
+    "TokenVectors",
     "UserError",
 ]
 
@@ -295,6 +296,18 @@ class Encoded(NamedTuple):
 
     def __ne__(self, other: object) -> bool:
         return not self == other
+
+
+class TokenVectors(NamedTuple):
+    """The vectors of all tokens of n texts, one text behind the other.
+
+    vectors: float32 (tokens, dim). counts: int64 (n,), how many of them each text has. ids: int32 (tokens,), of the
+    tokens in the vocabulary of the encoder; None where they are another model's.
+    """
+
+    vectors: FloatArray
+    counts: NDArray[np.int64]
+    ids: NDArray[np.int32] | None = None
 
 
 def _same_numbers(one: Any, other: Any) -> bool:

@@ -111,6 +111,13 @@ def _prepare_next_start() -> None:
 @click.option(
     "--chunk-overlap", type=click.IntRange(min=0), help="Tokens that neighbouring chunks share (sets --chunk); a fifth."
 )
+@click.option(
+    "--tokens",
+    is_flag=False,
+    flag_value="own",
+    metavar="[FOLDER]",
+    help="Store a vector for each token, for the stage late-interaction: of the encoder, or of a MultiVectorEncoder.",
+)
 @click.option("--commit-every-documents", type=click.IntRange(min=1), help="A crash loses no more than this.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
 @json_option

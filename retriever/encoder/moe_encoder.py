@@ -26,7 +26,7 @@ from retriever.network.folder import load_model
 from retriever.network.parameters import count_parameters
 from retriever.network.settings import DEFAULTS
 from retriever.processes import one_thread_after_fork, processors
-from retriever.types import Encoded, EncoderIdentity, ExpertRoutes, Parameters, TokenExperts, UserError
+from retriever.types import Encoded, EncoderIdentity, ExpertRoutes, Parameters, TokenExperts, TokenVectors, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -256,6 +256,43 @@ class MoEEncoder(EncoderBase):
         if encoded.tokens is None:
             return encoded
         return encoded._replace(sparse=self.lexicon.queries(encoded.tokens, encoded.sparse), tokens=None)
+
+    @property
+    def folder(self) -> Path:
+        """Return where it was loaded from."""
+        return self._folder
+
+    def token_ids_read(self, text: str, *, query: bool) -> list[int]:
+        """Return the ids of the tokens that the network reads of a text, its frame included."""
+        prompt = self.config.query_prompt if query else self.config.document_prompt
+        return self._tokenise(self._readable([text]).texts, prompt, self.config.max_length - 2)[0].read
+
+    def token_states(self, texts: Sequence[str], *, query: bool) -> TokenVectors:
+        """Return the last hidden state of each token that the network reads of n texts: for late interaction."""
+        import torch
+
+        from retriever.network.packing import pack
+
+        prompt = self.config.query_prompt if query else self.config.document_prompt
+        read = [text.read for text in self._tokenise(self._readable(texts).texts, prompt, self.config.max_length - 2)]
+        counts = np.array([len(ids) for ids in read], np.int64)
+        ends = np.cumsum(counts)
+        states = np.zeros((int(counts.sum()), self.identity.dense_dim), np.float32)
+
+        def run(batch: list[int]) -> None:
+            packed = pack([read[i] for i in batch])
+            device = self.runtime.device
+            packed = packed._replace(input_ids=packed.input_ids.to(device), positions=packed.positions.to(device))
+            with torch.inference_mode():
+                found = self._model.states(packed)
+            places = [np.arange(ends[i] - counts[i], ends[i]) for i in batch]
+            states[np.concatenate(places)] = found
+
+        parts = list(batches(counts.tolist(), self._budget(int(counts.sum()))))
+        for _ in map(run, parts) if self._threads is None else self._threads.map(run, parts):
+            pass
+        ids = np.array([one for ids in read for one in ids], np.int32)
+        return TokenVectors(states, counts, ids)
 
     def _readable(self, texts: Sequence[str]) -> ReadableTexts:
         """Empty the texts whose script the vocabulary does not have: their views would say nothing, confidently."""

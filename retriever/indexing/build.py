@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.corpus.corpus import NumberedDocument, Survey, documents, survey
 from retriever.encoder.load import load_encoder
+from retriever.encoder.tokens import load_token_encoder, token_encoder_of
 from retriever.index.commit import UNFINISHED, unfinished
 from retriever.index.faiss_types import choose_type
 from retriever.index.reader import FolderReader
-from retriever.index.settings import IndexSettings
+from retriever.index.settings import IndexSettings, TokenSettings
 from retriever.index.writer import FolderWriter
 from retriever.indexing.chunking import Chunker, chunking_for
 from retriever.indexing.documents import opened
@@ -51,6 +52,8 @@ class IndexingConfig:
     rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
     chunk: split long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which
     chunk_overlap are those of the part before.
+    tokens: what encodes documents token by token, too, for the stage late-interaction: "own", the encoder itself, or
+    the folder of a MultiVectorEncoder; None for nothing.
 
     Raises:
         UserError: settings that cannot be built or stored.
@@ -72,6 +75,7 @@ class IndexingConfig:
     chunk: bool = False
     chunk_tokens: int | None = None
     chunk_overlap: int | None = None
+    tokens: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
@@ -172,7 +176,8 @@ def create_index(
     """
     config = config or IndexingConfig()
     network = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    with FolderWriter.create(folder, config.settings(network.identity)) as writer:
+    settings = replace(config.settings(network.identity), tokens=token_settings(config, network))
+    with FolderWriter.create(folder, settings) as writer:
         writer.commit(dense_type=config.dense_type)
 
 
@@ -191,6 +196,14 @@ def holds(folder: str | Path, found: Survey) -> bool:
         return commit.note.get("corpus") == found.digest and unchanged
 
 
+def token_settings(config: IndexingConfig, encoder: Encoder) -> TokenSettings | None:
+    """Return the token encoder that an index is to have, None for none; raise UserError if it cannot be loaded."""
+    if config.tokens is None:
+        return None
+    found = load_token_encoder(config.tokens, encoder)
+    return TokenSettings(found.name, found.sha256, found.dim)
+
+
 class AddedBatch(NamedTuple):
     """How many documents were added at once, and the ordinal of the last one."""
 
@@ -203,10 +216,13 @@ def add_batches(
 ) -> Iterator[AddedBatch]:
     """Part, encode and add documents, about `size` chunks at a time, so that memory does not follow their length."""
     chunker = Chunker(encoder, writer.settings.chunking)
+    wanted = writer.settings.tokens
+    tokens = None if wanted is None else token_encoder_of(wanted.name, wanted.sha256, encoder)
     for batch in _batches(stream, chunker, size):
         group = [numbered.document for numbered, _ in batch]
         texts = [chunk.contents for numbered, spans in batch for chunk in numbered.document.split(spans)]
-        writer.add(group, encoder.encode_documents(texts), [spans for _, spans in batch])
+        by_token = None if tokens is None else tokens.documents(texts)
+        writer.add(group, encoder.encode_documents(texts), [spans for _, spans in batch], by_token)
         yield AddedBatch(len(group), batch[-1][0].ordinal)
 
 
@@ -228,7 +244,7 @@ def _batches(
 
 def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: Survey, resume: bool) -> FolderWriter:
     chunking = chunking_for(encoder, config.chunk_tokens, config.chunk_overlap) if config.chunk else None
-    settings = replace(config.settings(encoder.identity), chunking=chunking)
+    settings = replace(config.settings(encoder.identity), chunking=chunking, tokens=token_settings(config, encoder))
     if not (resume and (folder / "index.json").exists()):
         return FolderWriter.create(folder, settings)
     writer = FolderWriter.open(folder)

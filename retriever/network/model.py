@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from retriever.network.attention import PaddedTexts
     from retriever.network.packing import Group
+    from retriever.types import FloatArray
 
 __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pack"]
 
@@ -250,6 +251,11 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             if routing is not None:
                 routings.append(routing)
         return x, torch.stack([hidden[i] for i in self.config.sparse_layers]).mean(0), tuple(routings)
+
+    def states(self, packed: Packed) -> FloatArray:
+        """Return the last hidden states of a packed batch, float32 (n_tokens, hidden), on the CPU."""
+        states: FloatArray = self.trunk(packed)[0].float().cpu().numpy()
+        return states
 
     def pool(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
         """Return the dense view of the last hidden states: float32 (n_texts, hidden) of unit length."""

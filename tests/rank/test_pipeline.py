@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever.rank import Duo, Feedback, Mmr, Pipeline, Rerank, Rescore
+from retriever.rank import Duo, Feedback, LateInteraction, Mmr, Pipeline, Rerank, Rescore
 from retriever.rank.scorers import registered_scorer
 from retriever.rank.stage import STAGES, Stage, on_top, register
 from retriever.search.retriever import Retriever
@@ -65,7 +65,7 @@ def test_yaml_and_a_line_are_the_same(tmp_path: Path) -> None:
         ("hybrid > mmr(depth=20, 0.5)", "a setting without a name stands behind one with a name"),
         ("hybrid > mmr(depth=)", "the value of depth is missing"),
         ('hybrid > mmr("0.5)', "a quotation mark has no end at character 14"),
-        ("hybrid > mmm", "no stage is called 'mmm'; there are feedback, rescore, rerank, duo, mmr"),
+        ("hybrid > mmm", "no stage is called 'mmm'; there are feedback, late-interaction, rescore, rerank, duo, mmr"),
         ("wave > mmr", "mode 'wave' is unknown"),
         ("hybrid > mmr(1.5)", "mmr: balance is 1.5; need a number from 0 to 1"),
         ("hybrid > mmr(0.5, 10, 3)", "mmr takes 2 settings without a name: balance, depth"),
@@ -192,7 +192,7 @@ def test_functions_have_names_while_they_are_registered() -> None:
 def test_a_stage_is_registered_once() -> None:
     with pytest.raises(ValueError, match="taken"):
         register(Mmr)
-    assert list(STAGES.values())[:5] == [Feedback, Rescore, Rerank, Duo, Mmr]
+    assert list(STAGES.values())[:6] == [Feedback, LateInteraction, Rescore, Rerank, Duo, Mmr]
 
 
 def test_documents_without_hits(retriever: Retriever) -> None:

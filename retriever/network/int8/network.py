@@ -62,6 +62,15 @@ class Int8Network:
         self._embeddings.word.to(torch.bfloat16)  # only looked up
         self._scratch = Scratch()
 
+    def states(self, packed: Packed) -> FloatArray:
+        """Return the last hidden states of a packed batch, float32 (n_tokens, hidden)."""
+        x: FloatArray = self._embeddings.summed(packed).numpy()
+        kernels.norm(x, *self._embeddings_norm)
+        spots = spots_of(packed.groups, self.config.num_attention_heads)
+        for layer in self._layers:
+            layer.forward(x, spots, self._scratch)
+        return x
+
     def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
         """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
         x: FloatArray = self._embeddings.summed(packed).numpy()

@@ -1,0 +1,131 @@
+"""Late interaction as a stage: the vectors of the query's tokens meet those of the first hits' tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from retriever.encoder.tokens import token_encoder_of
+from retriever.rank.rerank import blended
+from retriever.rank.stage import Stage
+from retriever.types import TermMatch, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retriever.encoder.tokens import TokenEncoder
+    from retriever.index.rows import StoredTokens
+    from retriever.rank.stage import Budget
+    from retriever.search.steps import Found, SearchAt
+    from retriever.types import FloatArray, TokenVectors
+
+__all__ = ["LateInteraction", "max_sim"]
+
+SHOWN = 8
+"""Tokens of the query that an explanation names."""
+
+
+def max_sim(matches: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the weighted mean over the query's tokens of their best matches (n, q), (n,); weights (q,), above 0."""
+    total = weights.sum()
+    scores: FloatArray = matches @ (weights / total if total > 0 else weights)
+    return scores
+
+
+@dataclass(frozen=True)
+class LateInteraction(Stage):
+    """Scores the first `depth` hits by MaxSim over the stored vectors of their tokens.
+
+    weight: the share of this score, the rest is that of the ranking before, both from 0 to 1. idf: query tokens count
+    by their rarity in the collection, where that is known, else all alike, as MaxSim is defined.
+    """
+
+    name: ClassVar[str] = "late-interaction"
+    cost: ClassVar[str] = "one pass of the network for the query; depth x tokens inner products"
+
+    depth: int = 100
+    weight: float = 0.3
+    idf: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(self.depth >= 1, "depth", "1 or more")
+        self.check(0 <= self.weight <= 1, "weight", "a number from 0 to 1")
+
+    @property
+    def reads(self) -> int:
+        """Return its depth."""
+        return self.depth
+
+    def run(self, found: Found, at: SearchAt, budget: Budget) -> Found:
+        """Return the ranking, the first hits of it by their new scores."""
+        encoder, stored = _tokens(at)
+        ids = [hit.doc_id for hit in found.ranking[: self.depth]]
+        query = encoder.queries([found.query.text])
+        if not ids or not len(query.vectors):
+            return found
+        budget.check()
+        rows = [at.view.reader.rows_of(doc_id) for doc_id in ids]
+        matches = _matches(query, stored, [row for own in rows for row in own])
+        counts = np.cumsum([0, *map(len, rows)])[:-1]
+        scores = np.maximum.reduceat(max_sim(matches, self._weights(query, at)), counts)  # of chunks, the best
+        blend = blended(dict(zip(ids, scores.tolist(), strict=True)), found.ranking, self.weight)
+        return found._replace(ranking=blend)
+
+    def _weights(self, query: TokenVectors, at: SearchAt) -> FloatArray:
+        if not self.idf or query.ids is None:
+            return np.ones(len(query.vectors), np.float32)
+        statistics = at.view.reader.token_statistics
+        held = statistics.document_frequency(query.ids)
+        rarity: FloatArray = np.log1p((statistics.documents - held + 0.5) / (held + 0.5)).astype(np.float32)
+        return rarity
+
+    def explain(self, before: Found, after: Found, at: SearchAt, doc_id: str) -> tuple[TermMatch, ...]:
+        """Return for the strongest tokens of the query which token of the document each of them met."""
+        if doc_id not in {hit.doc_id for hit in before.ranking[: self.depth]}:
+            return ()
+        encoder, stored = _tokens(at)
+        reader, text = at.view.reader, before.query.text
+        query = encoder.queries([text])
+        if not len(query.vectors):
+            return ()
+        weights = self._weights(query, at)
+        rows = list(reader.rows_of(doc_id))
+        best = int(np.argmax(max_sim(_matches(query, stored, rows), weights)))
+        own = stored.records[stored.places(rows[best])]
+        if not len(own):  # of a text that the encoder cannot read
+            return ()
+        products = query.vectors @ (own["codes"].astype(np.float32) * own["scale"][:, None]).T  # (q, tokens)
+        places = products.argmax(axis=1)
+        asked = encoder.words(text, query=True)
+        words = encoder.words(reader.chunk_texts(doc_id)[best], query=False)
+        shares = weights / max(float(weights.sum()), 1e-9)
+        matches = [
+            TermMatch(self.name, f"{word} ~ {words[place]}", float(share), float(one[place]), float(share * one[place]))
+            for word, place, share, one in zip(asked, places.tolist(), shares, products, strict=True)
+        ]
+        return tuple(sorted(matches, key=lambda match: -match.contribution)[:SHOWN])
+
+
+def _tokens(at: SearchAt) -> tuple[TokenEncoder, StoredTokens]:
+    """Return the token encoder of the index, and what it made of the documents."""
+    reader = at.view.reader
+    settings, stored = reader.settings.tokens, reader.rows.tokens
+    if settings is None or stored is None:
+        raise UserError(f"{reader.path}: has no token vectors; build the index with --tokens")
+    return token_encoder_of(settings.name, settings.sha256, at.encoder()), stored
+
+
+def _matches(query: TokenVectors, stored: StoredTokens, rows: Sequence[int]) -> FloatArray:
+    from retriever.rank.kernels import best_matches
+
+    records, counts = stored.of_rows(rows)
+    found: FloatArray = best_matches(
+        np.ascontiguousarray(query.vectors),
+        np.ascontiguousarray(records["codes"]),
+        np.ascontiguousarray(records["scale"]),
+        np.cumsum(counts),
+    )
+    return found

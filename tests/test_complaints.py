@@ -443,6 +443,14 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "quick": ([], []),
     "sparse_backend": (["WIDE", "--sparse-backend", "postings"], ["WIDE", "--sparse-backend", "two-step"]),
     "as_json": (["INDEX", QUERY], ["INDEX", QUERY, "--json"]),
+    "like": (["INDEX", "--like", "d01"], ["INDEX", "--like", "d02"]),
+    "pipeline": (["INDEX", QUERY], ["INDEX", QUERY, "--pipeline", "hybrid > mmr(0.1)"]),
+    "feedback": (["INDEX", QUERY], ["INDEX", QUERY, "--feedback", "rm3"]),
+    "rerank": ([], []),
+    "offset": (["INDEX", QUERY], ["INDEX", QUERY, "--offset", "2"]),
+    "min_score": (["INDEX", QUERY], ["INDEX", QUERY, "--min-score", "0.85"]),
+    "fields": (["INDEX", QUERY, "--json"], ["INDEX", QUERY, "--json", "--fields", ""]),
+    "highlight": (["INDEX", QUERY], ["INDEX", QUERY, "--highlight"]),
 }
 """For each argument and option of `search`: a call without it and one with it, which must not do the same."""
 
@@ -457,6 +465,8 @@ def test_35_every_option_of_search_changes_something(name: str, real: Path, tmp_
     assert name in CASES, f"search has an option {name} that no case shows to change anything"
     if name == "quick":
         pytest.skip("it changes what is imported: tests/encoder/test_quick_queries.py")
+    if name == "rerank":
+        pytest.skip("it takes a cross-encoder: tests/rank/test_rerank.py")
     if name == "sparse_backend":
         differs_by_back_end(tmp_path)
         return

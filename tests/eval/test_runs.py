@@ -18,9 +18,12 @@ from retriever.eval.data import run_reader
 from retriever.eval.data.runs import RunFormat, RunWriter, read_run, write_run
 from retriever.types import Run, ScoredDoc, UserError
 
-# What JSON lines hold; a TREC run only those without white space. Surrogates are what broken JSON corpora bring.
+# What JSON lines hold; a TREC run only those without white space, and without a byte order mark in front.
+# Surrogates are what broken JSON corpora bring.
 ANY_ID = st.text(min_size=1, max_size=6) | st.sampled_from(["\ud800", "a b", "\u00a0", "\x85", "{", "é"])
-WORD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6).filter(lambda t: t.split() == [t])
+WORD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6).filter(
+    lambda text: text.split() == [text] and not text.startswith("\ufeff")
+)
 # Few values, so that ties are common, and neighbours that differ in the last bit.
 SCORE = st.sampled_from([0.0, -0.0, 1.0, math.nextafter(1.0, 2.0), 1e-300, -3.5, 1e300]) | st.floats(
     allow_nan=False, allow_infinity=False

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from retriever.types import FloatArray
 
-__all__ = ["PerturbedBatch", "Sample", "perturbed", "read_sample", "with_noise"]
+__all__ = ["PerturbedBatch", "Sample", "perturbed", "read_sample", "repeated", "with_noise"]
 
 DROPPED = 0.2
 """Share of the words, terms and tokens that a copy of a document lacks."""
@@ -63,6 +63,20 @@ def read_sample(path: Path) -> Sample:
         weights.data /= np.float32(reader.settings.impact_scale)
         texts = [documents[ids[row]].contents for row in kept]
         return Sample(reader.settings.encoder, texts, vectors, weights, reader.stored_terms("token")[kept])
+
+
+def repeated(sample: Sample, size: int, batch: int = 256) -> Iterator[PerturbedBatch]:
+    """Return `size` documents, in batches: the first of the sample as they are; copies with noise if it has fewer."""
+    if size > len(sample.texts):
+        yield from perturbed(sample, size, batch)
+        return
+    for start in range(0, size, batch):
+        rows = slice(start, min(start + batch, size))
+        documents = [Document(f"{number:08d}", text) for number, text in enumerate(sample.texts[rows], start)]
+        truncated = np.zeros(len(documents), np.bool_)
+        yield PerturbedBatch(
+            documents, Encoded(sample.vectors[rows], sample.weights[rows], truncated, sample.tokens[rows])
+        )
 
 
 def perturbed(sample: Sample, size: int, batch: int = 256, seed: int = 0) -> Iterator[PerturbedBatch]:

@@ -1,4 +1,4 @@
-"""Measure search at size: an index of ours beside pyserini and FAISS alone, on the same data, in turn."""
+"""Measure search at size: an index of ours beside other engines, on the same data, in turn."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import multiprocessing
 import shutil
 import sys
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.bench.sample import read_sample
 from retriever.bench.search_report import Key, SizeReport, read_reports, speeds_of, write_reports
-from retriever.bench.search_systems import SYSTEMS, serve
+from retriever.bench.search_systems import ENCODED, SYSTEMS, installed_systems, serve
 from retriever.bench.search_task import Answers, Built, Request, Task
-from retriever.corpus.corpus import load_queries
+from retriever.corpus.corpus import documents, load_queries, survey
+from retriever.indexing.build import build_index
+from retriever.indexing.documents import opened
 from retriever.search.modes import CANDIDATES, HYBRID
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
@@ -34,11 +37,11 @@ BLOCK = 10
 class BenchSearchConfig:
     """sizes: documents, one run each. top_k and threads: how many hits, and how many queries at a time, each with each.
 
-    queries: at most so many of those that are given.
+    queries: at most so many of those that are given. systems: all that are installed, if none are named.
     """
 
     sizes: tuple[int, ...] = (100_000, 1_000_000)
-    systems: tuple[str, ...] = tuple(SYSTEMS)
+    systems: tuple[str, ...] = ()
     top_k: tuple[int, ...] = (10, CANDIDATES)
     threads: tuple[int, ...] = (1, 2)
     queries: int = 100
@@ -46,40 +49,64 @@ class BenchSearchConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be measured before anything is built."""
         unknown = [name for name in self.systems if name not in SYSTEMS]
-        if unknown or not self.systems:
-            raise UserError(f"systems {', '.join(unknown) or 'none'}: choose among {', '.join(SYSTEMS)}")
+        if unknown:
+            raise UserError(f"systems {', '.join(unknown)}: choose among {', '.join(SYSTEMS)}")
+        missing = sorted({*self.systems} - {*installed_systems()})
+        if missing:
+            what = "install bm25s, qdrant-edge-py or pyseismic-lsr, or leave it out with --systems"
+            raise UserError(f"{', '.join(missing)}: not installed; {what}")
         for name in ("sizes", "top_k", "threads"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise UserError(f"{name} {list(getattr(self, name))}: need whole numbers from 1")
 
 
 def bench_search(
-    sample: Path, queries: Path, output: Path, config: BenchSearchConfig | None = None, *, progress: bool = False
+    source: str,
+    queries: Path,
+    output: Path,
+    config: BenchSearchConfig | None = None,
+    *,
+    encoder: str = "default",
+    progress: bool = False,
 ) -> Iterator[SizeReport]:
     """Measure each size in turn, and keep it in `output` (bench-search.json, bench-search.md).
 
-    sample: an index with all legs, whose encodings are repeated with noise. A size that was measured before is not
-    measured again; while one is under way its indexes lie in `output`.
+    source: a corpus, of which as many documents are encoded as the largest size needs and there are, into
+    `output`/encoded, which is kept, and continued after an interruption; or an index with all legs. A size beyond its
+    documents is made of copies with noise. encoder: of a corpus; searches with encoding are measured for one.
+    A size that was measured before is not measured again; while one is under way its indexes lie in `output`.
 
     Raises:
         UserError: an index without all legs, an unreadable file, or records of something else.
     """
     config = config or BenchSearchConfig()
     output.mkdir(parents=True, exist_ok=True)
-    settings = {"sample": str(sample.resolve()), "queries_from": str(queries.resolve())} | _settings(config)
+    settings = {"source": source, "encoder": encoder, "queries_from": str(queries.resolve())} | _settings(config)
     found = read_reports(output, settings)
     texts = list(dict.fromkeys(query.text for query in load_queries(queries)))[: config.queries]
-    with Retriever.open(sample) as retriever:
+    is_index = (Path(source) / "index.json").exists()
+    sample = Path(source) if is_index else _encoded(source, output / "encoded", encoder, max(config.sizes), progress)
+    with Retriever.open(sample, None if is_index else encoder) as retriever:
         encoded = retriever.encode(texts)
     encodings = read_sample(sample)
+    spec = "" if is_index else encoder
     for size in config.sizes:
         if size not in found:
             folder = output / f"bench-{size}"
             folder.mkdir(exist_ok=True)
-            found[size] = _measure(Task(encodings, size, texts, encoded, folder, progress), config)
+            found[size] = _measure(Task(encodings, size, texts, encoded, folder, progress, spec), config)
             shutil.rmtree(folder)
             write_reports(output, settings, [found[key] for key in sorted(found)])
         yield found[size]
+
+
+def _encoded(source: str, folder: Path, encoder: str, most: int, progress: bool) -> Path:
+    """Index the first documents of a corpus, those that are not indexed yet."""
+    with opened(source, folder.absolute().parent) as corpus:
+        found = survey(corpus, "skip", "skip", progress)
+        first = (numbered.document for numbered in islice(documents(corpus, found), most))
+        build_index(first, folder, encoder=encoder, resume=(folder / "index.json").exists(), progress=progress)
+    return folder
 
 
 class _Running(NamedTuple):
@@ -94,11 +121,12 @@ def _measure(task: Task, config: BenchSearchConfig) -> SizeReport:
     context = multiprocessing.get_context("spawn")  # a JVM does not survive a fork
     running: dict[str, _Running] = {}
     built: dict[str, Built] = {}
-    rounds = list(_rounds(config, len(task.texts)))
-    bar = tqdm(total=len(config.systems) + len(rounds), file=sys.stderr, disable=not task.progress, unit=" steps")
+    systems = config.systems or installed_systems()
+    rounds = list(_rounds(config, systems, len(task.texts), bool(task.encoder)))
+    bar = tqdm(total=len(systems) + len(rounds), file=sys.stderr, disable=not task.progress, unit=" steps")
     try:
         with bar:
-            for name in config.systems:
+            for name in systems:
                 bar.set_description(f"{task.size:,}: build {name}")
                 ours, theirs = context.Pipe()
                 process = context.Process(target=serve, args=(name, task, theirs), daemon=True)
@@ -118,16 +146,21 @@ def _measure(task: Task, config: BenchSearchConfig) -> SizeReport:
                     _receive(running[name], name)
                 )
                 bar.update()
-        for process, connection in running.values():
+        for name, (process, connection) in running.items():
             connection.send(None)
+            own, mapped = _receive(running[name], name)
+            built[name] = built[name]._replace(private_mib=own, mapped_mib=mapped)
             process.join()
     finally:
         for process, _ in running.values():
             process.terminate()
-    return SizeReport(task.size, built, speeds_of(answers))
+    real = len(task.sample.texts)
+    return SizeReport(task.size, built, speeds_of(answers), real if task.size > real else 0)
 
 
-def _rounds(config: BenchSearchConfig, queries: int) -> Iterator[tuple[str, Request]]:
+def _rounds(
+    config: BenchSearchConfig, systems: Sequence[str], queries: int, encoder: bool
+) -> Iterator[tuple[str, Request]]:
     """Yield whom to ask what: every system and leg has its turn with a block of queries before the next block comes.
 
     The first block comes twice, and its first turn is not counted: caches fill, Java compiles.
@@ -136,9 +169,11 @@ def _rounds(config: BenchSearchConfig, queries: int) -> Iterator[tuple[str, Requ
         block = list(range(start, min(start + BLOCK, queries)))
         for threads in config.threads:
             for top_k in config.top_k:
-                for name in config.systems:
+                for name in systems:
                     for leg in SYSTEMS[name].legs:
-                        if leg != HYBRID or top_k == config.top_k[0]:  # its legs give the same hits for any number
+                        whole = leg in ENCODED
+                        # the legs of hybrid search give the same hits for any number
+                        if (encoder or not whole) and (top_k == config.top_k[0] or not (whole or leg == HYBRID)):
                             yield name, Request(leg, top_k, threads, block)
 
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Key", "SearchSpeed", "SizeReport", "read_reports", "speeds_of", "text_of", "write_reports"]
+__all__ = ["Key", "SearchSpeed", "SizeReport", "read_reports", "speeds_of", "text_of", "title_of", "write_reports"]
 
 RECORDS = "bench-search.json"
 OURS = "retriever"
-EXACT = {"sparse": ("pyserini", "sparse"), "dense": ("faiss", "flat")}
-"""Whose hits, one query at a time, are the exact ones; pyserini's query weights are rounded to hundredths."""
-SAME_LEG = {"flat": "dense", "hnsw": "dense", "two-step": "sparse"}
+EXACT = {"sparse": (OURS, "lucene"), "dense": ("faiss", "flat")}
+"""Whose hits, one query at a time, are the exact ones."""
+SAME_LEG = {"flat": "dense", "hnsw": "dense", "lucene": "sparse", "two-step": "sparse"}
 """What leg of ours a leg of another system is compared with, if not one of its name."""
 Key = tuple[str, str, int, int]
 """System, leg, top_k, threads."""
@@ -50,11 +50,15 @@ class SearchSpeed(NamedTuple):
 
 
 class SizeReport(NamedTuple):
-    """What was measured at one size: of each system what indexing took, of each leg how fast it answers."""
+    """What was measured at one size: of each system what indexing took, of each leg how fast it answers.
+
+    noise_of: of how many real documents these are copies with noise; 0 for real ones.
+    """
 
     documents: int
     built: dict[str, Built]
     speeds: list[SearchSpeed]
+    noise_of: int = 0
 
 
 def speeds_of(answers: Mapping[Key, Sequence[Answers]]) -> list[SearchSpeed]:
@@ -105,6 +109,7 @@ def read_reports(folder: Path, settings: Mapping[str, Any]) -> dict[int, SizeRep
                 record["documents"],
                 {name: Built(**built) for name, built in record["built"].items()},
                 [SearchSpeed(**speed) for speed in record["speeds"]],
+                record.get("noise_of", 0),
             )
             for record in records["sizes"]
         ]
@@ -120,6 +125,7 @@ def write_reports(folder: Path, settings: Mapping[str, Any], reports: Sequence[S
             "documents": report.documents,
             "built": {name: built._asdict() for name, built in report.built.items()},
             "speeds": [speed._asdict() for speed in report.speeds],
+            "noise_of": report.noise_of,
         }
         for report in reports
     ]
@@ -128,11 +134,17 @@ def write_reports(folder: Path, settings: Mapping[str, Any], reports: Sequence[S
         (RECORDS, json.dumps(records, indent=1)),
         (
             "bench-search.md",
-            "\n\n".join(f"## {report.documents:,} documents\n\n```\n{text_of(report)}\n```" for report in reports),
+            "\n\n".join(f"## {title_of(report)}\n\n```\n{text_of(report)}\n```" for report in reports),
         ),
     ):
         with atomic_file(folder / name) as file:
             file.write((text + "\n").encode())
+
+
+def title_of(report: SizeReport) -> str:
+    """Return what was measured, in a few words."""
+    made = f", copies of {report.noise_of:,} with noise" if report.noise_of else ""
+    return f"{report.documents:,} documents{made}"
 
 
 def text_of(report: SizeReport) -> str:
@@ -144,6 +156,8 @@ def text_of(report: SizeReport) -> str:
             human_bytes(one.size_bytes / report.documents),
             f"{one.peak_mib:.0f}",
             f"{one.open_s:.2f}",
+            f"{one.private_mib:.0f}",
+            f"{one.mapped_mib:.0f}",
         ]
         for name, one in report.built.items()
     ]
@@ -162,7 +176,7 @@ def text_of(report: SizeReport) -> str:
     ]
     return "\n\n".join(
         (
-            table(["system", "documents/s", "a document", "peak MiB", "open s"], built),
+            table(["system", "documents/s", "a document", "peak MiB", "open s", "private MiB", "mapped MiB"], built),
             table(["leg", "top_k", "threads", "p50 ms", "p95 ms", "queries/s", "ratio", "overlap@10"], speeds),
         )
     )

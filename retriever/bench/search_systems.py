@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
+from retriever.bench.search_engines import Bm25s, Qdrant, Seismic
 from retriever.bench.search_peers import Faiss, Pyserini
 from retriever.bench.search_task import SHOWN, Answers, Built, Request, System, Task, one_thread
 from retriever.encoder.base import EncoderBase
-from retriever.experiments.environment import peak_mib
+from retriever.experiments.environment import peak_mib, resident_mib
 from retriever.search.commit_view import open_legs
 from retriever.search.leg import LEGS, LegOptions, LegQuery
 from retriever.search.modes import HYBRID
@@ -23,17 +25,22 @@ if TYPE_CHECKING:
 
     from retriever.types import Encoded, EncoderIdentity
 
-__all__ = ["SYSTEMS", "serve"]
+__all__ = ["ENCODED", "EXTRAS", "SYSTEMS", "installed_systems", "serve"]
 
 
 TWO_STEP = "two-step"
-"""The sparse leg by a back end that is not exact, beside the exact one."""
+"""The sparse leg by a back end that is not exact, beside the exact ones."""
+LUCENE = "lucene"
+"""The sparse leg by Lucene, the reference."""
+ENCODING, WITH_ENCODER, LEXICAL = "encoding", "hybrid encoder", "hybrid lexical"
+ENCODED = (ENCODING, WITH_ENCODER, LEXICAL)
+"""The encoding of the query, and hybrid search with it, end to end, in both query modes."""
 
 
 class Ours:
     """An index folder of ours, written by `FolderWriter` and searched by `Retriever`."""
 
-    legs: ClassVar[tuple[str, ...]] = (*LEGS, TWO_STEP, HYBRID)
+    legs: ClassVar[tuple[str, ...]] = (*LEGS, LUCENE, TWO_STEP, HYBRID, *ENCODED)
 
     def __init__(self, task: Task) -> None:
         self._task, self._folder = task, task.folder / "ours"
@@ -69,10 +76,21 @@ class Ours:
 
         one_thread()
         reader = FolderReader.open(self._folder)
-        self._legs = {**open_legs(reader, LegOptions("lucene")), TWO_STEP: SparseLeg(reader, LegOptions(TWO_STEP))}
+        others = {name: SparseLeg(reader, LegOptions(name)) for name in (LUCENE, TWO_STEP)}
+        self._legs = {**open_legs(reader, LegOptions()), **others}
         self._retriever = Retriever(reader, KnownQueries(reader.settings.encoder, self._task.texts, self._task.encoded))
+        self._whole = {
+            leg: Retriever(reader, self._task.encoder, query_mode=mode)
+            for leg, mode in ((WITH_ENCODER, "encoder"), (LEXICAL, "lexical"))
+            if self._task.encoder
+        }
 
     def ask(self, leg: str, top_k: int, query: int) -> list[str]:
+        if leg == ENCODING:
+            self._whole[WITH_ENCODER].encode([self._task.texts[query]])
+            return []
+        if leg in ENCODED:
+            return [hit.doc_id for hit in self._whole[leg].search(self._task.texts[query], top_k)]
         if leg == HYBRID:
             return [hit.doc_id for hit in self._retriever.search(self._task.texts[query], top_k)]
         leg_query = LegQuery(self._task.texts[query], self._task.encoded, query)
@@ -101,16 +119,31 @@ class KnownQueries(EncoderBase):
     encode_documents = encode_queries
 
 
-SYSTEMS: dict[str, type[System]] = {"retriever": Ours, "faiss": Faiss, "pyserini": Pyserini}
+SYSTEMS: dict[str, type[System]] = {
+    "retriever": Ours,
+    "faiss": Faiss,
+    "pyserini": Pyserini,
+    "bm25s": Bm25s,
+    "qdrant": Qdrant,
+    "seismic": Seismic,
+}
+EXTRAS = {"bm25s": "bm25s", "qdrant": "qdrant_edge", "seismic": "seismic"}
+"""The modules of systems that are not installed with this package: those of bm25s, qdrant-edge-py, pyseismic-lsr."""
+
+
+def installed_systems() -> tuple[str, ...]:
+    """Return the systems that can be measured here."""
+    return tuple(name for name in SYSTEMS if name not in EXTRAS or importlib.util.find_spec(EXTRAS[name]) is not None)
 
 
 def serve(name: str, task: Task, connection: Connection) -> None:
-    """Build one system, then answer each `Request` with `Answers` until None comes; the target of a process."""
+    """Build one system, answer each `Request` with `Answers` until None comes, say what memory is used then."""
     os.dup2(2, 1)  # what libraries print does not belong among the results
     system = SYSTEMS[name](task)
     connection.send(system.build())
     while (request := connection.recv()) is not None:
         connection.send(_answer(system.ask, request))
+    connection.send(resident_mib())
 
 
 def _answer(ask: Callable[[str, int, int], list[str]], request: Request) -> Answers:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
-from retriever.bench.sample import PerturbedBatch, Sample, perturbed
+from retriever.bench.sample import PerturbedBatch, Sample, repeated
 from retriever.index.dense import load_faiss
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ SHOWN = 10
 
 
 class Task(NamedTuple):
-    """What every system gets: encodings to repeat, how many documents to make of them, queries, a folder to use."""
+    """What every system gets: encodings to repeat, how many documents to make of them, queries, a folder to use.
+
+    encoder: of the queries, to measure searches with encoding; "" for an index whose encoder is not loaded.
+    """
 
     sample: Sample
     size: int
@@ -39,13 +42,14 @@ class Task(NamedTuple):
     encoded: Encoded
     folder: Path
     progress: bool
+    encoder: str = ""
 
     def batches(self) -> Iterator[PerturbedBatch]:
         """Return the documents: the same ones for every system."""
         from tqdm import tqdm
 
         with tqdm(total=self.size, unit=" docs", file=sys.stderr, disable=not self.progress, leave=False) as bar:
-            for batch in perturbed(self.sample, self.size):
+            for batch in repeated(self.sample, self.size):
                 yield batch
                 bar.update(len(batch.documents))
 
@@ -54,12 +58,15 @@ class Built(NamedTuple):
     """What it took to index: seconds without those of making the documents, bytes on disk, or in memory for FAISS.
 
     peak_mib: resident memory of the process that indexes, with its JVM. open_s: from files to the first answer.
+    private_mib, mapped_mib: resident memory of the process after all queries, its own and that of mapped files.
     """
 
     seconds: float
     size_bytes: int
     peak_mib: float
     open_s: float
+    private_mib: float = 0.0
+    mapped_mib: float = 0.0
 
 
 class Request(NamedTuple):

@@ -7,51 +7,61 @@ from pathlib import Path
 
 import click
 
-from retriever.cli.options import numbers, quiet_option
+from retriever.cli.options import encoder_option, numbers, quiet_option
 from retriever.names import SPARSE_BACKENDS
 
 __all__ = ["bench_search_command", "bench_sparse_command"]
 
 
 @click.command("search")
-@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("corpus")
 @click.option("--queries", "queries", required=True, type=click.Path(path_type=Path), help="JSONL or TSV of queries.")
-@click.option("--sizes", default="100000,1000000", show_default=True, help="How many documents, one run each.")
+@encoder_option
+@click.option("--sizes", default="10000,100000", show_default=True, help="How many documents, one run each.")
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
-@click.option("--systems", default="retriever,faiss,pyserini", show_default=True, help="What is measured.")
+@click.option(
+    "--systems", help="What is measured, of retriever,faiss,pyserini,bm25s,qdrant,seismic.  [default: all installed]"
+)
 @click.option("--top-k", default="10,200", show_default=True, help="Numbers of hits to find.")
 @click.option("--threads", default="1,2", show_default=True, help="How many queries at a time.")
 @click.option("--first", "count", type=click.IntRange(min=1), default=100, show_default=True, help="Number of queries.")
 @quiet_option
 def bench_search_command(
-    index: Path,
+    corpus: str,
     queries: Path,
+    encoder: str,
     sizes: str,
     output: Path,
-    systems: str,
+    systems: str | None,
     top_k: str,
     threads: str,
     count: int,
     quiet: bool,
 ) -> None:
-    """Build and search collections of any size beside FAISS alone and pyserini, on the same data in the same run.
+    """Build and search collections of any size beside other engines, on the same data in the same run.
 
-    The documents are those of INDEX, a small index with all legs, over and over: with other words left out and other
-    noise in their vectors and weights. The systems answer in turn, a few queries each. A size that is on record in
-    the output folder is shown and not measured again.
+    CORPUS is what `retriever index` takes: its first documents are encoded, once, into the output folder, and each leg,
+    hybrid search and its parts are measured. Or it is an index with all legs. For more documents than there are these
+    are repeated, with other words left out and other noise in their vectors and weights, and the report says so. The
+    systems answer in turn, a few queries each. A size that is on record in the output folder is shown and not measured
+    again; what was interrupted continues.
 
     \b
     Example:
-      retriever bench search nfcorpus-index --queries nfcorpus/queries.jsonl --output report
+      retriever bench search wiki.jsonl.gz --queries nq.jsonl --sizes 10000,100000 --output report
     """
     from retriever.bench.search import BenchSearchConfig, bench_search
-    from retriever.bench.search_report import text_of
+    from retriever.bench.search_report import text_of, title_of
 
     config = BenchSearchConfig(
-        numbers(sizes), tuple(name.strip() for name in systems.split(",")), numbers(top_k), numbers(threads), count
+        numbers(sizes),
+        tuple(name.strip() for name in systems.split(",")) if systems else (),
+        numbers(top_k),
+        numbers(threads),
+        count,
     )
-    for report in bench_search(index, queries, output, config, progress=not quiet):
-        click.echo(f"{report.documents:,} documents\n\n{text_of(report)}\n")
+    for report in bench_search(corpus, queries, output, config, encoder=encoder, progress=not quiet):
+        click.echo(f"{title_of(report)}\n\n{text_of(report)}\n")
 
 
 @click.command("sparse")

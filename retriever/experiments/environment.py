@@ -46,6 +46,16 @@ def environment() -> dict[str, str]:
     }
 
 
+def resident_mib() -> tuple[float, float]:
+    """Return how much of this process's memory is resident: its own, and that of mapped files; 0 where not known."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0.0, 0.0
+    own, mapped = (re.search(rf"{name}:\s*(\d+) kB", status) for name in ("RssAnon", "RssFile"))
+    return int(own[1]) / 1024 if own else 0.0, int(mapped[1]) / 1024 if mapped else 0.0
+
+
 def peak_mib(process: str = "self") -> float:
     """Return the most resident memory that a process has had; 0 where it is not known, or the process has ended.
 

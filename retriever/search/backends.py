@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
     from retriever.index.reader import FolderReader, Selection
 
-__all__ = ["FIRST_TERMS", "SPARSE_BACKENDS", "SparseBackend", "make_sparse_backend"]
+__all__ = [
+    "FIRST_TERMS",
+    "SPARSE_BACKENDS",
+    "SparseBackend",
+    "build_seismic",
+    "installed_backends",
+    "make_sparse_backend",
+]
 
 FIRST_TERMS = 12
 """Query terms of the first of two steps: with so many, 99.7 percent of the exact first ten are found."""
@@ -107,11 +114,11 @@ class Seismic:
         path = kept_folder(self._reader) / "seismic"
         if len(self._rows):
             if not path.exists():
-                _build_seismic(path, impacts, self._rows)
+                build_seismic(path, impacts, self._rows)
             self._index = SeismicIndexRaw.load(str(path))
 
 
-def _build_seismic(path: Path, impacts: csr_matrix, rows: NDArray[np.int64]) -> None:
+def build_seismic(path: Path, impacts: csr_matrix, rows: NDArray[np.int64]) -> None:
     """Build in another process: what Seismic prints while it builds does not belong among the results of this one."""
     program = (
         "import sys, seismic; seismic.SeismicIndexRaw.build(sys.argv[1], n_postings=int(sys.argv[3])).save(sys.argv[2])"
@@ -147,6 +154,12 @@ SPARSE_BACKENDS: dict[str, Callable[[FolderReader], SparseBackend]] = {
     "two-step": TwoStep,
     "seismic": Seismic,
 }
+
+
+def installed_backends() -> list[str]:
+    """Return the back ends that can be used here."""
+    missing = importlib.util.find_spec("seismic") is None
+    return [name for name in SPARSE_BACKENDS if not (missing and name == "seismic")]
 
 
 def make_sparse_backend(name: str, reader: FolderReader) -> SparseBackend:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.lucene.facets import FieldCounts
+    from retriever.index.lucene.postings import TermImpacts
     from retriever.index.lucene.tokens import Token
     from retriever.types import BoolArray, FacetCount, FloatArray
 
@@ -440,6 +441,10 @@ class FolderReader:
     def stored_terms(self, field: str) -> csr_matrix:
         """Return int32 csr (rows, vocab_size): the impacts ("impact") of each row or its own tokens ("token")."""
         return self._lucene.terms(field, (self.commit_data.mark.rows, self.settings.encoder.vocab_size))
+
+    def impacts(self) -> Iterator[TermImpacts]:
+        """Yield the impacts of all live chunks as Lucene has them, terms ascending."""
+        return self._lucene.impacts()
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes that each part of the folder takes."""

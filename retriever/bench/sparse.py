@@ -5,20 +5,49 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.corpus.corpus import load_queries
 from retriever.eval.exact_recall import exact_recall
-from retriever.search.backends import make_sparse_backend
+from retriever.index.reader import FolderReader
+from retriever.index.sparse import SparseWriter, open_postings
+from retriever.search.backends import installed_backends, make_sparse_backend
 from retriever.search.retriever import Retriever
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BackendSpeed", "bench_sparse"]
+__all__ = ["BackendSpeed", "StoredPostings", "bench_sparse", "stored_postings"]
 
 EXACT = "lucene"
 DEPTHS = (10, 100, 1000)
+
+
+class StoredPostings(NamedTuple):
+    """The postings that an index has: bytes of each, seconds of opening them and of making them from Lucene's."""
+
+    postings: int
+    bytes_a_posting: float
+    open_s: float
+    build_s: float
+
+
+def stored_postings(index: Path) -> StoredPostings | None:
+    """Measure the postings of an index, None if it has none of its own."""
+    with FolderReader.open(index) as reader, TemporaryDirectory() as folder:
+        commit = reader.commit_data
+        if reader.postings is None:
+            return None
+        begun = time.perf_counter()
+        opened = open_postings(index, commit.sparse_files, commit.mark.rows)
+        open_s, begun = time.perf_counter() - begun, time.perf_counter()
+        SparseWriter(Path(folder), [], 0, 1).rebuild(reader.impacts(), commit.mark.rows)
+        build_s = time.perf_counter() - begun
+        assert opened is not None
+        count = sum(int((block.sizes >> 1).sum()) for block in opened.blocks)
+        size = sum((index / file.file).stat().st_size for file in commit.sparse_files)
+    return StoredPostings(count, size / max(1, count), open_s, build_s)
 
 
 class BackendSpeed(NamedTuple):
@@ -38,9 +67,11 @@ class BackendSpeed(NamedTuple):
 
 
 def bench_sparse(
-    index: Path, queries: Path, backends: Sequence[str], count: int = 100, top_k: Sequence[int] = (10, 1000)
+    index: Path, queries: Path, backends: Sequence[str] = (), count: int = 100, top_k: Sequence[int] = (10, 1000)
 ) -> list[BackendSpeed]:
     """Ask each back end in turn the same `count` queries, encoded once; Lucene's rankings are the exact ones.
+
+    backends: those that are installed, if none are named.
 
     Raises:
         UserError: an index without sparse terms, an unreadable file, an unknown back end or one that is not installed.
@@ -50,7 +81,10 @@ def bench_sparse(
         retriever.plan("sparse")  # refuses an index without terms
         terms = retriever.encode(texts).sparse
         assert terms is not None
-        searchers = {name: make_sparse_backend(name, retriever.reader) for name in dict.fromkeys([EXACT, *backends])}
+        searchers = {
+            name: make_sparse_backend(name, retriever.reader)
+            for name in dict.fromkeys([EXACT, *(backends or installed_backends())])
+        }
         ready: dict[str, float] = {}
         for name, backend in searchers.items():
             begun = time.perf_counter()

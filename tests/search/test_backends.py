@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, random_array
 
-from retriever.bench.sparse import bench_sparse
+from retriever.bench.sparse import bench_sparse, stored_postings
 from retriever.encoder.base import EncoderBase
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.exact import exact_sparse
@@ -153,3 +153,9 @@ def test_the_bench_asks_every_back_end(folder: Path, tmp_path: Path, monkeypatch
     ]
     assert all(one.recall_10 == 1 for one in found if one.backend != "two-step")
     assert all((one.recall_100 is None) == (one.top_k == 10) and one.recall_1000 is None for one in found)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "seismic" not in {one.backend for one in bench_sparse(folder, queries, count=1, top_k=(10,))}
+    stored = stored_postings(folder)
+    with FolderReader.open(folder) as reader:
+        assert stored is not None and stored.postings >= reader.stored_terms("impact").nnz
+        assert stored.bytes_a_posting * stored.postings == pytest.approx(reader.sizes()["sparse"])

@@ -66,9 +66,10 @@ class Store:
 
     def ids(self, filter: str | None = None) -> Sequence[str]:
         """Return the ids of all documents, or of those that a filter finds, oldest first."""
-        reader = self.retriever.reader
-        rows = reader.alive if filter is None else reader.alive & reader.select(filter).rows
-        return list(dict.fromkeys(reader.rows.doc_ids(np.flatnonzero(rows))))
+        with self.retriever._view() as view:  # another thread may see a new commit meanwhile
+            reader = view.reader
+            rows = reader.alive if filter is None else reader.alive & reader.select(filter).rows
+            return list(dict.fromkeys(reader.rows.doc_ids(np.flatnonzero(rows))))
 
     def kinds(self) -> Mapping[str, set[str]]:
         """Return the metadata fields that documents have, with the kinds of their values.

@@ -7,7 +7,6 @@ metadata cut short, documents in portions with a cursor.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from retriever.extras import extra
-from retriever.search.highlights import snippet
+from retriever.serve.agent_answers import DocumentPortion, IndexList, SearchAnswer, found, summary
 from retriever.serve.indexes import Indexes
 from retriever.serve.problems import ProblemError, validation_detail
 from retriever.types import UserError
@@ -24,7 +23,7 @@ with extra("serve"):
     from fastmcp import FastMCP
     from fastmcp.exceptions import ToolError, ValidationError
     from fastmcp.server.middleware import Middleware
-    from pydantic import BaseModel, Field
+    from pydantic import Field
     from pydantic import ValidationError as PydanticError
     from starlette.routing import Route
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
     from retriever.search.retriever import Retriever
     from retriever.serve.settings import ServeSettings
-    from retriever.types import Hit
 
     Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
@@ -44,7 +42,6 @@ __all__ = ["PATH", "add_mcp", "create_mcp", "run_stdio"]
 PATH = "/mcp"
 """Where a server over HTTP answers."""
 MOST_HITS, MOST_CHARACTERS, MOST_OFFSET = 50, 20_000, 1_000
-SNIPPET, LONGEST_VALUE = 400, 300
 INSTRUCTIONS = (
     "Search collections of documents by meaning and by words. list_indexes says which collections there are and which "
     "metadata fields filters may name; search finds documents and shows the best passage of each; fetch_document reads "
@@ -52,63 +49,6 @@ INSTRUCTIONS = (
 )
 ANNOTATIONS = {"readOnlyHint": True, "idempotentHint": True, "openWorldHint": False}
 T = TypeVar("T")
-
-
-class FieldSummary(BaseModel):
-    """A metadata field that filters may name."""
-
-    name: str
-    kinds: list[str] = Field(description="Kinds of its values: text, date, number, boolean.")
-    documents: int = Field(description="How many documents have it.")
-
-
-class IndexSummary(BaseModel):
-    """One index."""
-
-    name: str
-    documents: int
-    modes: list[str] = Field(description="Ways to search it; hybrid is usually the best.")
-    fields: list[FieldSummary]
-
-
-class IndexList(BaseModel):
-    """The indexes that can be searched."""
-
-    indexes: list[IndexSummary]
-
-
-class FoundDocument(BaseModel):
-    """A document that was found."""
-
-    rank: int
-    id: str = Field(description="What fetch_document takes.")
-    title: str
-    score: float = Field(description="Higher is better; comparable within one answer alone.")
-    snippet: str = Field(description="The passage that answers best.")
-    snippet_start: int = Field(description="The character of the document at which it starts.")
-    characters: int = Field(description="How long the document's text is.")
-    metadata: dict[str, Any] = Field(description="Long values are cut short; fetch_document gives all.")
-
-
-class SearchAnswer(BaseModel):
-    """The best documents for a query."""
-
-    index: str
-    hits: list[FoundDocument]
-    next_offset: int | None = Field(description="The offset of the next hits; null where there are no more.")
-
-
-class DocumentPortion(BaseModel):
-    """A document, or a portion of it where it is long."""
-
-    index: str
-    id: str
-    title: str
-    metadata: dict[str, Any]
-    text: str
-    start: int = Field(description="The character at which `text` starts.")
-    characters: int = Field(description="How long the whole text is.")
-    next_start: int | None = Field(description="Where the next portion starts; null at the end.")
 
 
 IndexName = Annotated[
@@ -135,7 +75,7 @@ def create_mcp(indexes: Callable[[], Indexes], run: Run) -> FastMCP:
         every = indexes()
 
         def describe() -> IndexList:
-            return IndexList(indexes=[_in_index(every, index.name, _summary) for index in every])
+            return IndexList(indexes=[_in_index(every, index.name, summary) for index in every])
 
         listed: IndexList = await _answered(every, run, describe)
         return listed
@@ -166,7 +106,7 @@ def create_mcp(indexes: Callable[[], Indexes], run: Run) -> FastMCP:
             hits = retriever.search(query, top_k, mode=mode, filter=filter, offset=offset, highlight=True)
             end = offset + top_k
             more = len(hits) == top_k and end <= MOST_OFFSET
-            return SearchAnswer(index=name, hits=[_found(hit) for hit in hits], next_offset=end if more else None)
+            return SearchAnswer(index=name, hits=[found(hit) for hit in hits], next_offset=end if more else None)
 
         return await ask(index, find)
 
@@ -211,8 +151,8 @@ class _PlainErrors(Middleware):
             cause = error.__cause__
             if not isinstance(cause, PydanticError):
                 raise
-            found = [{**wrong, "loc": ("arguments", *wrong["loc"])} for wrong in cause.errors()]
-            raise _refused(validation_detail(found)) from None
+            wrongs = [{**wrong, "loc": ("arguments", *wrong["loc"])} for wrong in cause.errors()]
+            raise _refused(validation_detail(wrongs)) from None
 
 
 def _refused(message: str) -> ToolError:
@@ -223,12 +163,12 @@ def _refused(message: str) -> ToolError:
 async def _answered(indexes: Indexes, run: Run, work: Callable[[], T]) -> T:
     """Do some work; raise ToolError, which the agent is shown, in the words of the command line."""
     try:
-        found: T = await run(work)
+        value: T = await run(work)
     except UserError as error:
         raise _refused(indexes.message(error)) from None
     except ProblemError as problem:
         raise _refused(problem.detail) from None
-    return found
+    return value
 
 
 def _in_index(indexes: Indexes, name: str | None, work: Callable[[str, Retriever], T]) -> T:
@@ -238,33 +178,6 @@ def _in_index(indexes: Indexes, name: str | None, work: Callable[[str, Retriever
     served = indexes[names[0] if name is None else name]
     with served.use() as retriever:
         return work(served.name, retriever)
-
-
-def _summary(name: str, retriever: Retriever) -> IndexSummary:
-    modes = ["hybrid", *retriever.legs] if len(retriever.legs) > 1 else list(retriever.legs)
-    fields = [FieldSummary(name=field.name, kinds=list(field.kinds), documents=field.documents)
-              for field in retriever.fields()]  # fmt: skip
-    return IndexSummary(name=name, documents=retriever.reader.num_documents, modes=modes, fields=fields)
-
-
-def _found(hit: Hit) -> FoundDocument:
-    shown = snippet(hit, length=SNIPPET)
-    return FoundDocument(
-        rank=hit.rank,
-        id=hit.doc_id,
-        title=hit.title,
-        score=round(hit.score, 4),
-        snippet=shown.text,
-        snippet_start=shown.start,
-        characters=len(hit.text),
-        metadata={name: _short(value) for name, value in hit.metadata.items()},
-    )
-
-
-def _short(value: Any) -> Any:
-    """Return a metadata value, or the start of it as text where it is long."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return value if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def add_mcp(app: FastAPI) -> None:

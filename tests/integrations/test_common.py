@@ -40,3 +40,12 @@ def test_the_adapters_wait_to_be_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_client_of_a_server_needs_neither_java_nor_numbers() -> None:
+    program = (
+        "import sys\nfrom retriever import AsyncRetriever, RemoteRetriever\n"
+        "print([name for name in ('numpy', 'torch', 'faiss', 'jnius', 'retriever.search') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr

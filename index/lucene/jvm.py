@@ -25,6 +25,7 @@ from retriever.types import UserError
 __all__ = [
     "anserini_jar",
     "as_type",
+    "be_quiet",
     "bm25_similarity",
     "bytes_ref",
     "damage_named",
@@ -39,7 +40,7 @@ __all__ = [
     "prepare_next_start",
     "read_user_data",
     "start_jvm",
-    "to_dict",
+    "user_data",
     "well_formed",
 ]
 
@@ -155,18 +156,17 @@ def _boot(java_home: Path) -> None:
         except Exception as error:
             raise UserError(f"Java does not start ({error}); `retriever doctor` says what is missing") from None
         _owners.append(os.getpid())
-        _be_quiet()
     lucene("search.IndexSearcher").setMaxClauseCount(MOST_CLAUSES)
 
 
-def _be_quiet() -> None:
-    # A merge that fails in the background prints its trace there; the same failure reaches Python as an exception.
+@functools.cache
+def be_quiet() -> None:
+    """Let nothing that Java prints be seen: for writers.
+
+    A merge that fails in the background prints its trace; the same failure reaches Python as an exception.
+    """
     nowhere = java("java.io.PrintStream")(java("java.io.OutputStream").nullOutputStream())
     java("java.lang.System").setErr(nowhere)
-    severe = java("java.util.logging.Level").SEVERE
-    java("java.util.logging.Logger").getLogger("org.apache.lucene").setLevel(severe)
-    error = java("org.apache.logging.log4j.Level").ERROR
-    java("org.apache.logging.log4j.core.config.Configurator").setRootLevel(error)
 
 
 @functools.cache
@@ -228,16 +228,15 @@ def read_user_data(folder: Path) -> dict[str, str]:
     directory = open_directory(folder)
     try:
         with damage_named(folder):
-            return to_dict(lucene("index.SegmentInfos").readLatestCommit(directory).getUserData())
+            return user_data(lucene("index.SegmentInfos").readLatestCommit(directory))
     finally:
         directory.close()
 
 
-def to_dict(java_map: Any) -> dict[str, str]:
-    """Return a Java map of strings."""
-    mapper = java("com.fasterxml.jackson.databind.ObjectMapper")()
-    values: dict[str, str] = json.loads(mapper.writeValueAsString(as_type("java.lang.Object", java_map)))
-    return values
+def user_data(commit: Any) -> dict[str, str]:
+    """Return what the writer of a commit has written beside it."""
+    found = commit.getUserData()
+    return {str(key): str(found.get(key)) for key in found.keySet().toArray()}
 
 
 def java_error() -> type[Exception]:

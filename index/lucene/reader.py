@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from retriever.index.lucene.jvm import (
     one_at_a_time,
     open_directory,
     start_jvm,
-    to_dict,
+    user_data,
 )
 from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
 from retriever.index.lucene.searchers import Searchers
@@ -57,6 +57,21 @@ SPARE = 32
 """Extra hits retrieved beyond `top_k`: they usually show whether others tie with the last one."""
 
 
+class _Impacts(NamedTuple):
+    """What searches impacts, what reads queries as "id^weight id^weight", and what scores hits anew."""
+
+    searchers: Searchers
+    parser: Any
+    rescorer: Any
+
+    @classmethod
+    def of(cls, index: Any) -> _Impacts:
+        searchers = Searchers(index, java("io.anserini.search.similarity.ImpactSimilarity")())
+        analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
+        parser = lucene("queryparser.classic.QueryParser")("impact", analyzer)
+        return cls(searchers, parser, lucene("search.QueryRescorer"))
+
+
 class LuceneReader:
     """One commit of a Lucene index, searched by any number of threads.
 
@@ -68,18 +83,15 @@ class LuceneReader:
         self._folder, self._reader, self._scoring = folder, reader, bm25
         self._rows: NDArray[np.int64] | None = None
         self._loading = threading.Lock()
-        self.user_data = to_dict(self._reader.getIndexCommit().getUserData())
+        self.user_data = user_data(self._reader.getIndexCommit())
         self._index = as_type("index.IndexReader", self._reader)
         self._most_hits = max(1, int(self._reader.maxDoc()))
         self._analysis = analysis_of(bm25.analyzer)
         self._bm25 = Searchers(self._index, bm25_similarity(bm25.k1, bm25.b))
-        self._impact = Searchers(self._index, java("io.anserini.search.similarity.ImpactSimilarity")())
+        self._impacts_made: _Impacts | None = None
         self.live = LiveStatistics(self._index, self._bm25.first, {} if lengths is None else lengths)
         self.languages = self.live.counts("language")
         self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
-        parser_analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
-        self._parser = lucene("queryparser.classic.QueryParser")("impact", parser_analyzer)
-        self._rescorer = lucene("search.QueryRescorer")
         self._bag_of_words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
         self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
 
@@ -98,6 +110,18 @@ class LuceneReader:
         """Return a reader of the last commit, which shares the unchanged files; None if it is this one's."""
         newer = lucene("index.DirectoryReader").openIfChanged(self._reader)
         return None if newer is None else LuceneReader(self._folder, newer, self._scoring, self.live.lengths)
+
+    @property
+    def _impacts(self) -> _Impacts:
+        """Return what searches impacts: a first search by BM25 alone need not wait for it."""
+        if self._impacts_made is None:
+            with one_at_a_time():  # and no lock beside this one: others wait for Java and hold theirs
+                self._impacts_made = self._impacts_made or _Impacts.of(self._index)
+        return self._impacts_made
+
+    @property
+    def _impact(self) -> Searchers:
+        return self._impacts.searchers
 
     @lazy
     def fields(self) -> dict[str, set[str]]:
@@ -191,7 +215,7 @@ class LuceneReader:
 
     @one_at_a_time()
     def _impact_query(self, query: str) -> Any:
-        return self._parser.parse(query)
+        return self._impacts.parser.parse(query)
 
     @naming_damage
     def _chunks(self, leg: Searchers, query: Any, ids: Sequence[str]) -> list[ScoredChunk]:
@@ -215,7 +239,7 @@ class LuceneReader:
     def impact_in_two_steps(self, first: str, rest: str, candidates: int, selected: Any = None) -> Found:
         """Return the best `candidates` hits of the terms in `first`, each with its score for those in `rest`, too."""
         with one_at_a_time():
-            query, others = (self._parser.parse(part) if part else None for part in (first, rest))
+            query, others = (self._impacts.parser.parse(part) if part else None for part in (first, rest))
             if query is None:
                 return no_hits()
             if selected is not None:
@@ -224,7 +248,7 @@ class LuceneReader:
             top = searcher.search(query, min(candidates, self._most_hits))
             if others is not None:
                 others = as_type("search.Query", others)
-                top = self._rescorer.rescore(searcher, top, others, 1.0, candidates)
+                top = self._impacts.rescorer.rescore(searcher, top, others, 1.0, candidates)
         found = read_documents(top)
         return Found(self._all_rows()[found.rows], found.scores)
 

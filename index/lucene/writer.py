@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from retriever.index.lucene.analysis import Analysis, analysis_of
 from retriever.index.lucene.jvm import (
     as_type,
+    be_quiet,
     bm25_similarity,
     bytes_ref,
     damage_named,
@@ -50,6 +51,7 @@ class LuceneWriter:
     @one_at_a_time()
     def __init__(self, folder: Path, bm25: Bm25) -> None:
         start_jvm()
+        be_quiet()
         self._analysis = analysis_of(bm25.analyzer)
         config = lucene("index.IndexWriterConfig")(as_type("analysis.Analyzer", _index_analyzer(self._analysis)))
         config.setSimilarity(bm25_similarity(bm25.k1, bm25.b))

@@ -7,13 +7,17 @@ be older than they are: rows that it does not cover are searched exactly.
 
 from __future__ import annotations
 
+import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retriever.index.background_check import BackgroundCheck, Expected
 from retriever.index.faiss_types import FAISS_TYPES
 from retriever.index.files import COMPACT, VERIFY, checksum, damaged, named_in, sync_path
+from retriever.lazy import lazy
 from retriever.ranking import order
 from retriever.types import Ranking
 
@@ -92,23 +96,41 @@ class DenseSearcher:
     """Searches the rows of one commit from any number of threads.
 
     live: bool (n,), the rows that may be returned.
-    path: the FAISS file, None to score all rows ("flat").
+    path: the FAISS file, None to score all rows ("flat"). crc: its CRC-32, None where it is known to be whole.
     """
 
-    def __init__(self, rows: RowReader, live: BoolArray, kind: str, path: Path | None) -> None:
+    def __init__(self, rows: RowReader, live: BoolArray, kind: str, path: Path | None, crc: int | None = None) -> None:
         assert rows.vectors is not None
         self._rows, self._live = rows, live
         self._vectors: StoredVectors = rows.vectors
-        self._kind = kind
-        self._index: Any = None
+        self._kind, self._path = kind, path
+        self._check: BackgroundCheck | None = None
         if path is not None:
-            faiss = load_faiss()
-            try:
-                with named_in("utf-8", path) as name:
-                    self._index = faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC)
-            except RuntimeError:
-                path.open("rb").close()  # FileNotFoundError if a newer commit has removed it
-                raise damaged(path, "FAISS cannot read it", COMPACT) from None
+            # The file may be removed, by a newer commit, before the first search.
+            self._descriptor = os.open(path, os.O_RDONLY)
+            self._close = weakref.finalize(self, os.close, self._descriptor)
+            if crc is not None:
+                self._check = BackgroundCheck([Expected(path, path.stat().st_size, crc, COMPACT)])
+
+    @lazy
+    def _index(self) -> Any:
+        """Return the FAISS index, mapped; None where there is none.
+
+        FAISS follows the links of a damaged graph wherever they lead: the file is compared with its checksum first.
+        """
+        if self._path is None:
+            return None
+        if self._check is not None:
+            self._check.wait()
+        faiss = load_faiss()
+        try:
+            with named_in("utf-8", self._path) as name:
+                opened = f"/dev/fd/{self._descriptor}"
+                index = faiss.read_index(opened if os.path.exists(opened) else name, faiss.IO_FLAG_MMAP_IFC)  # noqa: PTH110
+        except RuntimeError:
+            raise damaged(self._path, "FAISS cannot read it", COMPACT) from None
+        self._close()
+        return index
 
     def search(self, queries: FloatArray, top_k: int, allowed: BoolArray | None = None) -> list[Ranking]:
         """Rank the live rows, of those only the `allowed` ones (bool (n,)) if given, for queries (m, dim).

@@ -16,13 +16,13 @@ from retriever.index.chunks import ScoredChunk, best_documents
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
 from retriever.index.fields import list_fields
-from retriever.index.files import COMPACT, checksum, damaged
+from retriever.index.files import damaged
 from retriever.index.filters import parse_filter
 from retriever.index.lucene.hits import Found
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.row_impacts import row_impacts
-from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, check_ids, read_flags
+from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings
 from retriever.index.sparse import open_postings
 from retriever.index.stored import StoredDocument, read_stored
@@ -98,9 +98,7 @@ class FolderReader:
         self._dense: DenseSearcher | None = None
         commit, dim = self.commit_data, settings.encoder.dense_dim
         # Read without vectors, too: an index that has lost its rows must not open.
-        self.rows = RowReader(path / commit.rows_folder, settings.row_format, commit.mark)
-        # Every leg names its hits by these: 30 bytes a row, read in a hundredth of a second for a million.
-        check_ids(path / commit.rows_folder, commit.mark, settings.row_format)
+        self.rows = RowReader(path / commit.rows_folder, settings.row_format, commit.mark, checked=True)
         flags = read_flags(path / commit.live_file, commit.mark.rows, commit.live_crc)
         self.alive = (flags & ALIVE).astype(bool)
         self.num_chunks = int(np.count_nonzero(self.alive))
@@ -108,10 +106,9 @@ class FolderReader:
         self._expected = max(1, -(-self.num_chunks // max(1, commit.documents)))
         if dim:
             file = path / commit.dense_file if commit.dense_file else None
-            # FAISS follows the links of a damaged graph wherever they lead. The checksum takes 0.2 s a gigabyte.
-            if file is not None and commit.dense_file != trusted and checksum(file) != commit.dense_crc:
-                raise damaged(file, "wrong checksum", COMPACT)
-            self._dense = DenseSearcher(self.rows, (flags & SEARCHABLE).astype(bool), commit.dense_type, file)
+            crc = None if commit.dense_file == trusted else commit.dense_crc
+            searchable = (flags & SEARCHABLE).astype(bool)
+            self._dense = DenseSearcher(self.rows, searchable, commit.dense_type, file, crc)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> FolderReader:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retriever.index.background_check import BackgroundCheck, Expected
 from retriever.index.files import checksum, damaged, sync_path, write_all, write_whole
 from retriever.index.row_formats import StoredVectors
 
@@ -37,6 +38,7 @@ __all__ = [
     "check_content",
     "check_ids",
     "committed_files",
+    "id_files",
     "read_flags",
     "write_flags",
 ]
@@ -103,6 +105,12 @@ def check_content(folder: Path, files: Iterable[RowFile]) -> None:
     for name, size, crc in files:
         if checksum(folder / name, size) != crc:
             raise damaged(folder / name, "wrong checksum")
+
+
+def id_files(folder: Path, mark: RowMark, form: RowFormat) -> list[Expected]:
+    """Return the files of the rows' ids as they were committed."""
+    files = (file for file in committed_files(mark, form) if file.name != form.file)
+    return [Expected(folder / file.name, file.size, file.crc) for file in files]
 
 
 def check_ids(folder: Path, mark: RowMark, form: RowFormat) -> None:
@@ -203,9 +211,11 @@ class RowReader:
     stored, and where those of each row end, uint64 (n,); None if the index has none.
     """
 
-    def __init__(self, folder: Path, form: RowFormat, mark: RowMark) -> None:
+    def __init__(self, folder: Path, form: RowFormat, mark: RowMark, *, checked: bool = False) -> None:
+        """Map the files; `checked`: compare the ids with their checksums before the first one is given out."""
         _check_sizes(folder, mark, form)
         self.folder = folder
+        self._check = BackgroundCheck(id_files(folder, mark, form)) if checked else None
         self.vectors: StoredVectors | None = None
         if form.dim:
             empty, file = np.empty(0, form.record), folder / form.file
@@ -222,6 +232,9 @@ class RowReader:
 
     def doc_ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of these rows."""
+        if self._check is not None:
+            self._check.wait()
+            self._check = None
         ids = self._ids
         try:
             ends = self._ends[rows].tolist()

@@ -29,11 +29,11 @@ RESERVE = 256 << 20
 ARENA_MAX = -8
 """M_ARENA_MAX of malloc.h."""
 QUIET = (
-    "-Dlog4j2.loggerContextFactory=org.apache.logging.log4j.simple.SimpleLoggerContextFactory",
-    "-Dlog4j2.simplelogLevel=OFF",
+    "-Dlog4j2.configurationFile=no-configuration",
+    "-Dlog4j2.statusLoggerLevel=OFF",
     "-Djava.util.logging.config.class=java.lang.Object",
 )
-"""Log4j without its core, which would read the jar for its parts; Java's logging without a handler that prints."""
+"""Log4j, where other code of Anserini's needs it, with errors alone; Java's logging without a handler that prints."""
 MANY_PROCESSES = 4096
 """A limit on the processes of a user from which on it leaves room for Java's twenty threads."""
 FEW_FILES = 64

@@ -49,7 +49,8 @@ def build_encoder(system: EncoderSystem) -> Callable[[Sequence[str]], object]:
 
 
 def _ours(system: EncoderSystem) -> Callable[[Sequence[str]], object]:
-    encoder = load_encoder(system.folder, RuntimeConfig(precision=system.precision, workers=system.workers))
+    runtime = RuntimeConfig(precision=system.precision, workers=system.workers, recent_queries=0)
+    encoder = load_encoder(system.folder, runtime)
     views = VIEWS[system.view]
     return lambda texts: encoder.encode_documents(texts, **views)
 

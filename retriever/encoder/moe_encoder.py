@@ -18,6 +18,7 @@ from scipy import sparse
 
 from retriever.encoder.base import EncoderBase
 from retriever.encoder.lexicon import Lexicon
+from retriever.encoder.recent import RecentQueries
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
 from retriever.lazy import lazy
 from retriever.names import QUERY_MODES
@@ -114,6 +115,7 @@ class MoEEncoder(EncoderBase):
         self.lexicon = Lexicon(self._folder)
         self.vocabulary = self.lexicon.vocabulary
         self.query_mode = settings.get("query_mode", QUERY_MODES[0])
+        self._recent = RecentQueries(self.runtime.recent_queries)  # shared with `with_query_mode`
         self.identity = EncoderIdentity(
             name or str(self._folder.resolve()),
             folder_digest(self._folder, ("config.json", "tokenizer.json", "model.safetensors")),
@@ -241,7 +243,16 @@ class MoEEncoder(EncoderBase):
         return encoded._replace(sparse=self.lexicon.documents(encoded.tokens, encoded.sparse))
 
     def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        """Encode n queries, in order; without the dense view, lexical ones run no network."""
+        """Encode n queries, in order; without the dense view, lexical ones run no network.
+
+        A query alone is remembered for some time (`RuntimeConfig.recent_queries`).
+        """
+        if len(texts) == 1:
+            key = texts[0], dense, sparse, self.query_mode
+            return self._recent.get(key, lambda: self._encode_queries(texts, dense, sparse))
+        return self._encode_queries(texts, dense, sparse)
+
+    def _encode_queries(self, texts: Sequence[str], dense: bool, sparse: bool) -> Encoded:
         known = self._readable(texts)
         expand = sparse and self.query_mode == "encoder"
         if sparse and not (dense or expand):

@@ -29,6 +29,7 @@ class RuntimeConfig:
     worker, "cuda:0,cuda:1". quick_queries: encode queries in int8, whatever documents are encoded in. With int8
     itself that is so anyway: kernels made for few tokens give the same numbers in a quarter of the time, and need
     neither torch nor transformers; with other precisions the vectors have a cosine of at least 0.998 to theirs.
+    recent_queries: how many of the queries that were encoded one at a time are remembered, each with its views.
 
     Raises:
         UserError: settings that cannot run.
@@ -40,6 +41,7 @@ class RuntimeConfig:
     device: str = "cpu"
     workers: int = 0
     quick_queries: bool = False
+    recent_queries: int = 128
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot run."""
@@ -50,8 +52,9 @@ class RuntimeConfig:
             raise UserError(f"precision 'int8' runs on the device 'cpu' alone, not on {self.device!r}; choose another")
         if self.precision == "float16" and True in on_cpu:
             raise UserError("precision 'float16' is for devices other than 'cpu', which has none; choose another")
-        if self.workers < 0:
-            raise UserError(f"workers is {self.workers}, allowed are whole numbers from 0, for none")
+        for name in ("workers", "recent_queries"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, allowed are whole numbers from 0, for none")
         if self.tokens_per_batch < 1 or self.window < 1:
             raise UserError("tokens_per_batch and window must be at least 1")
 

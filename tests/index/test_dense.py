@@ -146,7 +146,9 @@ def test_damaged_faiss_file(tmp_path: Path) -> None:
     searcher = make(tmp_path, VECTORS[:100], "hnsw", np.ones(100, bool))
     (tmp_path / "x.faiss").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="damaged"):
-        DenseSearcher(searcher._rows, np.ones(100, bool), "hnsw", tmp_path / "x.faiss")
+        DenseSearcher(searcher._rows, np.ones(100, bool), "hnsw", tmp_path / "x.faiss").search(QUERIES[:1], 5)
+    with pytest.raises(UserError, match="wrong checksum"):
+        DenseSearcher(searcher._rows, np.ones(100, bool), "hnsw", tmp_path / "x.faiss", 1).search(QUERIES[:1], 5)
     with pytest.raises(FileNotFoundError):
         DenseSearcher(searcher._rows, np.ones(100, bool), "hnsw", tmp_path / "y.faiss")
 

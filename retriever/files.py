@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BOM",
     "INNER_BOM",
+    "OTHER_HEADS",
     "Line",
     "atomic_file",
     "cache_errors",
@@ -33,6 +34,12 @@ __all__ = [
 ]
 
 BOM = b"\xef\xbb\xbf"
+OTHER_HEADS = {
+    b"\x1f\x8b": "this is gzip data; give the file a name that ends in .gz",
+    b"\xff\xfe": "this is UTF-16; save the file as UTF-8",
+    b"\xfe\xff": "this is UTF-16; save the file as UTF-8",
+}
+"""What a line that is not UTF-8 begins with, and what the file then is."""
 INNER_BOM = "a byte order mark stands before this line, as where files were joined; remove its three bytes, ef bb bf"
 
 
@@ -150,6 +157,9 @@ def decode(line: bytes) -> str:
     """
     if line.startswith(BOM):
         raise ValueError(INNER_BOM)
+    for head, what in OTHER_HEADS.items():
+        if line.startswith(head):
+            raise ValueError(what)
     try:
         return line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:

@@ -49,9 +49,11 @@ class lazy(Generic[T]):  # noqa: N801  # read as the decorators of the standard 
             return self
         values = instance.__dict__
         guard = f"{self._name} is made"
-        with values.setdefault(guard, RLock()):
-            if self._name not in values:
-                values[self._name] = self._make(instance)
-        values.pop(guard, None)  # so that instances can be copied and pickled
+        try:
+            with values.setdefault(guard, RLock()):
+                if self._name not in values:
+                    values[self._name] = self._make(instance)
+        finally:
+            values.pop(guard, None)  # so that instances can be copied and pickled
         made: T = values[self._name]
         return made

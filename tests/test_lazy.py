@@ -49,6 +49,7 @@ def test_an_error_is_not_the_value() -> None:
         with pytest.raises(ValueError, match="not yet"):
             _ = slow.failing
         assert slow.made == count
+    assert pickle.loads(pickle.dumps(slow)).made == 2, "no lock is left behind"
 
 
 def test_instances_are_apart_and_can_be_copied() -> None:

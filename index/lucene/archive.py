@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from retriever.files import cache_root
 from retriever.index.lucene.start import java_environment
 
-__all__ = ["archive_options", "archive_path", "make_archive", "make_archive_in_background"]
+__all__ = ["archive_options", "archive_path", "make_archive", "make_archive_in_background", "remove_older"]
 
 SWITCH = "RETRIEVER_CLASS_ARCHIVE"
 """An environment variable: "no" neither reads nor makes an archive."""
@@ -25,6 +26,10 @@ CLASS_LIST = "RETRIEVER_CLASS_LIST"
 """An environment variable of the process that finds out which classes a search loads: the file to write them to."""
 COLLECTOR = "-XX:+UseSerialGC"
 """The archive holds objects as this garbage collector lays them out."""
+RETRY = 86_400
+"""Seconds until an archive that could not be made is tried again."""
+KEPT = 30 * 86_400
+"""Seconds for which archives of other versions are kept."""
 SEARCH = """
 import sys, numpy as np
 from retriever.index import FolderReader, FolderWriter, IndexSettings
@@ -81,7 +86,21 @@ def make_archive(java_home: Path, jar: str) -> Path:
         dump = [*java, f"-XX:SharedClassListFile={classes}", f"-XX:SharedArchiveFile={made}"]
         subprocess.run(dump, env=java_environment(), capture_output=True, check=True, timeout=300)
         made.replace(path)
+    remove_older(path)
     return path
+
+
+def remove_older(path: Path) -> None:
+    """Remove old archives of other versions of Java or of the jar; what still uses one makes it anew."""
+    for other in path.parent.glob("*.jsa*"):
+        if not other.name.startswith(path.name) and time.time() - other.stat().st_mtime > KEPT:
+            other.unlink(missing_ok=True)
+
+
+def _failed_lately(path: Path) -> bool:
+    """Return whether a process began to make the archive within the last day: it still does, or could not."""
+    lock = path.with_name(f"{path.name}.lock")
+    return lock.exists() and time.time() - lock.stat().st_mtime < RETRY
 
 
 def make_archive_in_background(java_home: Path, jar: str) -> bool:
@@ -93,7 +112,7 @@ def make_archive_in_background(java_home: Path, jar: str) -> bool:
         return False
     with suppress(OSError, RuntimeError, subprocess.SubprocessError):
         path = archive_path(java_home, jar)
-        if path.exists():
+        if path.exists() or _failed_lately(path):
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         program = (

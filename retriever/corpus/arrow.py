@@ -144,7 +144,8 @@ def _one_error(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, RuntimeError, HTTPError, DatasetsError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, HTTPError, DatasetsError) as error:
+        # LookupError, TypeError: names such as "a/" or "/b" are taken apart without a look at what is there.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"hf:{name}: cannot be loaded ({reason}); give hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG/SPLIT "

@@ -99,7 +99,8 @@ def _text(key: str, value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"{key!r} is {_shown(value)}, need a string or null; put it in double quotes")
+        remedy = "join its items into one" if isinstance(value, (list, dict)) else "put it in double quotes"
+        raise ValueError(f"{key!r} is {_shown(value)}, need a string or null; {remedy}")
     return value
 
 

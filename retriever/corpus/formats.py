@@ -11,7 +11,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from retriever.files import INNER_BOM, decode, read_lines
+from retriever.files import INNER_BOM, OTHER_HEADS, decode, read_lines
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +90,11 @@ def _json_row(source: str, line: bytes) -> Row:
         return Row(source, None, "an escape \\uD800-\\uDFFF stands without its other half; write the whole character")
     except _TwiceError as error:
         return Row(source, None, f"the key {str(error)!r} stands twice; keep one of them")
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return Row(source, None, "lists or objects stand too deep inside each other; take some levels away")
+    except ValueError as error:
+        if "integer string conversion" in str(error):
+            return Row(source, None, "holds a whole number of more than 4300 digits; put it in double quotes")
         return Row(source, None, f"not JSON ({error}); write one JSON object on each line")
     if not isinstance(fields, dict):
         return Row(source, None, f"found a JSON {type(fields).__name__}, need one JSON object on each line")
@@ -122,7 +126,10 @@ def _header(path: Readable, cells: Iterable[str]) -> list[str]:
     try:
         "".join(columns).encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError(f"{path}:1: the header is not UTF-8; save the file as UTF-8") from None
+        head = "".join(columns).encode("utf-8", "surrogateescape")[:2]
+        raise UserError(
+            f"{path}:1: {OTHER_HEADS.get(head, 'the header is not UTF-8; save the file as UTF-8')}"
+        ) from None
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
         raise UserError(f"{path}:1: the column {repeated[0]!r} stands twice in the header; give each its own name")
@@ -162,6 +169,8 @@ def read_csv(path: Readable) -> Iterator[Row]:
         except csv.Error as error:
             if "end of data" in str(error) or "field limit" in str(error):
                 raise UserError(f"{source}: a double quote opens here and never closes; close it") from None
+            if "new-line character" in str(error):
+                raise UserError(f"{source}: lines end in CR alone; save the file with line ends of LF") from None
             yield Row(source, None, f"not CSV ({error}); double the quotation marks inside a quoted field")
             continue
         if columns is None:

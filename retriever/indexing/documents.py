@@ -36,8 +36,10 @@ def opened(corpus: str | Path | Corpus | Iterable[Document], beside: Path) -> It
     elif iter(corpus) is not corpus:
         yield _Documents(corpus)
     else:
-        beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=beside, prefix=".documents-") as folder:
+        with file_errors(beside, "write"):
+            beside.mkdir(parents=True, exist_ok=True)
+            temporary = tempfile.TemporaryDirectory(dir=beside, prefix=".documents-")
+        with temporary as folder:
             path = Path(folder) / "documents.jsonl"
             with file_errors(path, "write"), path.open("w", encoding="utf-8") as file:
                 for _, document, problem in _Documents(corpus):

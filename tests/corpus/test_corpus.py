@@ -164,7 +164,7 @@ def test_fields_have_an_order_of_preference(tmp_path: Path) -> None:
     [
         (b'{"_id": "b"', "not JSON (Expecting ',' delimiter: line 1 column 12 (char 11)); write one JSON object"),
         (b'{"_id": "b", "text": NaN}', "not JSON (NaN is no JSON value)"),
-        (b"[" * 100_000, "not JSON (maximum recursion depth exceeded"),
+        (b"[" * 100_000, "lists or objects stand too deep"),
         (b'["b", "x"]', "found a JSON list, need one JSON object on each line"),
         (b'{"_id": "b", "text": "\xff"}', "byte 0xff at position 23 is not UTF-8; save the file as UTF-8"),
         (b'{"_id": "b", "text": "\\ud83d"}', "an escape \\uD800-\\uDFFF stands without its other half"),
@@ -482,3 +482,46 @@ def test_a_link_that_cannot_be_followed_is_one_bad_record(tmp_path: Path) -> Non
     records = list(open_corpus(tmp_path))
     assert [record.document and record.document.doc_id for record in records] == ["a.txt", None]
     assert "cannot be read" in str(records[1].problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "c.jsonl",
+            gzip.compress(b"x"),
+            r"c.jsonl:1: this is gzip data; give the file a name",
+        ),
+        (
+            "c.jsonl",
+            '{"_id": "a", "text": "x"}\n'.encode("utf-16"),
+            r"c.jsonl:1: this is UTF-16; save the file as UTF-8",
+        ),
+        ("c.csv", "id,text\na,x\n".encode("utf-16"), r"c.csv:1: this is UTF-16; save the file as UTF-8"),
+        ("c.csv", b"id,text\ra,x\rb,y\r", r"c.csv:1: lines end in CR alone; save the file with line ends of LF"),
+        (
+            "c.jsonl",
+            b'{"_id": "a", "text": "x", "n": ' + b"9" * 5000 + b"}\n",
+            "a whole number of more than 4300 digits",
+        ),
+        (
+            "c.jsonl",
+            b'{"_id": "a", "text": "x", "n": ' + b"[" * 9000 + b"]" * 9000 + b"}",
+            "lists or objects stand too deep",
+        ),
+        ("c.jsonl", b'{"_id": "a", "text": ["x"]}\n', "need a string or null; join its items into one"),
+    ],
+)
+def test_a_wrong_form_is_named_as_what_it_is(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        survey(open_corpus(tmp_path / name))
+
+
+def test_gzip_members_are_joined_and_padding_is_passed_over(tmp_path: Path) -> None:
+    members = [gzip.compress(json.dumps({"_id": name, "text": "x"}).encode() + b"\n") for name in "ab"]
+    (tmp_path / "c.jsonl.gz").write_bytes(b"".join(members) + bytes(512))
+    assert survey(open_corpus(tmp_path / "c.jsonl.gz")).documents == 2
+    (tmp_path / "c.jsonl.gz").write_bytes(members[0] + b"garbage")
+    with pytest.raises(UserError, match="gzip data is damaged"):
+        survey(open_corpus(tmp_path / "c.jsonl.gz"))

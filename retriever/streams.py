@@ -138,15 +138,25 @@ class Spooled:
         """Copy the stream into `folder`, the system's temporary folder for None or where it cannot be written."""
         self._path = path
         try:
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with this object
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed with this object
         except OSError:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         finalize(self, self._file.close)
         with open_binary(path) as stream:
             while block := cast("io.BufferedReader", stream).read1(1 << 20):
-                self._file.write(block)
-        self._file.flush()
+                self._write(block)
         self.suffixes = _suffixes(path, os.pread(self._file.fileno(), 4096, 0))
+
+    def _write(self, block: bytes) -> None:
+        rest = memoryview(block)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: cannot be copied to a temporary file ({error.strerror}); free some space, "
+                "or write it to a file first and give that"
+            ) from None
 
     def __str__(self) -> str:
         return str(self._path)

@@ -79,15 +79,20 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(_one_line(str(error))) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has seen enough
                 raise
             name = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{name}{error.strerror or error}") from None
+            raise click.ClickException(_one_line(f"{name}{error.strerror or error}")) from None
         except KeyboardInterrupt:
             click.echo(INTERRUPTION.get(ctx.invoked_subcommand or "", "interrupted"), err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _one_line(message: str) -> str:
+    """Return an error with the line ends escaped that names of files may hold."""
+    return message.replace("\n", "\\n").replace("\r", "\\r")
 
 
 ENCODERS = "A folder or hub name; st:DENSE or st:DENSE+SPARSE for sentence-transformers models; none for BM25 alone."

@@ -427,3 +427,10 @@ def test_ctrl_c_before_anything_is_written(tmp_path: Path) -> None:
     os.close(writer)
     assert (process.returncode, out, len(err.splitlines())) == (130, "", 1), err
     assert not folder.exists()
+
+
+def test_a_line_end_in_a_name_does_not_part_the_error(tmp_path: Path) -> None:
+    corpus = tmp_path / "a\nb.jsonl"
+    corpus.write_text("{")
+    assert "a\\nb.jsonl:1: not JSON" in fault(*index(corpus, tmp_path / "index"))
+    assert "no such" in fault("search", tmp_path / "c\r\nd", "bread")

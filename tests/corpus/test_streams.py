@@ -292,6 +292,21 @@ def test_a_byte_order_mark_is_named_in_runs_judgements_and_queries(tmp_path: Pat
             read(tmp_path / name)
 
 
+def test_a_stream_that_finds_no_space_is_one_error(tmp_path: Path) -> None:
+    code = f"""
+import resource, signal
+from pathlib import Path
+from retriever.cli.main import cli
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+cli(["index", "-", "--index", {str(tmp_path / "index")!r}, "-e", "none", "-q"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=LINES * 9, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"Error: -: cannot be copied to a temporary file (File too large); free some space")
+    assert len(done.stderr.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
 UNINTERRUPTED = """
 import _thread, os, signal, sys, threading, time
 from pathlib import Path

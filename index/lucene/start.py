@@ -168,10 +168,28 @@ def surroundings(java_home: Path) -> Iterator[None]:
     changed = {name for name in {*before, *ours} if before.get(name) != ours.get(name)}
     try:
         _set_variables({name: ours.get(name) for name in changed})
-        yield
+        with _a_folder():
+            yield
     finally:
         _set_variables({name: before.get(name) for name in changed})
         locale.setlocale(locale.LC_ALL, before_locale)
+
+
+@contextmanager
+def _a_folder() -> Iterator[None]:
+    """Work in the root folder meanwhile, if the working folder was removed: Java would end the process."""
+    try:
+        os.getcwd()  # noqa: PTH109  # what Java asks
+    except OSError:
+        removed = os.open(".", os.O_RDONLY)
+        os.chdir("/")
+        try:
+            yield
+        finally:
+            os.fchdir(removed)
+            os.close(removed)
+    else:
+        yield
 
 
 def _set_variables(values: dict[str, str | None]) -> None:

@@ -66,6 +66,14 @@ def test_the_environment_changes_nothing_and_is_not_changed(folder: Path, tmp_pa
     assert json.loads(done.stdout) == {"hits": ["wet"], "same": True}
 
 
+def test_a_working_folder_that_was_removed_does_not_matter(folder: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = run(folder, gone, limit="rmdir ../gone")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert json.loads(done.stdout) == {"hits": ["wet"], "same": True}
+
+
 @pytest.mark.parametrize(
     ("limit", "found"),
     [

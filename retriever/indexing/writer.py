@@ -36,10 +36,12 @@ class IndexWriter:
     """The one writer of an index. Nothing lasts, and no reader sees it, before `commit`.
 
     Examples:
+        ```python
         with IndexWriter.open("my-index") as writer:
             writer.add([Document("d1", "Trees make wood.")])  # an id that is there already is an update
             writer.delete(["d2"])
             writer.commit()
+        ```
     """
 
     def __init__(

@@ -31,8 +31,10 @@ class AsyncRetriever:
     """A `RemoteRetriever` whose methods are awaited; `rank` is an asynchronous iterator.
 
     Examples:
+        ```python
         async with AsyncRetriever("http://127.0.0.1:8000") as retriever:
             hits = await retriever.search("how do vaccines work", top_k=10)
+        ```
     """
 
     def __init__(

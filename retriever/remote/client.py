@@ -33,7 +33,9 @@ class RemoteRetriever:
     Thread-safe; a context manager that closes its connections, which are used again and again, when it is left.
 
     Examples:
+        ```python
         hits = RemoteRetriever("http://127.0.0.1:8000").search("how do vaccines work", top_k=10)
+        ```
     """
 
     def __init__(

@@ -46,8 +46,10 @@ class Retriever(OpenIndex):
     """Searches an index folder. Thread-safe; a context manager that frees the index when it is left.
 
     Examples:
+        ```python
         hits = Retriever.open("my-index").search("how do vaccines work", top_k=10, mode="hybrid")
         hits[0].doc_id, hits[0].score, hits[0].text, hits[0].parts
+        ```
     """
 
     def search(

@@ -19,6 +19,7 @@ LINKS = {"index": "../index", "eval": "../eval", "configs": "../configs"}
 HEAVY = ("torch", "faiss", "jnius", "transformers", "numpy")
 # Files that need not be there in a checkout, and must be in the wheel when they are.
 DATA = ("configs/eval/probe.yaml", "retriever/assets/default-encoder/config.json")
+PAGE_FILES = {".html", ".css", ".js", ".svg"}
 NESTED_DATA = "retriever/assets/default-encoder/tokenizer/vocab.txt"
 
 
@@ -89,6 +90,8 @@ def test_the_wheel_holds_code_configurations_and_encoder_and_nothing_else(source
         pattern = "*.py" if package != "retriever.configs" else "**/*.yaml"
         for path in (source / folder).glob(pattern):
             expected.add(f"{package.replace('.', '/')}/{path.relative_to(source / folder).as_posix()}")
+    page = source / "retriever" / "serve" / "page"
+    expected |= {f"retriever/serve/page/{path.name}" for path in page.iterdir() if path.suffix in PAGE_FILES}
     names = set(zipfile.ZipFile(wheel).namelist())
     info = {name for name in names if ".dist-info/" in name}
     assert names - info == expected

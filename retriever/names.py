@@ -34,5 +34,5 @@ SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
 """See `retriever.search.backends`; the first is the default."""
 FEEDBACK_METHODS = ("joint", "rm3", "rocchio", "average")
 """See `retriever.rank.feedback`."""
-LEARNED_MODELS = ("logistic", "lambdamart", "both")
+LEARNED_MODELS = ("auto", "both", "lambdamart", "logistic")
 """See `retriever.experiments.learning`."""

@@ -148,7 +148,7 @@ def tune(
     \b
     Example:
       retriever tune my-index --dataset nfcorpus --split dev --write
-      retriever tune my-index --dataset nfcorpus --split dev --model both --pipeline "hybrid > feedback" --write
+      retriever tune my-index --dataset nfcorpus --split dev --model auto --pipeline "hybrid > feedback" --write
     """
     if model is not None:
         _learn(folder, dataset, split, write, model, pipeline or "hybrid > feedback", encoder, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Judged", "Learning", "judged_lists", "learn", "store_model"]
 
-KINDS = ("logistic", "lambdamart", "both")
+KINDS = ("auto", "both", "lambdamart", "logistic")
 MOST_RELEVANT, MOST_OTHERS = 20, 60
 """Of a query: pairs of so many relevant hits with so many others are learnt from."""
+INNER_FOLDS = 4
 REGULARISATION = 0.05
 BOOSTING: dict[str, Any] = {
     "n_estimators": 60,
@@ -90,11 +92,11 @@ def judged_lists(retriever: Retriever, data: Dataset, pipeline: Pipeline) -> tup
     return names, found
 
 
-def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str = "both", seed: int = 0) -> Learning:
+def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str = "auto", seed: int = 0) -> Learning:
     """Learn a model of a pipeline's lists, and cross-validate it in 5 folds drawn by `seed`.
 
     kind: "logistic" weighs features by logistic regression on pairs of a relevant hit and another; "lambdamart" grows
-    trees with LightGBM; "both" adds the two.
+    trees with LightGBM; "both" adds the two; "auto" takes the best of the three within the queries to learn from.
 
     Raises:
         UserError: less than 5 judged queries, none with a relevant hit, an unknown kind, or LightGBM is not installed.
@@ -106,7 +108,7 @@ def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str 
         raise UserError(f"found {len(judged)} judged queries, need {FOLDS} or more to cross-validate; judge more")
     fold = np.random.default_rng(seed).permutation(len(judged)) % FOLDS
     models = [
-        _fit([one for one, own in zip(judged, fold, strict=True) if own != left_out], names, str(pipeline), kind)
+        _chosen(data, [one for one, own in zip(judged, fold, strict=True) if own != left_out], names, pipeline, kind)
         for left_out in range(FOLDS)
     ]
     learnt = _values(data, {one.query_id: _rescored(one, models[own]) for one, own in zip(judged, fold, strict=True)})
@@ -116,7 +118,7 @@ def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str 
     before = _values(data, hybrid)
     differences = paired_differences([learnt[name] for name in before], list(before.values()))
     return Learning(
-        model=_fit(judged, names, str(pipeline), kind),
+        model=_chosen(data, judged, names, pipeline, kind),
         queries=len(judged),
         before=float(np.mean(list(before.values()))),
         pipeline=float(np.mean(list(plain.values()))),
@@ -124,6 +126,26 @@ def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str 
         gain=float(differences.mean()),
         interval=bootstrap_interval(differences),
     )
+
+
+def _chosen(
+    data: Dataset, judged: Sequence[Judged], names: tuple[str, ...], pipeline: Pipeline, kind: str
+) -> ListModel:
+    """Learn a model of a kind; for "auto", of the kind that is best on left out parts of these queries."""
+    if kind != "auto":
+        return _fit(judged, names, str(pipeline), kind)
+    fold = np.random.default_rng(1).permutation(len(judged)) % INNER_FOLDS
+    runs: dict[str, dict[str, Ranking]] = {one: {} for one in KINDS[1:]}
+    for left_out in range(INNER_FOLDS):
+        own = [one for one, place in zip(judged, fold, strict=True) if place != left_out]
+        both = _fit(own, names, str(pipeline), "both")
+        models = {"both": both, "lambdamart": replace(both, weights=()), "logistic": replace(both, trees=())}
+        for one, place in zip(judged, fold, strict=True):
+            if place == left_out:
+                for name, model in models.items():
+                    runs[name][one.query_id] = _rescored(one, model)
+    means = {name: np.mean(list(_values(data, run).values())) for name, run in runs.items()}
+    return _fit(judged, names, str(pipeline), max(means, key=lambda name: means[name]))
 
 
 def _rescored(one: Judged, model: ListModel) -> Ranking:

@@ -109,7 +109,7 @@ def _dense_average(on: _On) -> LegQuery:
 
 
 METHODS: dict[str, Method] = {
-    "joint": Method({"sparse": _sparse_shared, "dense": _dense_rocchio}, documents=3, terms=40, weight=0.6),
+    "joint": Method({"sparse": _sparse_shared, "dense": _dense_rocchio}, documents=3, terms=40, weight=1.0),
     "rm3": Method(
         {"bm25": lambda on: _words(on, as_rm3=True), "sparse": _sparse_rm3}, documents=10, terms=10, weight=0.5
     ),

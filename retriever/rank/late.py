@@ -10,6 +10,7 @@ import numpy as np
 from retriever.encoder.tokens import token_encoder_of
 from retriever.rank.rerank import blended
 from retriever.rank.stage import Stage
+from retriever.ranking import order
 from retriever.types import TermMatch, UserError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def max_sim(matches: FloatArray, weights: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class LateInteraction(Stage):
-    """Scores the first `depth` hits by MaxSim over the stored vectors of their tokens.
+    """Scores the first `depth` hits by MaxSim over the stored vectors of their tokens: the list "tokens".
 
     weight: the share of this score, the rest is that of the ranking before, both from 0 to 1. idf: query tokens count
     by their rarity in the collection, where that is known, else all alike, as MaxSim is defined.
@@ -71,8 +72,9 @@ class LateInteraction(Stage):
         matches = _matches(query, stored, [row for own in rows for row in own])
         counts = np.cumsum([0, *map(len, rows)])[:-1]
         scores = np.maximum.reduceat(max_sim(matches, self._weights(query, at)), counts)  # of chunks, the best
-        blend = blended(dict(zip(ids, scores.tolist(), strict=True)), found.ranking, self.weight)
-        return found._replace(ranking=blend)
+        by_id = dict(zip(ids, scores.tolist(), strict=True))
+        lists = {**found.lists, "tokens": order(by_id.items())}
+        return found._replace(ranking=blended(by_id, found.ranking, self.weight), lists=lists)
 
     def _weights(self, query: TokenVectors, at: SearchAt) -> FloatArray:
         if not self.idf or query.ids is None:

@@ -124,6 +124,6 @@ def stored_model(note: Mapping[str, str]) -> ListModel:
     """Return the model that was stored in the index with this note of its last commit; raise UserError without one."""
     if KEY not in note:
         raise UserError(
-            "rescore: the index has no learned model; make one with `retriever tune ... --model both --write`"
+            "rescore: the index has no learned model; make one with `retriever tune ... --model auto --write`"
         )
     return ListModel.from_json(note[KEY])

@@ -191,9 +191,7 @@ def index(
 @index_encoder_option
 @query_mode_option
 @sparse_backend_option
-@click.option(
-    "--quick", is_flag=True, help="Encode queries without torch: starts in a second; a few hits may change places."
-)
+@click.option("--quick", is_flag=True, help="Encode queries in int8 without torch, whatever documents are in.")
 @json_option
 @quiet_option
 def search(

@@ -163,7 +163,7 @@ def info_text(info: IndexInfo, fusion: FusionConfig | None = None) -> str:
             if info.unread
             else {}
         ),
-        "rows": f"{info.rows} ({info.row_dtype}), {info.dead_rows} of them dead",
+        "rows": f"{info.rows} ({info.row_dtype}), {info.dead_rows} of them dead, which no score counts",
         "size": f"{sizes}; {human_bytes(info.bytes_per_document)} a document",
         "encoder": f"{encoder.name} ({views})" if encoder.sha256 else encoder.name,
         "faiss": f"{faiss} (chosen: {info.dense_choice})",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import sys
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from retriever.serve.access import check_access
 from retriever.serve.body import Body
 from retriever.serve.hosts import check_host, check_origin, one_header
 from retriever.serve.problems import ProblemError
+from retriever.types import UserError
 from retriever.wire import VERSION, VERSION_HEADER
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, partial(_send_event, send))
             return
         limits = self._settings.limits
         most = limits.documents if DOCUMENTS.fullmatch(scope["path"]) else limits.body
@@ -94,6 +97,13 @@ class Gate:
                 **passage.asked,
             }
             log.info("request", extra={"fields": fields})
+
+
+async def _send_event(send: Send, message: Message) -> None:
+    """Pass on what is said of start and stop; a start that failed by the user's fault in one line."""
+    if message["type"] == "lifespan.startup.failed" and isinstance(error := sys.exception(), UserError):
+        message = {**message, "message": str(error)}
+    await send(message)
 
 
 class _Passage:

@@ -53,6 +53,8 @@ class ServedIndex:
         try:
             for question in WARMING:
                 retriever.search(question, 1)
+            if self._settings.write:
+                retriever.encoder.encode_documents(WARMING)
         except BaseException:
             retriever.close()
             raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from contextlib import closing, suppress
 from functools import partial
@@ -43,8 +44,7 @@ def serve(settings: ServeSettings) -> None:
         if settings.workers > 1:
             _serve_several(config, listener)
         else:
-            with suppress(KeyboardInterrupt):  # the server has stopped by then, as it was asked to
-                uvicorn.Server(config).run(sockets=[listener])
+            _serve_alone(config, listener)
 
 
 def server_config(settings: ServeSettings, log: dict[str, Any] | None = None) -> ServerConfig:
@@ -67,6 +67,14 @@ def server_config(settings: ServeSettings, log: dict[str, Any] | None = None) ->
     )
     config.limits = settings.limits
     return config
+
+
+def _serve_alone(config: ServerConfig, listener: socket.socket) -> None:
+    try:
+        with suppress(KeyboardInterrupt):  # the server has stopped by then, as it was asked to
+            uvicorn.Server(config).run(sockets=[listener])
+    except SystemExit:  # the log says why
+        sys.exit(1)
 
 
 def _serve_several(config: ServerConfig, listener: socket.socket) -> None:

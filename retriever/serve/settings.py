@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retriever.index.settings import read_settings
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -75,8 +76,10 @@ class ServeSettings:
         """Refuse what would be unsafe, or cannot work.
 
         Raises:
-            UserError: it listens to other machines and asks nobody for a key, or serves nothing.
+            UserError: it listens to other machines and asks nobody for a key, or a folder is no index.
         """
+        for path in self.indexes.values():
+            read_settings(path)
         if not self.indexes:
             raise UserError("no index to serve; give the folder of one")
         if not is_loopback(self.host) and not self.keys and not self.without_keys:

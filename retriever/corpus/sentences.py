@@ -33,13 +33,15 @@ LONGEST_ABBREVIATION = 8
 def sentence_ends(text: str) -> list[int]:
     """Return where each sentence ends, white space after it included; the last end is the end of the text.
 
-    A full stop after an abbreviation or a single letter, or before a small letter, ends none.
+    A full stop after an abbreviation or a single letter ends none; nor does one before a small letter, unless the
+    text has no capitals.
 
     >>> text = "Dr. J. Smith saw 3.5 cells, cf. Fig. 2. He left! Why?"
     >>> [text[start:end] for start, end in zip([0, *sentence_ends(text)], sentence_ends(text))]
     ['Dr. J. Smith saw 3.5 cells, cf. Fig. 2. ', 'He left! ', 'Why?']
     """
-    ends = [found.end() for found in END.finditer(text) if not _goes_on(text, found)]
+    cased = text != text.lower()
+    ends = [found.end() for found in END.finditer(text) if not _goes_on(text, found, cased)]
     if text and (not ends or ends[-1] < len(text)):
         ends.append(len(text))
     return ends
@@ -55,10 +57,10 @@ def sentences(text: str) -> list[Span]:
     return [Span(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _goes_on(text: str, found: re.Match[str]) -> bool:
+def _goes_on(text: str, found: re.Match[str], cased: bool) -> bool:
     """Return whether the sentence continues after this punctuation."""
     stop, after = found["stop"], text[found.end() : found.end() + 1]
     if stop is None or found[0].count("\n") > 1:
         return False
     before = text[max(0, found.start() - LONGEST_ABBREVIATION) : found.start()]
-    return after.islower() or (stop == "." and ABBREVIATION.search(before) is not None)
+    return (cased and after.islower()) or (stop == "." and ABBREVIATION.search(before) is not None)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retriever.bench.chunking import SHAPES, bench_chunking, shaped_text
-from retriever.corpus.sentences import sentence_ends
+from retriever.corpus.sentences import sentence_ends, sentences
 from retriever.encoder.base import word_starts
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.index.chunks import Chunking
@@ -181,3 +181,14 @@ def test_sizes() -> None:
         chunking_for(NoEncoder(), 0)
     with pytest.raises(UserError, match=r"^an overlap of 10 tokens is out of range for chunks of 10; need 0 or more"):
         chunking_for(NoEncoder(), 10, 10)
+
+
+def test_a_text_without_capitals_has_sentences() -> None:
+    text = "the flow is laminar . it is fast, cf. fig. 2. why? nobody knows."
+    assert [text[start:end].strip() for start, end in sentences(text)] == [
+        "the flow is laminar .",
+        "it is fast, cf. fig. 2.",
+        "why?",
+        "nobody knows.",
+    ]
+    assert len(sentences("The flow. it is fast.")) == 1

@@ -14,6 +14,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
+from retriever.search.postings import StoredPostings
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,7 @@ def check(path: Path) -> int:
         assert {hit.doc_id for hit in reader.dense(np.ones((1, DIM), np.float32), every)[0]} == wanted
         query = csr_matrix(np.ones((1, VOCAB), np.float32))
         assert {hit.doc_id for hit in reader.sparse(query, every)} == wanted
+        assert StoredPostings(reader).search(query, every) == reader.sparse(query, every)
     return batches
 
 

@@ -74,7 +74,7 @@ def test_first_queries_from_many_threads_load_the_network_once(
 
     def encode(_: int) -> float:
         start.wait()
-        dense = encoder.encode_queries(["the sea"], sparse=False).dense
+        dense = encoder.encode_documents(["the sea"], sparse=False).dense
         assert dense is not None
         return float(dense.sum())
 

@@ -85,6 +85,7 @@ class Seismic:
         self._reader, self._lock = reader, threading.Lock()
         self._index: Any = None
         self._rows: NDArray[np.int64] = np.empty(0, np.int64)
+        self._terms = 0  # Seismic ends the process at a term beyond those that documents have
 
     def search(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
         """Search the blocks of the strongest query terms."""
@@ -93,8 +94,9 @@ class Seismic:
         with self._lock:
             if self._index is None:
                 self._load()
-        query = terms.indices.astype(np.int32), terms.data.astype(np.float32)
-        if not len(self._rows) or not terms.nnz:
+        known = terms.indices < self._terms
+        query = terms.indices[known].astype(np.int32), terms.data[known].astype(np.float32)
+        if not known.any():
             return []
 
         def best(count: int) -> Found:
@@ -107,7 +109,7 @@ class Seismic:
 
     def _load(self) -> None:
         """Read the Seismic index of this commit; build it first if it was not searched before."""
-        from seismic import SeismicIndexRaw
+        import seismic
 
         impacts = impacts_of(self._reader)
         self._rows = np.flatnonzero(np.diff(impacts.indptr))
@@ -115,18 +117,25 @@ class Seismic:
         if len(self._rows):
             if not path.exists():
                 build_seismic(path, impacts, self._rows)
-            self._index = SeismicIndexRaw.load(str(path))
+            self._index = getattr(seismic, _kind(impacts.shape[1])).load(str(path))
+            self._terms = int(impacts.indices.max()) + 1
+
+
+def _kind(vocab_size: int) -> str:
+    """Return Seismic's class for so many terms: the usual one counts them in 16 bits."""
+    return "SeismicIndexRaw" if vocab_size <= 1 << 16 else "SeismicIndexRawLV"
 
 
 def build_seismic(path: Path, impacts: csr_matrix, rows: NDArray[np.int64]) -> None:
     """Build in another process: what Seismic prints while it builds does not belong among the results of this one."""
     program = (
-        "import sys, seismic; seismic.SeismicIndexRaw.build(sys.argv[1], n_postings=int(sys.argv[3])).save(sys.argv[2])"
+        "import sys, seismic; kind = getattr(seismic, sys.argv[4]); "
+        "kind.build(sys.argv[1], n_postings=int(sys.argv[3])).save(sys.argv[2])"
     )
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         dump, built = Path(folder) / "dump", Path(folder) / "built"
         _write_seismic(dump, impacts, rows)
-        command = [sys.executable, "-c", program, str(dump), str(built), str(POSTINGS)]
+        command = [sys.executable, "-c", program, str(dump), str(built), str(POSTINGS), _kind(impacts.shape[1])]
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode or not built.exists():
             reason = (ended.stderr.strip() or "it was ended").splitlines()[-1]

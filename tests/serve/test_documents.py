@@ -136,7 +136,6 @@ def test_policies(writable: TestClient) -> None:
         ({"content": b" " * 300_000, "headers": LINES}, 413),
         ({"content": iter([b" " * 100_000] * 3), "headers": LINES}, 413),
     ],
-    ids=str,
 )  # fmt: skip
 def test_bodies_that_are_none(writable: TestClient, how: dict[str, Any], status: int) -> None:
     answer = writable.post(URL, **how)

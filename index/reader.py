@@ -423,7 +423,10 @@ class FolderReader:
         """Return the impacts of a chunk by vocabulary id, of these terms at least where there are some."""
         if self.postings is None:  # an old index; a Java call each
             return {term: self._lucene.impact_of(str(term), doc_id, chunk) for term in terms}
-        row = self._lucene.first_row(doc_id) + chunk
+        try:
+            row = self._lucene.first_row(doc_id) + chunk
+        except KeyError:
+            return {}
         found = row_impacts(self.postings, row, self.settings.encoder.vocab_size)
         return dict(zip(found.indices.tolist(), found.data.tolist(), strict=True))
 

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from retriever import wire
 from retriever.testing import SeededEncoder
-from retriever.types import ChunkHit, Document, Hit, LegPart, ScoredDoc, Span, TermMatch, UserError
+from retriever.types import ChunkHit, Document, Hit, LegPart, ScoredDoc, Span, StagePart, TermMatch, UserError
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(max_size=5)
 metadata = st.dictionaries(texts, st.one_of(texts, numbers, st.integers(), st.none(), st.lists(texts, max_size=2)))
 documents = st.builds(Document, doc_id=texts, text=texts, title=texts, metadata=metadata)
 ranks = st.integers(1, 1000)
+terms = st.lists(
+    st.builds(TermMatch, leg=texts, term=texts, query_weight=numbers, doc_weight=numbers, contribution=numbers),
+    max_size=2,
+).map(tuple)
 hits = st.builds(
     Hit,
     rank=ranks,
@@ -26,14 +30,14 @@ hits = st.builds(
     text=texts,
     metadata=metadata,
     parts=st.dictionaries(texts, st.builds(LegPart, rank=ranks, score=numbers, normalised=numbers), max_size=2),
-    terms=st.lists(
-        st.builds(TermMatch, leg=texts, term=texts, query_weight=numbers, doc_weight=numbers, contribution=numbers),
-        max_size=2,
-    ).map(tuple),
+    terms=terms,
     chunks=st.lists(
         st.builds(ChunkHit, start=ranks, end=ranks, text=texts, scores=st.dictionaries(texts, numbers)), max_size=2
     ).map(tuple),
     highlights=st.lists(st.builds(Span, ranks, ranks), max_size=2).map(tuple),
+    stages=st.lists(
+        st.builds(StagePart, stage=texts, rank=ranks, score=numbers, milliseconds=numbers, matches=terms), max_size=2
+    ).map(tuple),
 )
 
 

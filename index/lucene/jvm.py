@@ -156,7 +156,8 @@ def _boot(java_home: Path) -> None:
         except Exception as error:
             raise UserError(f"Java does not start ({error}); `retriever doctor` says what is missing") from None
         _owners.append(os.getpid())
-    lucene("search.IndexSearcher").setMaxClauseCount(MOST_CLAUSES)
+        # Here, since the first class that is read from the jar looks at the working folder, too.
+        lucene("search.IndexSearcher").setMaxClauseCount(MOST_CLAUSES)
 
 
 @functools.cache

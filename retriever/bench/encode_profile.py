@@ -126,7 +126,8 @@ def _parts() -> Iterator[tuple[Any, str, str | None]]:
     from retriever.network.int8 import attention as int8_attention
     from retriever.network.int8 import network as int8_network
 
-    yield model.Embeddings, "forward", "embeddings"
+    for name in ("forward", "summed"):  # int8 takes the sum and normalises it itself
+        yield model.Embeddings, name, "embeddings"
     yield attention.Attention, "forward", "attention"
     yield int8_attention.Attention, "mix", "attention"
     yield int8_attention.Attention, "add", "attention"

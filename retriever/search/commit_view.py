@@ -42,7 +42,9 @@ class CommitView:
         return self._legs[leg].run(query, depth, self._selection)
 
     def run_side_by_side(self, legs: Sequence[str], query: LegQuery, depth: int, pool: Executor) -> dict[str, Ranking]:
-        """Return the best `depth` hits of several legs."""
+        """Return the best `depth` hits of several legs, or of none."""
+        if not legs:
+            return {}
         # The slowest leg first: with fewer cores than legs it is what the others run beside.
         *others, own = sorted(legs, key=lambda leg: -self._legs[leg].cost)
         futures = {leg: pool.submit(self.run, leg, query, depth) for leg in others}

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importi
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 JUDGED = {line.split("\t")[0] for line in (TINY / "qrels" / "test.tsv").read_text().splitlines()[1:]}
 LEXICAL = ("--query-mode", "lexical")
-KEYS = ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms", "chunks", "highlights"]
+KEYS = ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms", "chunks", "highlights", "stages"]
 
 
 def call(*args: object) -> Result:

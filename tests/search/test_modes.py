@@ -27,7 +27,12 @@ def test_the_first_candidates_decide_and_the_rest_follows(method: str, lengths: 
         found = random.sample(range(3 * CANDIDATES), length)
         rankings[leg] = [ScoredDoc(str(number), 50.0 - rank / 10) for rank, number in enumerate(found)]
     fused = plan.fuse(rankings).ranking
-    alone = fuse({leg: ranking[:CANDIDATES] for leg, ranking in rankings.items()}, plan.fusion).ranking
+    weights = dict(plan.fusion.weights)
+    if rankings["bm25"]:  # a silent leg's weight is BM25's
+        weights = {leg: weight for leg, weight in weights.items() if rankings[leg]}
+        weights["bm25"] += sum(weight for leg, weight in plan.fusion.weights.items() if not rankings[leg])
+    fusion = FusionConfig(method=method, weights=weights)
+    alone = fuse({leg: ranking[:CANDIDATES] for leg, ranking in rankings.items()}, fusion).ranking
     assert fused[: len(alone)] == alone
     assert sorted(hit.doc_id for hit in fused) == sorted({hit.doc_id for hits in rankings.values() for hit in hits})
     assert all(before.score >= after.score for before, after in pairwise(fused))

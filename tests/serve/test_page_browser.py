@@ -118,7 +118,9 @@ class Browser:
 
 @contextmanager
 def served(settings: ServeSettings) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, lifespan="on", log_config=None))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings), port=0, lifespan="on", log_config=None, timeout_graceful_shutdown=2)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity
 from retriever.network.int8.matrices import int8
 from retriever.network.int8.network import Int8Network
 from retriever.network.model import RetrieverConfig, RetrieverModel, pack
+from tests.processor import OVERFLOWS, exact_int8
 
 SHAPES: dict[str, dict[str, Any]] = {
     "no experts": {},
@@ -44,6 +45,7 @@ def texts(seed: int = 0) -> list[list[int]]:
     return [random.integers(0, 500, length).tolist() for length in LENGTHS]
 
 
+@pytest.mark.skipif(not exact_int8(), reason=OVERFLOWS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_both_views_are_near_the_reference(shape: str) -> None:
     packed = pack(texts())

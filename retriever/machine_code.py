@@ -118,8 +118,8 @@ def load_kernels(module: str, names: Sequence[str], *, sources: Sequence[str] = 
 
 
 def _load(module: str, names: Sequence[str], sources: Sequence[str]) -> dict[str, Kernel]:
+    path = _path(module, (module, *sources))
     with cache_errors("compiled kernels"):
-        path = _path(module, (module, *sources))
         try:
             return _linked(path.read_bytes())
         except FileNotFoundError:

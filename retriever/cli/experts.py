@@ -91,6 +91,38 @@ def experts_report_command(
         _show(found)
 
 
+@experts.command("cluster")
+@click.argument("encoder")
+@click.option("--clusters", type=click.IntRange(min=1), default=256, show_default=True, help="Vocabulary experts.")
+@click.option(
+    "--per-token", type=click.IntRange(min=1), default=16, show_default=True, help="Clusters that a token computes."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the new encoder.")
+def experts_cluster_command(encoder: str, clusters: int, per_token: int, seed: int, output: Path) -> None:
+    """Cut the vocabulary of ENCODER (a folder, hub name or "default") into experts, of which a token computes a few.
+
+    Terms are clustered by their weights, and the clusters' centres choose for each token, the cluster of its own term
+    always among the chosen. The new encoder computes a tenth of the vocabulary's products and loses a little of the
+    sparse view, which training brings back.
+
+    \b
+    Example:
+      retriever experts cluster default --output my-encoder
+    """
+    from retriever.encoder.spec import parse_spec
+    from retriever.network.folder import load_model
+    from retriever.network.vocabulary_clusters import cluster_vocabulary, save_with_clusters
+    from retriever.types import UserError
+
+    spec = parse_spec(encoder)
+    if not spec.own:
+        raise UserError(f"{encoder}: has no sparse head; give an encoder folder, or 'default'")
+    source = spec.folder()
+    found = cluster_vocabulary(load_model(source), clusters, seed=seed)
+    click.echo(save_with_clusters(source, found, per_token=per_token, output=output))
+
+
 def _records(report: ExpertsReport) -> list[dict[str, object]]:
     """Return one record for each expert, or experts that act as one, of each layer."""
     return [

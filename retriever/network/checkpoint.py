@@ -26,6 +26,7 @@ __all__ = [
     "MODEL_TYPE",
     "SCALE",
     "STORAGE",
+    "add_weights",
     "dequantise_rows",
     "quantise_rows",
     "read_settings",
@@ -58,11 +59,27 @@ def dequantise_rows(values: Tensor, scale: Tensor) -> Tensor:
 
 def write_weights(state: dict[str, Tensor], folder: Path, storage: str = "float32") -> None:
     """Write `state` to folder/model.safetensors, matrices in `storage`, vectors and flags as they are."""
-    import torch
-    from safetensors.torch import save_file
-
     if storage not in STORAGE:
         raise UserError(f"storage {storage!r} is unknown; choose one of {', '.join(STORAGE)}")
+    _save(_compact(state, storage), folder, storage)
+
+
+def add_weights(folder: Path, state: dict[str, Tensor]) -> None:
+    """Put weights beside those of folder/model.safetensors, or in their place, stored as those are."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    with safe_open(path, framework="numpy") as file:
+        storage = (file.metadata() or {}).get("storage", "float32")
+    kept = {name: value for name, value in load_file(path).items() if name.removesuffix(SCALE) not in state}
+    _save(kept | _compact(state, storage), folder, storage)
+
+
+def _compact(state: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
+    """Return weights as they are stored."""
+    import torch
+
     stored: dict[str, Tensor] = {}
     for name, value in state.items():
         value = value.detach().contiguous()
@@ -72,6 +89,12 @@ def write_weights(state: dict[str, Tensor], folder: Path, storage: str = "float3
             stored[name] = value.to(torch.float16)
         else:
             stored[name], stored[name + SCALE] = quantise_rows(value.float())
+    return stored
+
+
+def _save(stored: dict[str, Tensor], folder: Path, storage: str) -> None:
+    from safetensors.torch import save_file
+
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt", "storage": storage})
     (folder / WEIGHTS).chmod(0o644)  # safetensors leaves it readable by its owner alone
 

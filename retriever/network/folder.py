@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ from retriever.network.checkpoint import read_settings, read_weights, write_weig
 from retriever.types import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from transformers import PreTrainedTokenizerBase
 
     from retriever.network.model import RetrieverModel
 
 
-__all__ = ["load_model", "save_encoder"]
+__all__ = ["load_model", "new_folder", "save_encoder"]
 
 
 def load_model(folder: Path) -> RetrieverModel:
@@ -51,6 +54,20 @@ def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, fold
 
     Raises UserError if the folder exists and is not empty, or if `storage` is unknown.
     """
+    with new_folder(folder) as part:
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        write_weights(model.state_dict(), part, storage)
+    return Path(folder)
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Give a folder to fill, which takes the name `folder` at the end: all of it or nothing.
+
+    Raises UserError if there is a folder of that name that is not empty, or a file.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: the output folder is a file; choose another or remove it first")
@@ -60,9 +77,5 @@ def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, fold
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
         part = Path(name) / "encoder"
         part.mkdir()
-        model.config.architectures = [type(model).__name__]
-        model.config.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        write_weights(model.state_dict(), part, storage)
+        yield part
         part.replace(folder)
-    return folder

@@ -50,6 +50,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     size. sparse_layers: hidden states (0 = embeddings, i = output of layer i) whose mean feeds the sparse head.
     head_*: the same sizes for the MoE layer of the sparse head; head_experts 0 leaves it out. There, too, a token meets
     head_experts_per_token * head_granularity routed experts and all shared ones.
+    vocabulary_experts: clusters of terms, of which a token computes vocabulary_experts_per_token; 0: one computes all.
     max_length: tokens read of a text; max_terms: most expanded terms of one. query_mode: where queries' terms come from
     unless told otherwise, "encoder" or "lexical". query_prompt, document_prompt: put before a text.
     """
@@ -79,6 +80,8 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     head_granularity: int = 1
     head_intermediate_size: int = 1536
     head_shared_experts: int = 0
+    vocabulary_experts: int = 0
+    vocabulary_experts_per_token: int = 16
     max_length: int = 256
     max_terms: int = 256
     query_mode: str = "encoder"
@@ -234,7 +237,8 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         vectors, mixed, routings = self.trunk(packed)
         weights = None
         if sparse:
-            weights, routing = self.sparse_head(mixed, packed.groups, self.embeddings.word.weight)
+            words, token_ids = self.embeddings.word.weight, packed.input_ids
+            weights, routing = self.sparse_head(mixed, packed.groups, words, token_ids=token_ids)
             routings += () if routing is None else (routing,)
         return RetrieverOutput(self.pool(vectors, packed.groups) if dense else None, weights, routings)
 
@@ -272,7 +276,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.low_precision = precision != "float32"
         dtype = getattr(torch, precision)
         for name, value in (*self.named_parameters(), *self.named_buffers()):
-            kept = name.endswith(".router") or name.startswith("lexical.") or name in TERM_VALUES
+            kept = name.endswith((".router", ".router_bias")) or name.startswith("lexical.") or name in TERM_VALUES
             if value.is_floating_point():
                 value.data = value.data.float() if kept else value.data.to(dtype)
         return self

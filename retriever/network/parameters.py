@@ -28,4 +28,7 @@ def count_parameters(config: RetrieverConfig) -> Parameters:
         for layer in layers
         for value in (layer.up_proj, layer.up_bias, layer.down_proj, layer.down_bias)
     )
+    if config.vocabulary_experts:  # clusters have about equal sizes; the embeddings looked up are a row
+        reached = config.vocabulary_experts_per_token / config.vocabulary_experts
+        idle += round(model.embeddings.word.weight.numel() * (1 - reached))
     return Parameters(total - idle, total)

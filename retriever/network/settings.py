@@ -35,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "head_granularity": 1,
     "head_intermediate_size": 1536,
     "head_shared_experts": 0,
+    "vocabulary_experts": 0,
+    "vocabulary_experts_per_token": 16,
     "max_length": 256,
     "max_terms": 256,
     "query_mode": "encoder",
@@ -67,6 +69,11 @@ def check_settings(values: Mapping[str, Any]) -> None:
         raise ValueError(f"pooling is {values['pooling']!r}, allowed are 'mean' and 'cls'")
     if values["query_mode"] not in QUERY_MODES:
         raise ValueError(f"query_mode is {values['query_mode']!r}, allowed are 'encoder' and 'lexical'")
+    clusters, per_token = values["vocabulary_experts"], values["vocabulary_experts_per_token"]
+    if clusters and not 1 <= per_token <= clusters:
+        raise ValueError(
+            f"vocabulary_experts_per_token is {per_token}, allowed are 1 to vocabulary_experts ({clusters})"
+        )
     chosen = values["sparse_layers"]
     if not chosen or any(layer not in range(layers + 1) for layer in chosen):
         raise ValueError(f"sparse_layers are {chosen}, allowed are 0 to {layers}")
@@ -98,6 +105,12 @@ def expected_shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     if values["head_experts"]:
         parts = values["head_experts"], values["head_granularity"], values["head_shared_experts"]
         shapes |= dict(_experts("sparse_head.experts", hidden, values["head_intermediate_size"], *parts))
+    if clusters := values["vocabulary_experts"]:
+        shapes |= {
+            "sparse_head.vocabulary.cluster": (vocabulary,),
+            "sparse_head.vocabulary.router": (clusters, hidden),
+            "sparse_head.vocabulary.router_bias": (clusters,),
+        }
     return shapes | {f"{norm}.{part}": (hidden,) for norm in norms for part in MATRIX}
 
 

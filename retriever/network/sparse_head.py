@@ -13,9 +13,10 @@ from retriever.network.lexical import saturation
 from retriever.network.matmul import Linear, linear
 from retriever.network.moe import MoELayer
 from retriever.network.packing import Group
+from retriever.network.vocabulary_experts import VocabularyExperts, best_of_clusters, terms_by_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from retriever.network.model import RetrieverConfig
     from retriever.network.moe import Routing
@@ -33,6 +34,7 @@ class SparseHead(nn.Module):
     The transform is LayerNorm(h + Linear(h) + Experts(h)): a MoE layer of the sparse view's own, so that it can learn
     what the dense view has no use for. `allowed` is False for special and unused vocabulary entries. `stem` (vocab,)
     names the one term that stands for all terms of a stem, with the largest of their weights; -1 where not allowed.
+    With vocabulary experts a token computes some terms alone: the maximum is over the tokens that compute the term.
     """
 
     allowed: Tensor
@@ -50,19 +52,36 @@ class SparseHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.register_buffer("allowed", torch.ones(config.vocab_size, dtype=torch.bool))
         self.register_buffer("stem", torch.arange(config.vocab_size, dtype=torch.int32))
+        self.vocabulary: VocabularyExperts | None = None
+        if config.vocabulary_experts:
+            sizes = config.vocab_size, config.hidden_size, config.vocabulary_experts
+            self.vocabulary = VocabularyExperts(*sizes, config.vocabulary_experts_per_token)
 
     def forward(
-        self, hidden: Tensor, groups: Sequence[Group], word_embeddings: Tensor, terms: Tensor | None = None
+        self,
+        hidden: Tensor,
+        groups: Sequence[Group],
+        word_embeddings: Tensor,
+        terms: Tensor | None = None,
+        *,
+        token_ids: Tensor,
     ) -> tuple[Tensor, Routing | None]:
         """Return float32 (n_texts, vocab) weights of hidden states (n_tokens, hidden), and the routing of the experts.
 
         terms: int64 (m,) the only vocabulary ids to compute, for (n_texts, m) weights; whole stems.
+        token_ids: (n_tokens,), which vocabulary experts ask for.
         """
         h, routing = self.transformed(hidden)
+        reach = None if self.vocabulary is None else self.vocabulary.reach(h.detach(), token_ids)
         chunks = [chunk for group in groups for chunk in _chunks(group)]
         if terms is not None or (torch.is_grad_enabled() and h.requires_grad):
-            return self._weights_with_gradient(h, chunks, word_embeddings, terms), routing
-        weights = torch.cat([self._weights(h, chunk, word_embeddings) for chunk in chunks])
+            return self._weights_with_gradient(h, chunks, word_embeddings, terms, reach), routing
+        if reach is None:
+            logits = [_max_logits(h, chunk, word_embeddings) for chunk in chunks]
+        else:
+            best = self._best(h, word_embeddings, reach, None)
+            logits = [best(chunk)[0] for chunk in chunks]
+        weights = torch.cat(list(map(self._weights, logits)))
         stems = self.stem.clamp_min(0).long().expand(len(weights), -1)
         return torch.zeros_like(weights).scatter_reduce(1, stems, weights, "amax"), routing
 
@@ -74,8 +93,21 @@ class SparseHead(nn.Module):
         learned, routing = self.experts(hidden)
         return self.norm(hidden + change + learned), routing
 
+    def _best(
+        self, h: Tensor, word_embeddings: Tensor, reach: Tensor | None, terms: Tensor | None
+    ) -> Callable[[Group], tuple[Tensor, Tensor]]:
+        """Return what gives a group's largest logits, float32 (count, m), and which token of the text has each.
+
+        word_embeddings: (m, hidden), those of `terms` alone if there are any; reach: `VocabularyExperts.reach`.
+        """
+        if self.vocabulary is None or reach is None:
+            return lambda group: _best_logits(h, group, word_embeddings)
+        cluster = self.vocabulary.cluster if terms is None else self.vocabulary.cluster[terms]
+        clusters = terms_by_cluster(cluster, reach.shape[1])
+        return lambda group: best_of_clusters(h, group, word_embeddings=word_embeddings, reach=reach, terms=clusters)
+
     def _weights_with_gradient(
-        self, h: Tensor, chunks: Sequence[Group], word_embeddings: Tensor, terms: Tensor | None
+        self, h: Tensor, chunks: Sequence[Group], word_embeddings: Tensor, terms: Tensor | None, reach: Tensor | None
     ) -> Tensor:
         """Return `forward`'s weights with their gradient at the cost of the active terms alone.
 
@@ -93,9 +125,11 @@ class SparseHead(nn.Module):
         texts, columns, tokens = [], [], []
         first = 0
         with torch.no_grad():
+            best = self._best(h, word_embeddings, reach, terms)
             for chunk in chunks:
-                logits, winners = _best_logits(h, chunk, word_embeddings)
-                text, column = ((logits * scale + bias > 0) & allowed).nonzero(as_tuple=True)
+                logits, winners = best(chunk)
+                active = (logits * scale + bias > 0) & allowed & (logits > -torch.inf)
+                text, column = active.nonzero(as_tuple=True)
                 texts.append(text + first)
                 columns.append(column)
                 tokens.append(chunk.start + text * chunk.length + winners[text, column])
@@ -108,10 +142,10 @@ class SparseHead(nn.Module):
         out = weights.new_zeros(first * len(scale))
         return out.scatter_reduce(0, text * len(scale) + stems[column], weights, "amax").view(first, -1)
 
-    def _weights(self, h: Tensor, group: Group, word_embeddings: Tensor) -> Tensor:
-        """Return float32 (count, vocab) weights of the texts of `group`."""
-        logits = _max_logits(h, group, word_embeddings)
-        return torch.log1p(torch.relu(logits * self.scale.float() + self.bias.float())) * self.allowed
+    def _weights(self, logits: Tensor) -> Tensor:
+        """Return float32 (count, vocab) weights of logits (count, vocab), -inf where no token computes the term."""
+        weights = torch.log1p(torch.relu(logits * self.scale.float() + self.bias.float()))
+        return torch.where((logits > -torch.inf) & self.allowed, weights, 0)
 
 
 def _chunks(group: Group) -> Iterator[Group]:

@@ -206,7 +206,10 @@ class Objective(nn.Module):
     def _expansions(self, states: States, terms: Tensor | None = None) -> tuple[Tensor, Routing | None]:
         """Return the sparse head's weights in the order of the texts."""
         model = self.model
-        weights, routing = model.sparse_head(states.hidden, states.packed.groups, model.embeddings.word.weight, terms)
+        packed, words = states.packed, model.embeddings.word.weight
+        weights, routing = model.sparse_head(
+            states.hidden, packed.groups, words, terms, token_ids=packed.input_ids.to(model.device)
+        )
         return weights[_inverse(states.order, weights.device)], routing
 
     def _terms(self, counts: Tensor, expansions: Tensor, step: int) -> tuple[Tensor, Tensor]:

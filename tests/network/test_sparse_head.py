@@ -56,6 +56,7 @@ def embeddings() -> Tensor:
     return torch.randn(VOCAB, HIDDEN, generator=torch.Generator().manual_seed(7))
 
 
+TOKENS = torch.randint(VOCAB, (sum(LENGTHS),), generator=torch.Generator().manual_seed(4))
 GROUPS = pack([[0] * length for length in LENGTHS]).groups
 
 
@@ -104,7 +105,7 @@ def test_values_and_all_gradients(
     expected = expected if columns is None else expected[:, columns]
     assert (expected > 0).any() and (expected == 0).any()
     wanted = gradients(expected)
-    found, routing = head(states, GROUPS, embeddings, columns)
+    found, routing = head(states, GROUPS, embeddings, columns, token_ids=TOKENS)
     torch.testing.assert_close(found, expected)
     assert (routing is None) == (experts == 0)
     for name, value in gradients(found).items():
@@ -117,11 +118,11 @@ def test_values_and_all_gradients(
 def test_no_gradient_gives_the_same_values(states: Tensor, embeddings: Tensor) -> None:
     head = head_with(3)
     terms = torch.tensor([1, 2, 3])
-    with_gradient = head(states, GROUPS, embeddings)[0]
-    some_with_gradient = head(states, GROUPS, embeddings, terms)[0]
+    with_gradient = head(states, GROUPS, embeddings, token_ids=TOKENS)[0]
+    some_with_gradient = head(states, GROUPS, embeddings, terms, token_ids=TOKENS)[0]
     with torch.no_grad():
-        torch.testing.assert_close(head(states, GROUPS, embeddings)[0], with_gradient)
-        torch.testing.assert_close(head(states, GROUPS, embeddings, terms)[0], some_with_gradient)
+        torch.testing.assert_close(head(states, GROUPS, embeddings, token_ids=TOKENS)[0], with_gradient)
+        torch.testing.assert_close(head(states, GROUPS, embeddings, terms, token_ids=TOKENS)[0], some_with_gradient)
 
 
 def test_the_same_gradient_every_time(embeddings: Tensor) -> None:
@@ -136,7 +137,7 @@ def test_the_same_gradient_every_time(embeddings: Tensor) -> None:
         for _ in range(3):
             states.grad = None
             head.zero_grad()
-            head(states, groups, embeddings)[0].square().sum().backward()
+            head(states, groups, embeddings, token_ids=torch.zeros(4000, dtype=torch.long))[0].square().sum().backward()
             assert states.grad is not None and head.bias.grad is not None and head.scale.grad is not None
             found.append(torch.cat([states.grad.flatten(), head.bias.grad, head.scale.grad]))
     finally:

@@ -1,0 +1,106 @@
+"""Give an encoder vocabulary experts: the clusters that its decoder's rows form, and their centres as a router.
+
+A term's logit is scale * (row . h) + bias, so what is clustered is (scale * row, bias), by direction (spherical
+k-means, Dhillon and Modha 2001); no cluster may have more than SLACK times its share of the terms. A centre is the
+mean of its terms' directions, and its score for a token the mean of what they would score, but for their lengths.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # torch's own name for it
+from torch import Tensor
+
+from retriever.network.checkpoint import add_weights, read_settings
+from retriever.network.folder import new_folder
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from retriever.network.model import RetrieverModel
+
+__all__ = ["VocabularyClusters", "cluster_vocabulary", "save_with_clusters"]
+
+SLACK = 1.1
+ROUNDS = 10
+EXPERTS = "sparse_head.vocabulary."
+
+
+class VocabularyClusters(NamedTuple):
+    """cluster: int32 (vocab,), -1 for terms that never count; router: float32 (clusters, hidden); bias: (clusters,)."""
+
+    cluster: Tensor
+    router: Tensor
+    bias: Tensor
+
+
+def cluster_vocabulary(model: RetrieverModel, clusters: int, *, seed: int = 0) -> VocabularyClusters:
+    """Cluster the terms that may count by their decoder rows; the result depends on the seed alone.
+
+    Raises UserError for fewer than one cluster, or more than there are terms.
+    """
+    head = model.sparse_head
+    allowed = head.allowed.nonzero().flatten()
+    if not 1 <= clusters <= len(allowed):
+        raise UserError(f"--clusters is {clusters}, allowed are 1 to the number of terms ({len(allowed)})")
+    with torch.no_grad():
+        rows = model.embeddings.word.weight[allowed].float() * head.scale[allowed].float().unsqueeze(1)
+        points = F.normalize(torch.cat([rows, head.bias[allowed].float().unsqueeze(1)], dim=1))  # (terms, hidden + 1)
+        capacity = math.ceil(SLACK * len(points) / clusters)
+        start = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:clusters]
+        centres = points[start]
+        for _ in range(ROUNDS):
+            found = _assigned(points @ centres.T, capacity)
+            sums = torch.zeros_like(centres).index_add(0, found, points)
+            centres = F.normalize(sums)
+        counts = torch.bincount(found, minlength=clusters).clamp_min(1)
+    cluster = torch.full((len(head.allowed),), -1, dtype=torch.int32)
+    cluster[allowed] = found.int()
+    means = sums / counts.unsqueeze(1)
+    return VocabularyClusters(cluster, means[:, :-1].contiguous(), means[:, -1].contiguous())
+
+
+def _assigned(similarity: Tensor, capacity: int) -> Tensor:
+    """Return for each point, of its similarities (points, clusters), a cluster, int64 (points,), none over capacity.
+
+    Points ask for their nearest clusters in turn, and a full one keeps those nearest to it: a stable matching (Gale and
+    Shapley 1962).
+    """
+    points, clusters = similarity.shape
+    wishes = similarity.argsort(dim=1, descending=True, stable=True)
+    turn = torch.zeros(points, dtype=torch.long)
+    everyone = torch.arange(points)
+    while True:
+        asked = wishes[everyone, turn]
+        # Each cluster's candidates from the nearest on; those beyond its capacity ask elsewhere.
+        order = similarity[everyone, asked].argsort(descending=True, stable=True)
+        order = order[asked[order].argsort(stable=True)]
+        counts = torch.bincount(asked, minlength=clusters)
+        first = (counts.cumsum(0) - counts)[asked[order]]
+        refused = order[torch.arange(points) - first >= capacity]
+        if not len(refused):
+            return asked
+        turn[refused] += 1
+
+
+def save_with_clusters(source: Path, found: VocabularyClusters, *, per_token: int, output: str | Path) -> Path:
+    """Write a copy of an encoder folder that has these vocabulary experts, its other weights as they are stored.
+
+    Raises UserError if the output folder exists and is not empty, or for more clusters a token than there are.
+    """
+    clusters = len(found.router)
+    if not 1 <= per_token <= clusters:
+        raise UserError(f"--per-token is {per_token}, allowed are 1 to the number of clusters ({clusters})")
+    settings = read_settings(source)
+    with new_folder(output) as part:
+        shutil.copytree(source, part, dirs_exist_ok=True)
+        settings |= {"vocabulary_experts": clusters, "vocabulary_experts_per_token": per_token}
+        (part / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        values = {"cluster": found.cluster, "router": found.router, "router_bias": found.bias}
+        add_weights(part, {EXPERTS + name: value for name, value in values.items()})
+    return Path(output)

@@ -183,6 +183,11 @@ class FolderReader:
         """Return the documents that a filter finds; raise UserError if it cannot be read or names an unknown field."""
         return Selection(self._lucene.select(parse_filter(text)), self.commit_data.mark.rows, self._lucene)
 
+    def selected_ids(self, selection: Selection | None) -> list[str]:
+        """Return the ids of the documents of a selection, of all for None, oldest first."""
+        rows = self.alive if selection is None else self.alive & selection.rows
+        return list(dict.fromkeys(self.rows.doc_ids(np.flatnonzero(rows))))
+
     @lazy
     def first_rows(self) -> BoolArray:
         """Return which rows are the first one of a live document, bool (rows,)."""

@@ -129,7 +129,7 @@ def compact(folder: Path, dense_type: str | None) -> None:
     Example:
       retriever compact my-index --dense-type hnsw
     """
-    from retriever.index.info import describe
+    from retriever.index.places import describe
     from retriever.indexing.writer import IndexWriter
     from retriever.tables import human_bytes
 
@@ -203,7 +203,7 @@ def info(folder: Path, as_json: bool) -> None:
       retriever info my-index
     """
     from retriever.cli.render import info_text
-    from retriever.index.info import describe
+    from retriever.index.places import describe
     from retriever.indexing.build import interrupted
     from retriever.search.stored_fusion import stored_fusion
 

@@ -15,7 +15,7 @@ __all__ = ["load_index_encoder"]
 
 
 def load_index_encoder(
-    folder: Path,
+    folder: Path | str,
     wanted: EncoderIdentity,
     given: str | Encoder | None = None,
     runtime: RuntimeConfig | None = None,

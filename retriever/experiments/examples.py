@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, TypeAlias
 
 from retriever.eval.report.results import Example, ExampleHit
-from retriever.index.reader import FolderReader
+from retriever.index.places import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,7 @@ def choose_examples(
     evaluations: Mapping[str, Evaluation],
     hits: Mapping[str, FirstHits],
     baseline: str,
-    index: Path,
+    index: Path | str,
 ) -> tuple[str, list[Example]]:
     """Return the best system besides the baseline, "" if there is none, and the queries where they differ most.
 
@@ -55,7 +56,7 @@ def choose_examples(
     chosen = [query_id for difference, query_id in reversed(ascending) if difference > 0][:QUERIES_A_SIDE]
     chosen += [query_id for difference, query_id in ascending if difference < 0][:QUERIES_A_SIDE]
     shown = {doc_id for name in (baseline, best) for query_id in chosen for doc_id in hits[name].get(query_id, ())}
-    with FolderReader.open(index) as reader:
+    with closing(open_reader(index)) as reader:
         titles = {
             doc_id: _title(document.title or document.text) for doc_id, document in reader.documents(shown).items()
         }

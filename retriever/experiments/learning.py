@@ -10,7 +10,7 @@ import numpy as np
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.significance import Interval, bootstrap_interval, paired_differences
 from retriever.experiments.tuning import FOLDS, MEASURE
-from retriever.index.writer import FolderWriter
+from retriever.index.places import open_writer
 from retriever.rank.learned import DEPTH, KEY, LIST_HITS, ListModel, Tree, features
 from retriever.rank.stage import on_top
 from retriever.ranking import separate_ties
@@ -226,5 +226,5 @@ def store_model(folder: str | Path, model: ListModel) -> None:
     Raises:
         UserError: the index is open in another writer, or cannot be opened.
     """
-    with FolderWriter.open(folder) as writer:
+    with open_writer(folder) as writer:
         writer.commit({**writer.committed.note, KEY: model.to_json()})

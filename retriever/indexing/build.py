@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,7 @@ from retriever.encoder.load import load_encoder
 from retriever.encoder.tokens import load_token_encoder, token_encoder_of
 from retriever.index.commit import UNFINISHED, unfinished
 from retriever.index.faiss_types import choose_type
+from retriever.index.places import open_reader
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings, TokenSettings
 from retriever.index.writer import FolderWriter
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from retriever.corpus.corpus import Corpus
     from retriever.corpus.left_out import LeftOut
+    from retriever.index.contract import IndexWriter
     from retriever.types import Document, Encoder, Span
 
 __all__ = [
@@ -183,13 +186,13 @@ def create_index(
 
 def interrupted(folder: str | Path) -> bool:
     """Return whether the last run of `build_index` into this index folder did not reach the end of its corpus."""
-    with FolderReader.open(folder) as reader:
+    with closing(open_reader(folder)) as reader:
         return unfinished(reader.commit_data)
 
 
 def holds(folder: str | Path, found: Survey) -> bool:
     """Return whether the index was built from the surveyed corpus, and nothing was added, replaced or deleted since."""
-    with FolderReader.open(folder) as reader:
+    with closing(open_reader(folder)) as reader:
         commit = reader.commit_data
         # Each version of a document has its rows: there are dead ones only after a change.
         unchanged = commit.mark.rows == reader.num_chunks and commit.documents == found.documents
@@ -212,7 +215,7 @@ class AddedBatch(NamedTuple):
 
 
 def add_batches(
-    writer: FolderWriter, stream: Iterable[NumberedDocument], encoder: Encoder, size: int
+    writer: IndexWriter, stream: Iterable[NumberedDocument], encoder: Encoder, size: int
 ) -> Iterator[AddedBatch]:
     """Part, encode and add documents, about `size` chunks at a time, so that memory does not follow their length."""
     chunker = Chunker(encoder, writer.settings.chunking)
@@ -299,7 +302,7 @@ def _write(
 
 
 def write_stream(
-    writer: FolderWriter,
+    writer: IndexWriter,
     stream: Iterator[NumberedDocument],
     encoder: Encoder,
     config: IndexingConfig,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.corpus.corpus import NumberedDocument, documents, survey
 from retriever.encoder.of_index import load_index_encoder
 from retriever.files import decode, read_lines
+from retriever.index.places import open_writer
 from retriever.index.stored import check_document
-from retriever.index.writer import FolderWriter
 from retriever.indexing.build import IndexingConfig, add_batches, write_stream
 from retriever.indexing.documents import opened
 from retriever.lazy import lazy
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retriever.corpus.corpus import Corpus
     from retriever.corpus.left_out import LeftOut
     from retriever.encoder.runtime import RuntimeConfig
+    from retriever.index import contract
     from retriever.types import Document, Encoder
 
 __all__ = ["AddReport", "IndexWriter", "add_corpus", "read_ids"]
@@ -45,7 +46,11 @@ class IndexWriter:
     """
 
     def __init__(
-        self, folder: FolderWriter, encoder: str | Encoder | None = None, *, runtime: RuntimeConfig | None = None
+        self,
+        folder: contract.IndexWriter,
+        encoder: str | Encoder | None = None,
+        *,
+        runtime: RuntimeConfig | None = None,
     ) -> None:
         self.folder = folder
         self._encoder = encoder
@@ -63,7 +68,7 @@ class IndexWriter:
         Raises:
             UserError: the folder is missing, foreign, damaged or open in another writer.
         """
-        return cls(FolderWriter.open(path), encoder, runtime=runtime)
+        return cls(open_writer(path), encoder, runtime=runtime)
 
     @lazy
     def encoder(self) -> Encoder:

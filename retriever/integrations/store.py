@@ -6,8 +6,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from retriever.indexing.build import create_index
 from retriever.indexing.writer import IndexWriter
 from retriever.search.retriever import Retriever
@@ -68,8 +66,7 @@ class Store:
         """Return the ids of all documents, or of those that a filter finds, oldest first."""
         with self.retriever._view() as view:  # another thread may see a new commit meanwhile
             reader = view.reader
-            rows = reader.alive if filter is None else reader.alive & reader.select(filter).rows
-            return list(dict.fromkeys(reader.rows.doc_ids(np.flatnonzero(rows))))
+            return reader.selected_ids(None if filter is None else reader.select(filter))
 
     def kinds(self) -> Mapping[str, set[str]]:
         """Return the metadata fields that documents have, with the kinds of their values.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.reader import Selection
+    from retriever.index.contract import Selection
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import LegQuery
     from retriever.types import Encoder, Ranking, Span, TermMatch

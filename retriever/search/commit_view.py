@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.reader import FolderReader
+    from retriever.index.contract import IndexReader
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import Leg
     from retriever.types import Encoded, Encoder, FacetCount, Query, Ranking, Span, TermMatch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["CommitView", "open_legs"]
 
 
-def open_legs(reader: FolderReader, options: LegOptions | None = None) -> dict[str, Leg]:
+def open_legs(reader: IndexReader, options: LegOptions | None = None) -> dict[str, Leg]:
     """Return the legs of an index, in their order.
 
     Raises:
@@ -33,7 +33,7 @@ def open_legs(reader: FolderReader, options: LegOptions | None = None) -> dict[s
 class CommitView:
     """Runs the legs of one reader, all within one filter, for queries that are encoded already."""
 
-    def __init__(self, reader: FolderReader, legs: Mapping[str, Leg], filter: str | None = None) -> None:
+    def __init__(self, reader: IndexReader, legs: Mapping[str, Leg], filter: str | None = None) -> None:
         self.reader, self._legs = reader, legs
         self._selection = None if filter is None else reader.select(filter)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.reader import FolderReader, Selection
+    from retriever.index.contract import IndexReader, Selection
     from retriever.index.stored import StoredDocument
     from retriever.types import Encoded, Encoder, EncoderIdentity, FloatArray, Ranking, Span, TermMatch
 
@@ -89,7 +89,7 @@ class Leg(ABC):
 
     The class describes the leg, an object of it searches. name: without "+", "@" and "/". views: which representations
     of a query it reads; a leg that reads the sparse one gives another ranking in another query mode. folders: the parts
-    of the index folder that it reads, as `FolderReader.sizes` names them. weight: its share in the default fusion, 0
+    of the index folder that it reads, as `IndexReader.sizes` names them. weight: its share in the default fusion, 0
     for none. cost: the costliest leg is started first. colour: of its line in charts.
     """
 
@@ -100,7 +100,7 @@ class Leg(ABC):
     cost: ClassVar[int] = 1
     colour: ClassVar[str | None] = None
 
-    def __init__(self, reader: FolderReader, options: LegOptions) -> None:
+    def __init__(self, reader: IndexReader, options: LegOptions) -> None:
         """Take the commit to search; what has to be built or loaded for it waits for the first query."""
         self.reader = reader
 

@@ -10,7 +10,7 @@ from retriever.search.leg import LegQuery
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from retriever.index.reader import FolderReader
+    from retriever.index.contract import IndexReader
 
 __all__ = ["query_like", "strongest_words"]
 
@@ -20,7 +20,7 @@ STRONGEST = 25
 """Terms that stand for a text, as in Lucene's MoreLikeThis."""
 
 
-def query_like(reader: FolderReader, doc_id: str) -> LegQuery:
+def query_like(reader: IndexReader, doc_id: str) -> LegQuery:
     """Return the query that a document is; raise UserError for one that is not there."""
     stored = reader.stored([doc_id])
     if doc_id not in stored:
@@ -30,7 +30,7 @@ def query_like(reader: FolderReader, doc_id: str) -> LegQuery:
     return LegQuery(text, reader.views(document))
 
 
-def strongest_words(reader: FolderReader, text: str, count: int = STRONGEST) -> list[str]:
+def strongest_words(reader: IndexReader, text: str, count: int = STRONGEST) -> list[str]:
     """Return the words of a text whose terms have the highest tf * idf, one of each term, the highest first.
 
     idf = log(1 + (N - n + 0.5) / (n + 0.5)) as in BM25, over the chunks of the index.

@@ -6,11 +6,10 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from retriever.encoder.of_index import load_index_encoder
-from retriever.index.reader import FolderReader
+from retriever.index.places import open_reader
 from retriever.lazy import lazy
 from retriever.processes import refuse_fork
 from retriever.search.commit_view import CommitView, open_legs
@@ -22,10 +21,12 @@ from retriever.types import Encoded, Encoder, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from retriever.encoder.runtime import RuntimeConfig
+    from retriever.index.contract import IndexReader
 
 __all__ = ["OpenIndex"]
 
@@ -35,7 +36,7 @@ class OpenIndex:
 
     def __init__(
         self,
-        reader: FolderReader,
+        reader: IndexReader,
         encoder: str | Encoder | None = None,
         *,
         fusion: FusionConfig | None = None,
@@ -79,7 +80,7 @@ class OpenIndex:
         Raises:
             UserError: the folder is missing, foreign or damaged.
         """
-        reader = FolderReader.open(path, verify=verify)
+        reader = open_reader(path, verify=verify)
         try:
             return cls(
                 reader, encoder, fusion=fusion, runtime=runtime, query_mode=query_mode, sparse_backend=sparse_backend
@@ -107,7 +108,7 @@ class OpenIndex:
             older.close()
             return True
 
-    def _fusion_of(self, reader: FolderReader) -> FusionConfig:
+    def _fusion_of(self, reader: IndexReader) -> FusionConfig:
         return self._given_fusion or stored_fusion(reader.commit_data.note) or FusionConfig()
 
     @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from retriever.config import from_mapping
 from retriever.index.commit import unfinished
-from retriever.index.writer import FolderWriter
+from retriever.index.places import open_writer
 from retriever.search.fusion import FusionConfig
 from retriever.types import UserError
 
@@ -32,7 +32,7 @@ def store_fusion(folder: str | Path, fusion: FusionConfig) -> None:
     Raises:
         UserError: the index is not finished, open in another writer, or cannot be opened.
     """
-    with FolderWriter.open(folder) as writer:
+    with open_writer(folder) as writer:
         if unfinished(writer.committed):
             raise UserError(
                 f"{folder}: its making was interrupted, so it is no base for weights; finish it with"

@@ -6,6 +6,7 @@ import hashlib
 import random
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.train.pairs import held_out, normalised, read_pairs
@@ -16,9 +17,8 @@ from retriever.types import Query, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
-    from pathlib import Path
 
-    from retriever.index.reader import FolderReader
+    from retriever.index.contract import IndexReader
     from retriever.search.retriever import Retriever
     from retriever.train.pairs import Example, PairRecord
     from retriever.train.scoring import DenseTeacher
@@ -91,7 +91,7 @@ def mine_pairs(
     answers = {_answer(record.example.query, record.example.positive) for record in read_pairs(pairs)}
     settings = {
         **asdict(config),
-        "index": f"{retriever.reader.path.resolve()} at commit {retriever.reader.commit_data.number}",
+        "index": f"{Path(retriever.reader.path).resolve()} at commit {retriever.reader.commit_data.number}",
         "teacher": teacher and teacher.identity.sha256,
     }
     with Rewriting(pairs, output, settings) as rewriting:
@@ -127,7 +127,7 @@ def _answer(query: str, passage: str) -> int:
 
 
 def _offers(
-    example: Example, band: Sequence[ScoredDoc], reader: FolderReader, answers: Container[int], seed: int
+    example: Example, band: Sequence[ScoredDoc], reader: IndexReader, answers: Container[int], seed: int
 ) -> Iterator[str]:
     """Yield the fair negatives of a band of a ranking, in the order of a draw that the seed and the pair decide.
 

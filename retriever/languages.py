@@ -11,6 +11,7 @@ from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
 
 __all__ = [
     "AUTO",
@@ -21,6 +22,7 @@ __all__ = [
     "card_languages",
     "detect",
     "detect_query",
+    "folder_languages",
     "foreign",
     "normalised",
 ]
@@ -153,6 +155,12 @@ def foreign(text: str, languages: Collection[str]) -> bool:
         return False
     found = _detector()(sample)
     return found.code not in languages and any(letters >= count and found.score >= SURE[count] for count in SURE)
+
+
+def folder_languages(folder: Path) -> frozenset[str] | None:
+    """Return the languages that a model was made for, by the card in its folder; None where that does not say."""
+    card = folder / "README.md"
+    return card_languages(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
 
 
 def card_languages(card: str) -> frozenset[str] | None:

@@ -101,6 +101,18 @@ def tiny_parent(tiny_texts: list[str]) -> Parent:
 
 
 @pytest.fixture(scope="session")
+def tiny_multilingual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a random XLM-RoBERTa of two layers, every parameter drawn, and a SentencePiece vocabulary.
+
+    Its tokeniser is a unigram one, put together as transformers does for XLM-RoBERTa, taught on sentences of six
+    languages with and without spaces; a sentence-transformers folder with prompts and a card.
+    """
+    from tests.multilingual import save_tiny_multilingual
+
+    return save_tiny_multilingual(tmp_path_factory.mktemp("multilingual") / "model")
+
+
+@pytest.fixture(scope="session")
 def tiny_encoder_folder(tiny_parent: Parent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an encoder folder (float32, 32 dimensions, 200 terms) whose texts have terms of both kinds, on and off."""
     from retriever.network.folder import save_encoder

@@ -36,12 +36,14 @@ def upcycle(
       retriever upcycle sentence-transformers/all-MiniLM-L6-v2 --output my-encoder
     """
     from retriever.config import resolve
+    from retriever.languages import folder_languages
+    from retriever.network.checkpoint import local_folder
     from retriever.network.folder import save_encoder
     from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 
     layers = None if moe_layers is None else numbers(moe_layers)
     model, tokenizer = upcycle_checkpoint(base, resolve(UpcycleConfig, config, moe_layers=layers, **settings))
-    folder = save_encoder(model, tokenizer, output, storage)
+    folder = save_encoder(model, tokenizer, output, storage, languages=folder_languages(local_folder(base)))
     size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
     count = sum(value.numel() for value in model.parameters()) / 1e6
     click.echo(f"{folder}: {count:.1f} million parameters, {size:.1f} MiB")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retriever.encoder.readability import Readability
-from retriever.languages import card_languages, foreign
+from retriever.languages import folder_languages, foreign
 from retriever.network.checkpoint import read_values
 from retriever.network.lexical import blended_fractions, document_terms, idf, token_counts
-from retriever.types import TermSpan, UserError
+from retriever.types import Span, TermSpan, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,9 @@ PIECE = 2_000
 """Characters: a long text is tokenised in pieces, in half of the time that it takes as a whole."""
 BOUNDARY = re.compile(r"""[ \t\n\r.,;:!?"'*=_#/+-]""")
 """Signs before which BERT's tokeniser divides any text: white space, and punctuation, of which each is a token."""
+WORD = re.compile("w+")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
 
 class Lexicon:
@@ -71,8 +75,7 @@ class Lexicon:
         self._divides = type(self.tokenizer.pre_tokenizer).__name__ == "BertPreTokenizer" and not any(
             map(BOUNDARY.search, added)
         )
-        card = folder / "README.md"
-        self.languages = card_languages(card.read_text(errors="replace")) if card.is_file() else None
+        self.languages = folder_languages(folder)
 
     def foreign(self, texts: Sequence[str]) -> BoolArray:
         """Return bool (n,): True where a text is in a language that the network was not trained for."""
@@ -101,14 +104,20 @@ class Lexicon:
         return begins
 
     def term_spans(self, text: str) -> list[TermSpan]:
-        """Return for each token of a text the whole word that it is a part of, with the term that stands for it."""
-        encoding = self.tokenizer.encode(_clean(text), add_special_tokens=False)
-        ends: dict[int | None, int] = dict(zip(encoding.word_ids, (end for _, end in encoding.offsets), strict=True))
-        starts: dict[int | None, int] = {}
-        for word, (start, _) in zip(encoding.word_ids, encoding.offsets, strict=True):
-            starts.setdefault(word, start)
-        terms = self.stem[encoding.ids].tolist()
-        return [TermSpan(term, starts[word], ends[word]) for term, word in zip(terms, encoding.word_ids, strict=True)]
+        """Return for each token of a text the whole word that it is a part of, with the term that stands for it.
+
+        Where words have no spaces between them, as in Chinese and Thai, a token is a word.
+        """
+        text = _clean(text)
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        words = whole_words(text)
+        found = []
+        for term, (start, end) in zip(self.stem[encoding.ids].tolist(), encoding.offsets, strict=True):
+            start += len(text[start:end]) - len(text[start:end].lstrip())  # the space before a word may be counted in
+            if start < end:
+                first, last = words.get(start, Span(start, end)), words.get(end - 1, Span(start, end))
+                found.append(TermSpan(term, min(start, first.start), max(end, last.end)))
+        return found
 
     def token_ids(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Return the token ids of each text with `prompt` before it, unframed."""
@@ -119,9 +128,10 @@ class Lexicon:
         """Return float32 (n, vocab_size): how often the tokens of each stem occur in each text."""
         return token_counts(token_ids, self.stem)
 
-    def documents(self, counts: csr_matrix, expansions: csr_matrix) -> csr_matrix:
-        """Return the sparse view of documents, float32 (n, vocab_size), of their token counts and expansions."""
-        terms: csr_matrix = (expansions + document_terms(counts, self._gain)).tocsr()
+    def documents(self, counts: csr_matrix, expansions: csr_matrix | None) -> csr_matrix:
+        """Return the sparse view of documents, float32 (n, vocab_size), of their token counts and maybe expansions."""
+        own = document_terms(counts, self._gain)
+        terms: csr_matrix = own if expansions is None else (expansions + own).tocsr()
         terms.sort_indices()
         return terms
 
@@ -139,6 +149,19 @@ class Lexicon:
         found = statistics.document_frequency(terms.indices)
         adapted.data = terms.data * idf(blended_fractions(prior, found, statistics.documents)) / idf(prior)
         return adapted
+
+
+def whole_words(text: str) -> dict[int, Span]:
+    """Return for each character of a word the word that it stands in; words of scripts without spaces are left out."""
+    found: dict[int, Span] = {}
+    for word in WORD.finditer("".join("w" if _in_a_word(sign) else " " for sign in text)):
+        found.update(dict.fromkeys(range(*word.span()), Span(*word.span())))
+    return found
+
+
+def _in_a_word(sign: str) -> bool:
+    # Vowels of Hindi and others are marks, not letters.
+    return (sign.isalnum() or unicodedata.category(sign)[0] == "M") and not UNSPACED.match(sign)
 
 
 def _clean(text: str) -> str:

@@ -49,6 +49,7 @@ SMALLEST_BATCH = 256  # tokens; fewer are not spread over threads
 QUERY_TOKENS = 128
 """Tokens of queries that go through the network together: weights that were read are used again."""
 MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
+TERMS_PER_COST = 2_000  # of its row: one of 250,000 terms, a megabyte, counts as 125 tokens
 
 
 def folder_digest(folder: Path, names: Sequence[str]) -> str:
@@ -177,6 +178,15 @@ class MoEEncoder(EncoderBase):
         return fastest_precision(self.runtime.device) if chosen == "auto" else chosen
 
     @property
+    def _least_cost(self) -> int:
+        return max(MIN_COST, self.identity.vocab_size // TERMS_PER_COST) if self._expands else MIN_COST
+
+    @property
+    def _expands(self) -> bool:
+        """Say whether texts are given other terms than their own: else the vocabulary is never computed."""
+        return bool((DEFAULTS | self._settings)["max_terms"])
+
+    @property
     def config(self) -> RetrieverConfig:
         """Return the sizes and limits of the network."""
         return self._model.config
@@ -235,10 +245,15 @@ class MoEEncoder(EncoderBase):
         known = self._readable(texts)
         foreign = self.lexicon.foreign(known.texts)
         encoded = self._encode(
-            known.texts, self.config.document_prompt, dense=dense, expand=sparse, count=sparse, unread=foreign
+            known.texts,
+            self.config.document_prompt,
+            dense=dense,
+            expand=sparse and self._expands,
+            count=sparse,
+            unread=foreign,
         )
         encoded = encoded._replace(unread=known.unread | foreign)
-        if encoded.sparse is None or encoded.tokens is None:
+        if encoded.tokens is None:
             return encoded
         return encoded._replace(sparse=self.lexicon.documents(encoded.tokens, encoded.sparse))
 
@@ -254,7 +269,7 @@ class MoEEncoder(EncoderBase):
 
     def _encode_queries(self, texts: Sequence[str], dense: bool, sparse: bool) -> Encoded:
         known = self._readable(texts)
-        expand = sparse and self.query_mode == "encoder"
+        expand = sparse and self._expands and self.query_mode == "encoder"
         if sparse and not (dense or expand):
             counts = self.lexicon.counts(self.lexicon.token_ids(known.texts))
             none_cut = np.zeros(len(texts), dtype=np.bool_)
@@ -345,10 +360,10 @@ class MoEEncoder(EncoderBase):
             if count:
                 counts.append(self.lexicon.counts([text.own for text in tokens]))
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
-            lengths = [len(text.read) for text in tokens]
+            lengths = [len(text.read) if dense or expand else 0 for text in tokens]
             started = [
                 self._start([start + i for i in batch], [tokens[i].read for i in batch], dense, expand)
-                for batch in batches(lengths, self._budget(sum(lengths)))
+                for batch in batches(lengths, self._budget(sum(lengths)), self._least_cost)
             ]
             views += [result() for result in running]
             running = started
@@ -428,8 +443,10 @@ class MoEEncoder(EncoderBase):
             )
 
 
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], tokens_per_batch: int, least: int = MIN_COST) -> Iterator[list[int]]:
     """Yield batches of text numbers, sorted by length, each within the token budget (or one text), without empty texts.
+
+    least: as how many tokens a text counts if it has fewer.
 
     >>> list(batches([3, 0, 99, 3], 40))
     [[0, 3], [2]]
@@ -437,7 +454,7 @@ def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]
     batch: list[int] = []
     total = 0
     for i in sorted((i for i, length in enumerate(lengths) if length), key=lengths.__getitem__):
-        cost = max(lengths[i], MIN_COST)
+        cost = max(lengths[i], least)
         if batch and total + cost > tokens_per_batch:
             yield batch
             batch, total = [], 0

@@ -142,7 +142,10 @@ def _load(name: str, kind: type[Any]) -> Any:
             "a SentenceTransformer before the plus sign and a SparseEncoder after it"
         )
     try:
-        return kind(name, model_kwargs={"dtype": torch.float32}).eval()
+        # What a checkpoint lacks, such as a pooler that nothing reads, is drawn at random, and is a part of the digest.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return kind(name, model_kwargs={"dtype": torch.float32}).eval()
     except Exception as error:  # a model folder names its own classes, which raise what they like
         raise UserError(f"{name}: cannot load this {wanted} ({_first_line(error)}); copy or save it again") from error
 

@@ -178,7 +178,7 @@ def local_folder(spec: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(spec, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+        return Path(snapshot_download(spec, allow_patterns=["*.json", "*.txt", "*.safetensors", "README.md"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{spec}: no such folder, and the hub did not give it ({reason})") from None

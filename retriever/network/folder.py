@@ -11,7 +11,7 @@ from retriever.network.checkpoint import read_settings, read_weights, write_weig
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from transformers import PreTrainedTokenizerBase
 
@@ -49,8 +49,17 @@ def load_model(folder: Path) -> RetrieverModel:
     return model
 
 
-def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, storage: str) -> Path:
+def save_encoder(
+    model: RetrieverModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    storage: str,
+    *,
+    languages: Collection[str] | None = None,
+) -> Path:
     """Write an encoder folder: config.json, tokenizer, weights; all of it or nothing.
+
+    languages: that the network was trained for, by code, for a card (README.md) that says so; None where nobody knows.
 
     Raises UserError if the folder exists and is not empty, or if `storage` is unknown.
     """
@@ -59,6 +68,9 @@ def save_encoder(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, fold
         model.config.save_pretrained(part)
         tokenizer.save_pretrained(part)
         write_weights(model.state_dict(), part, storage)
+        if languages:
+            named = "".join(f"- {code}\n" for code in sorted(languages))
+            (part / "README.md").write_text(f"---\nlanguage:\n{named}---\n", encoding="utf-8")
     return Path(folder)
 
 

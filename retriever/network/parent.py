@@ -17,17 +17,19 @@ from retriever.network.packing import pack
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from transformers import BertModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from retriever.network.model import RetrieverModel
 
-__all__ = ["Parent", "check_equal", "load_parent", "sentence_settings"]
+__all__ = ["SHAPES", "Parent", "check_equal", "first_position", "load_parent", "sentence_settings"]
 
 LONGEST = 1_000_000
 """Tokenisers without a limit of their own write a huge number."""
 PROMISED = 1e-5
 """By how much a number of the dense view may differ from the parent's."""
-HEADS = ("pooler.", "cls.", "embeddings.position_ids")
+SHAPES = ("bert", "xlm-roberta", "roberta", "camembert")
+"""Kinds of models (model_type) of BERT's shape: they differ in their tokenisers, and in where positions start."""
+HEADS = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
 """Weights that no vector of a text depends on; a checkpoint may lack them."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 POOLINGS = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
@@ -61,7 +63,7 @@ TEXTS = (
 class Parent(NamedTuple):
     """A checkpoint that can be upcycled, and what its folder says of it: length, pooling, prompts."""
 
-    model: BertModel
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     settings: dict[str, Any]
 
@@ -94,6 +96,11 @@ def load_parent(base: str, folder: Path) -> Parent:
     return Parent(model, tokenizer, settings)
 
 
+def first_position(shape: PreTrainedConfig) -> int:
+    """Return the row of the first token's position: RoBERTa's kind counts from the one after padding's."""
+    return 0 if shape.model_type == "bert" else int(shape.pad_token_id) + 1
+
+
 def _check_weights(base: str, model: torch.nn.Module, missing: list[str]) -> None:
     lacking = [name for name in missing if not any(head in name for head in HEADS)]
     if lacking:
@@ -106,7 +113,7 @@ def _check_weights(base: str, model: torch.nn.Module, missing: list[str]) -> Non
             raise UserError(f"{base}: the weights {name} hold numbers that are not finite; get the checkpoint again")
 
 
-def _check_vocabulary(base: str, model: BertModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_vocabulary(base: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let rows beyond the tokeniser's terms be (they are cut), and refuse too few."""
     rows, last = model.config.vocab_size, max(tokenizer.get_vocab().values(), default=-1)
     if last >= rows:
@@ -204,6 +211,7 @@ def check_equal(base: str, folder: Path, parent: Parent, model: RetrieverModel) 
         from sentence_transformers import SentenceTransformer
 
         pipeline = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+        pipeline.max_seq_length = model.config.max_length  # more than there are positions may stand in the folder
         expected = pipeline.encode(list(TEXTS), prompt="", convert_to_tensor=True, show_progress_bar=False)
     else:
         expected = torch.stack([_plain_vector(parent, text) for text in ids])

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,19 @@ from torch import Tensor
 from retriever.network.checkpoint import local_folder
 from retriever.network.model import RetrieverConfig, RetrieverModel
 from retriever.network.moe import MoELayer
-from retriever.network.parent import check_equal, load_parent
+from retriever.network.parent import SHAPES, check_equal, first_position, load_parent
+from retriever.network.vocabulary import allowed, marks_beginnings, stems, term_prior, zipf_fractions
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from transformers import BertModel, PreTrainedTokenizerBase
+    from collections.abc import Collection
 
-__all__ = ["UpcycleConfig", "term_prior", "upcycle", "upcycle_checkpoint"]
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["EXPANDED_TERMS", "UpcycleConfig", "upcycle", "upcycle_checkpoint"]
+
+EXPANDED_TERMS = 256
+"""Most terms that expand a text, where its expansions say something."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class UpcycleConfig:
     log(1 + relu(logit_scale * idf_v * logit - logit_bias)), idf_v from `term_prior`; the defaults, and the choice of
     layers, did best without training on Cranfield and CISI at about 250 terms a document.
     sparse_layers: hidden states that feed the sparse head, negative ones counted from the last; None: the last three.
+    max_terms: most expanded terms of a text; None: 256 for a WordPiece vocabulary, and none, 0, for others, whose
+    expansions say something only once they are trained (`retriever train` turns them on): the sparse view is then the
+    text's own words, and the vocabulary is never computed.
     head_*: the MoE layer of the sparse head, none with 0 experts. head_shared_experts are of the fine-grained size,
     head_intermediate_size / head_granularity, and every token meets them beside its routed ones: with 15 experts, 1 per
     token, and 1 shared one, of 768 each, a token meets 1536 neurons.
@@ -51,6 +59,7 @@ class UpcycleConfig:
     reinit_fraction: float = 0.0
     router_std: float = 0.02
     sparse_layers: tuple[int, ...] | None = None
+    max_terms: int | None = None
     head_experts: int = 0
     head_experts_per_token: int = 1
     head_granularity: int = 1
@@ -77,6 +86,8 @@ class UpcycleConfig:
             raise UserError(
                 f"head_shared_experts is {self.head_shared_experts}, allowed is 0 or more, and 0 without head_experts"
             )
+        if self.max_terms is not None and self.max_terms < 0:
+            raise UserError(f"max_terms is {self.max_terms}, allowed is 0 (no expansions) or more")
         if not 0 <= self.reinit_fraction <= 1:
             raise UserError(f"reinit_fraction is {self.reinit_fraction}, allowed is 0 to 1")
         if not self.router_std >= 0:
@@ -99,7 +110,7 @@ def upcycle_checkpoint(base: str, config: UpcycleConfig) -> tuple[RetrieverModel
 
 
 def upcycle(
-    parent: BertModel,
+    parent: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: UpcycleConfig,
     settings: dict[str, Any] | None = None,
@@ -109,11 +120,15 @@ def upcycle(
     settings: further fields of RetrieverConfig, such as max_length, pooling and the prompts.
     """
     shape = parent.config
-    if shape.model_type != "bert":
+    if shape.model_type not in SHAPES:
         raise UserError(
-            f"the base is a {shape.model_type!r} model; upcycling needs a BERT-shaped one (model_type 'bert', "
-            "absolute positions), such as all-MiniLM-L6-v2 or bge-small-en-v1.5"
+            f"the base is a {shape.model_type!r} model; upcycling needs a BERT-shaped one (model_type "
+            f"{', '.join(map(repr, SHAPES))}, absolute positions), such as all-MiniLM-L6-v2 or multilingual-e5-small"
         )
+    positions = shape.max_position_embeddings - first_position(shape)
+    told: dict[str, Any] = {"pad_token_id": shape.pad_token_id, "max_length": positions, **(settings or {})}
+    told["max_length"] = min(positions, told["max_length"])
+    size = min(shape.vocab_size, len(tokenizer))  # rows padded beyond the terms mean nothing
     layers = shape.num_hidden_layers
     moe_layers = tuple(range(1, layers, 2)) if config.moe_layers is None else config.moe_layers
     if any(not 0 <= layer < layers for layer in moe_layers):
@@ -126,15 +141,17 @@ def upcycle(
             f"sparse_layers {list(sparse_layers)} must name one hidden state or more; the base has 0 to {layers} "
             f"(or -1 to {-layers - 1}, counted from the last)"
         )
+    vocabulary = [str(term) for term in tokenizer.convert_ids_to_tokens(list(range(size)))]
     model = RetrieverModel(
         RetrieverConfig(
-            vocab_size=min(shape.vocab_size, len(tokenizer)),  # rows padded beyond the terms mean nothing
+            vocab_size=size,
+            max_terms=_most_terms(config, vocabulary),
             hidden_size=shape.hidden_size,
             num_hidden_layers=layers,
             num_attention_heads=shape.num_attention_heads,
             intermediate_size=shape.intermediate_size,
             hidden_act=shape.hidden_act,
-            max_position_embeddings=shape.max_position_embeddings,
+            max_position_embeddings=positions,
             layer_norm_eps=shape.layer_norm_eps,
             moe_layers=list(moe_layers),
             num_experts=config.num_experts,
@@ -148,7 +165,7 @@ def upcycle(
             head_granularity=config.head_granularity,
             head_intermediate_size=config.head_intermediate_size,
             head_shared_experts=config.head_shared_experts,
-            **{"pad_token_id": shape.pad_token_id, "max_length": shape.max_position_embeddings, **(settings or {})},
+            **told,
         )
     )
     generator = torch.Generator().manual_seed(config.seed)
@@ -156,27 +173,30 @@ def upcycle(
         _copy_trunk(parent, model)
         layer: Any  # torch types the members of a list of modules as Tensor or Module
         block: Any
-        for block, layer in zip(parent.encoder.layer, model.layers, strict=True):
+        trunk: Any = parent
+        for block, layer in zip(trunk.encoder.layer, model.layers, strict=True):
             up, down = block.intermediate.dense, block.output.dense
             if isinstance(layer.feed_forward, MoELayer):
                 _fill_experts(layer.feed_forward, up, down, config, generator)
             else:
                 layer.feed_forward.up.load_state_dict(up.state_dict())
                 layer.feed_forward.down.load_state_dict(down.state_dict())
-        _start_sparse_head(model, tokenizer, config, generator)
+        _start_sparse_head(model, vocabulary, set(tokenizer.all_special_ids), config, generator)
     model.train(False)
     return model
 
 
-def _copy_trunk(parent: BertModel, model: RetrieverModel) -> None:
+def _copy_trunk(parent: PreTrainedModel, model: RetrieverModel) -> None:
     """Copy embeddings and attention; every text is one segment, so its token-type row joins the position rows."""
-    source, target = parent.embeddings, model.embeddings
+    trunk: Any = parent
+    source, target = trunk.embeddings, model.embeddings
     target.word.weight.copy_(source.word_embeddings.weight[: len(target.word.weight)])
-    target.position.weight.copy_(source.position_embeddings.weight + source.token_type_embeddings.weight[0])
+    positions = source.position_embeddings.weight[first_position(parent.config) :]
+    target.position.weight.copy_(positions + source.token_type_embeddings.weight[0])
     target.norm.load_state_dict(source.LayerNorm.state_dict())
     old: Any
     new: Any
-    for old, new in zip(parent.encoder.layer, model.layers, strict=True):
+    for old, new in zip(trunk.encoder.layer, model.layers, strict=True):
         heads = (old.attention.self.query, old.attention.self.key, old.attention.self.value)
         new.attention.qkv.weight.copy_(torch.cat([part.weight for part in heads]))
         new.attention.qkv.bias.copy_(torch.cat([part.bias for part in heads]))
@@ -225,8 +245,18 @@ def _reinitialise(layer: MoELayer, fraction: float, generator: torch.Generator) 
         layer.down_proj[expert][:, neurons] = draw(layer.down_proj[expert].T, count).T
 
 
+def _most_terms(config: UpcycleConfig, vocabulary: list[str]) -> int:
+    if config.max_terms is not None:
+        return config.max_terms
+    return 0 if marks_beginnings(vocabulary) else EXPANDED_TERMS
+
+
 def _start_sparse_head(
-    model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, config: UpcycleConfig, generator: torch.Generator
+    model: RetrieverModel,
+    vocabulary: list[str],
+    special: Collection[int],
+    config: UpcycleConfig,
+    generator: torch.Generator,
 ) -> None:
     """Make the tied word embeddings a usable decoder before any training."""
     head = model.sparse_head
@@ -238,49 +268,12 @@ def _start_sparse_head(
         head.experts.down_proj.zero_()
         head.experts.shared_up_proj.normal_(std=model.config.hidden_size**-0.5, generator=generator)
         head.experts.shared_down_proj.zero_()
-    vocabulary = [str(tokenizer.convert_ids_to_tokens(i)) for i in range(min(len(tokenizer), model.config.vocab_size))]
     head.scale.fill_(config.logit_scale)
-    head.scale[: len(vocabulary)] *= term_prior(vocabulary)
+    head.scale.mul_(term_prior(vocabulary))
     head.bias.fill_(-config.logit_bias)
-    special = set(tokenizer.all_special_ids)
-    for index, term in enumerate(vocabulary):
-        head.allowed[index] = index not in special and not term.startswith("[unused")
-    head.allowed[len(vocabulary) :] = False
+    head.allowed.copy_(allowed(vocabulary, special))
     head.stem[:] = torch.tensor(stems(vocabulary), dtype=torch.int32)
     head.stem[~head.allowed] = -1
     counted = head.stem >= 0
     shares = torch.zeros(len(head.stem)).index_add(0, head.stem[counted].long(), zipf_fractions(vocabulary)[counted])
     model.lexical.fraction.copy_(shares.clamp(1e-5, 0.9))
-
-
-def term_prior(vocabulary: list[str]) -> Tensor:
-    """Return a guess (vocab,) at inverse document frequency, mean 1, from the order of a WordPiece vocabulary alone."""
-    prior = torch.log(_ranks(vocabulary) + 10)
-    return prior / prior.mean()
-
-
-def stems(vocabulary: list[str]) -> list[int]:
-    """Return for each term the first one of the same stem (Porter 1980): whole words of letters alone have others."""
-    import snowballstemmer  # type: ignore[import-untyped]
-
-    stemmer = snowballstemmer.stemmer("porter")
-    first: dict[str, int] = {}
-    words = {i: term for i, term in enumerate(vocabulary) if re.fullmatch("[a-z]{3,}", term)}
-    return [first.setdefault(stemmer.stemWord(words[i]), i) if i in words else i for i in range(len(vocabulary))]
-
-
-def zipf_fractions(vocabulary: list[str]) -> Tensor:
-    """Return a guess (vocab,) at the share of passages with each term, from the order of the vocabulary alone."""
-    return (12 / (_ranks(vocabulary) + 12)).clamp_max(0.9)
-
-
-def _ranks(vocabulary: list[str]) -> Tensor:
-    """Return (vocab,) ranks by falling frequency, from 1.
-
-    BERT's vocabularies list words in that order, and by Zipf's law their frequency falls as 1 / rank. Characters stand
-    before the words and get the rank of a fairly common one.
-    """
-    first = vocabulary.index("the") if "the" in vocabulary else 0
-    ranks = (torch.arange(len(vocabulary), dtype=torch.float32) - first).clamp_min(1)
-    ranks[:first] = 190
-    return ranks

@@ -14,11 +14,12 @@ from transformers import AutoTokenizer, PrinterCallback, TrainingArguments
 
 from retriever.config import from_mapping
 from retriever.encoder.lexicon import frame_ids
+from retriever.languages import folder_languages
 from retriever.network.checkpoint import local_folder
 from retriever.network.folder import load_model, save_encoder
 from retriever.network.lexical import token_counts
 from retriever.network.model import RetrieverConfig
-from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
+from retriever.network.upcycle import EXPANDED_TERMS, UpcycleConfig, upcycle_checkpoint
 from retriever.train.data import stream
 from retriever.train.mixture import Mixture
 from retriever.train.objective import Collator, Objective
@@ -99,7 +100,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         parts.model.train(False)
         if config.trained_share < 1:
             _average(parts.model, start, config.trained_share)
-        save_encoder(parts.model, parts.tokenizer, output, config.storage)
+        languages = folder_languages(local_folder(config.base))
+        save_encoder(parts.model, parts.tokenizer, output, config.storage, languages=languages)
     return output
 
 
@@ -165,6 +167,7 @@ class _Parts(NamedTuple):
 
 def _prepare(config: TrainConfig) -> _Parts:
     model, tokenizer = _start(config)
+    model.config.max_terms = model.config.max_terms or EXPANDED_TERMS  # what is trained is to be heard
     _check(model, config)
     model.train()
     _freeze(model, config)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from retriever.network.model import RetrieverModel, pack
 from retriever.network.moe import MoELayer
-from retriever.network.upcycle import UpcycleConfig, stems, upcycle, upcycle_checkpoint
+from retriever.network.upcycle import UpcycleConfig, upcycle, upcycle_checkpoint
+from retriever.network.vocabulary import stems
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from retriever.cli.options import index_encoder_option, query_mode_option
+from retriever.cli.pipelines import served_pipelines_option
 
 __all__ = ["mcp"]
 
@@ -19,6 +20,7 @@ __all__ = ["mcp"]
 @click.option(
     "--keys", "key_file", type=click.Path(path_type=Path), help="With --http: a file of API keys, as `serve` takes it."
 )
+@served_pipelines_option
 @index_encoder_option
 @query_mode_option
 def mcp(
@@ -27,6 +29,7 @@ def mcp(
     host: str,
     port: int,
     key_file: Path | None,
+    pipelines: tuple[str, ...],
     encoder: str | None,
     query_mode: str | None,
 ) -> None:
@@ -43,6 +46,7 @@ def mcp(
     with extra("serve"):
         from retriever.serve.keys import read_keys
         from retriever.serve.mcp import PATH, run_stdio
+        from retriever.serve.pipelines import named_pipelines
         from retriever.serve.run import address, serve
         from retriever.serve.settings import ServeSettings, named_indexes
     settings = ServeSettings(
@@ -53,6 +57,7 @@ def mcp(
         encoder=encoder,
         query_mode=query_mode,
         mcp=True,
+        pipelines=named_pipelines(pipelines),
     )
     if not http:
         run_stdio(settings)

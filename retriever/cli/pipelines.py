@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from retriever.rank.pipeline import Pipeline
 
-__all__ = ["pipeline_from", "pipeline_options"]
+__all__ = ["pipeline_from", "pipeline_options", "served_pipelines_option"]
+
+
+served_pipelines_option = click.option(
+    "--pipeline",
+    "pipelines",
+    multiple=True,
+    metavar="NAME=LINE|FILE",
+    help="A pipeline that clients may ask for by its name; only so may they have models loaded.",
+)
 
 
 def pipeline_options(command: Callable[..., None]) -> Callable[..., None]:

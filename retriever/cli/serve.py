@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli.options import index_encoder_option, query_mode_option
+from retriever.cli.pipelines import served_pipelines_option
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = ["serve"]
 @click.option("--max-waiting", type=click.IntRange(min=1), help="Searches at work or waiting.  [default: 64]")
 @click.option("--max-top-k", type=click.IntRange(min=1), help="Hits of one answer.  [default: 1000]")
 @click.option("--max-documents", type=click.IntRange(min=1), help="MB of documents in a request.  [default: 256]")
+@served_pipelines_option
 @click.option("--log-queries", is_flag=True, help="Write into the log what people search for.")
 @click.option("--check", is_flag=True, help="Say what would be exposed to whom, and stop.")
 @index_encoder_option
@@ -72,6 +74,7 @@ def serve(folders: tuple[str, ...], key_file: Path | None, check: bool, **option
 
 
 def _settings(folders: tuple[str, ...], threads: int | None, **options: Any) -> ServeSettings:
+    from retriever.serve.pipelines import named_pipelines
     from retriever.serve.settings import Limits, ServeSettings, named_indexes
 
     given = {
@@ -81,6 +84,7 @@ def _settings(folders: tuple[str, ...], threads: int | None, **options: Any) -> 
         "documents": (options["max_documents"] or 0) * 10**6 or None,
     }
     del options["max_documents"]
+    options["pipelines"] = named_pipelines(options["pipelines"])
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     if threads is not None:
         options["threads"] = threads

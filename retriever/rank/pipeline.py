@@ -13,6 +13,7 @@ from retriever.rank.grammar import parse_line, read_file
 from retriever.rank.stage import Budget, OutOfTimeError, Stage
 from retriever.search.modes import legs_named
 from retriever.search.steps import Ranked
+from retriever.search.time_limit import OverdueError
 from retriever.types import StagePart, UserError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Pipeline:
 
         Raises:
             UserError: a stage failed or ran out of time whose `on_error` is "fail".
+        OverdueError: the time for the whole search is over.
         """
         ran: list[_Ran] = []
         for stage in self.stages:
@@ -121,8 +123,12 @@ def _free(name: str, taken: Mapping[str, Ranking]) -> str:
 
 def _guarded(stage: Stage, found: Found, at: SearchAt) -> Found | None:
     """Run a stage; None where it failed or ran out of time, and that is to be passed over."""
+    budget = Budget(stage.budget_ms)
+    budget.check()
     try:
-        return stage.run(found, at, Budget(stage.budget_ms))
+        return stage.run(found, at, budget)
+    except OverdueError:
+        raise
     except OutOfTimeError:
         problem = f"{stage.name} needs more than its {stage.budget_ms:g} ms"
         remedy = "give it a smaller depth, a larger budget_ms, or on_error=pass"

@@ -38,6 +38,7 @@ class Rerank(Stage):
 
     name: ClassVar[str] = "rerank"
     cost: ClassVar[str] = "one pass of the model for each of depth texts"
+    loads: ClassVar[bool] = True
 
     model: str | Callable[..., object]
     depth: int = 50
@@ -97,6 +98,7 @@ class Duo(Stage):
 
     name: ClassVar[str] = "duo"
     cost: ClassVar[str] = "one pass of the model for each of depth * (depth - 1) pairs of texts"
+    loads: ClassVar[bool] = True
 
     model: str | Callable[..., object]
     depth: int = 10

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar
 
 from retriever.ranking import order
+from retriever.search.time_limit import current_limit
 from retriever.types import ScoredDoc, UserError
 
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ class OutOfTimeError(Exception):
 
 
 class Budget:
-    """The time that a stage has; it looks at it between its steps."""
+    """The time that a stage has, and that of the whole search; it looks at them between its steps."""
 
     def __init__(self, milliseconds: float | None = None) -> None:
         self._end = math.inf if milliseconds is None else perf_counter() + milliseconds / 1000
 
     def check(self) -> None:
-        """Raise OutOfTimeError once the time is over."""
+        """Raise OutOfTimeError once the time is over, OverdueError where that of the search is."""
+        current_limit().check()
         if perf_counter() > self._end:
             raise OutOfTimeError
 
@@ -48,13 +50,15 @@ class Budget:
 class Stage(ABC):
     """One step after the fusion, used by any number of threads at once.
 
-    name: as pipelines call it. cost: what makes it slow, in a few words. budget_ms: its time for one query; it is
+    name: as pipelines call it. cost: what makes it slow, in a few words. loads: whether a setting names a model to be
+    loaded, which is not for strangers to choose. budget_ms: its time for one query; it is
     looked at between the stage's steps, so a step is not cut short. on_error: "pass" passes the ranking on as it was
     where the stage fails or runs out of time, and says so.
     """
 
     name: ClassVar[str]
     cost: ClassVar[str]
+    loads: ClassVar[bool] = False
 
     budget_ms: float | None = field(default=None, kw_only=True)
     on_error: str = field(default="fail", kw_only=True)
@@ -105,7 +109,8 @@ def _written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     text = str(value)
     return f'"{text}"' if any(sign in text for sign in ' ,()=>"') else text
 

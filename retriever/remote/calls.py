@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from dataclasses import fields as fields_of
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from retriever.ranking import Showing, check_top_k
-from retriever.types import FacetCount, IndexField, Query, QueryRankings
+from retriever.types import FacetCount, IndexField, Query, QueryRankings, UserError
 from retriever.wire import document_from_wire, encoded_from_wire, hit_from_wire, ranking_from_wire
 
 if TYPE_CHECKING:
     from retriever.search.fusion import FusionConfig
+    from retriever.search.steps import Stages
     from retriever.types import Document, Encoded, Hit
 
 __all__ = ["Call", "documents", "encode", "facets", "fields", "first_of", "indexes", "more_like_this", "rank", "search"]
@@ -41,9 +43,17 @@ def indexes() -> Call[list[Mapping[str, Any]]]:
     return Call("/indexes", lambda values: list(values["indexes"]))
 
 
-def search(query: str, showing: Showing, mode: str, filter: str | None, fusion: FusionConfig | None) -> Call[list[Hit]]:
-    """Ask for the hits of a query."""
-    body = {"query": query, **_shown(showing, mode, filter), **_fusion(fusion)}
+def search(
+    query: str,
+    showing: Showing,
+    mode: str,
+    filter: str | None,
+    fusion: FusionConfig | None,
+    pipeline: Stages | str | None,
+) -> Call[list[Hit]]:
+    """Ask for the hits of a query; raise UserError for a pipeline that holds a function, which runs here alone."""
+    shown = _shown(showing, mode, filter)
+    body = {"query": query, **shown, **_fusion(fusion), **_given({"pipeline": _line(pipeline)})}
     return Call("search", _hits, body)
 
 
@@ -119,6 +129,19 @@ def _shown(showing: Showing, mode: str, filter: str | None) -> dict[str, Any]:
 
 def _fusion(fusion: FusionConfig | None) -> dict[str, Any]:
     return {} if fusion is None else {"fusion": {**asdict(fusion), "weights": dict(fusion.weights)}}
+
+
+def _line(pipeline: Stages | str | None) -> str | None:
+    """Return a pipeline as a server reads it."""
+    for stage in getattr(pipeline, "stages", ()):
+        for setting in fields_of(stage):
+            value = getattr(stage, setting.name)
+            if not isinstance(value, str | int | float | None):
+                raise UserError(
+                    f"{stage.name}: {setting.name} is a {type(value).__name__} of this process, which cannot be sent; "
+                    "start the server with --pipeline NAME=LINE, and give the name"
+                )
+    return None if pipeline is None else str(pipeline)
 
 
 def _given(asked: Mapping[str, Any]) -> dict[str, Any]:

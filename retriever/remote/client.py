@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from retriever.remote.calls import Call
     from retriever.search.fusion import FusionConfig
+    from retriever.search.steps import Stages
     from retriever.types import Document, Encoded, FacetCount, Hit, IndexField, Query
 
 __all__ = ["RemoteRetriever"]
@@ -102,14 +103,17 @@ class RemoteRetriever:
         fields: Sequence[str] | None = None,
         highlight: bool = False,
         fusion: FusionConfig | None = None,
+        pipeline: Stages | str | None = None,
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, as `Retriever.search` does.
+
+        pipeline: also as a line, or the name of one that the server has.
 
         Raises:
             UserError: as there; or the server allows less, or does not answer.
         """
         showing = Showing(top_k, offset, min_score, fields, explain, highlight)
-        return self._send(calls.search(query, showing, mode, filter, fusion))
+        return self._send(calls.search(query, showing, mode, filter, fusion, pipeline))
 
     def more_like_this(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from retriever.search.highlights import joined
 from retriever.search.leg import LEGS, LegOptions, LegQuery
+from retriever.search.time_limit import current_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from retriever.index.chunks import ScoredChunk
@@ -31,14 +34,22 @@ def open_legs(reader: IndexReader, options: LegOptions | None = None) -> dict[st
 
 
 class CommitView:
-    """Runs the legs of one reader, all within one filter, for queries that are encoded already."""
+    """Runs the legs of one reader, all within one filter, for queries that are encoded already.
+
+    Each step looks at the time limit of the search, which is that of the thread that makes the view.
+
+    Raises:
+        OverdueError: from any step that would begin too late.
+    """
 
     def __init__(self, reader: IndexReader, legs: Mapping[str, Leg], filter: str | None = None) -> None:
-        self.reader, self._legs = reader, legs
+        self.reader, self._legs, self._limit = reader, legs, current_limit()
+        self._limit.check()
         self._selection = None if filter is None else reader.select(filter)
 
     def run(self, leg: str, query: LegQuery, depth: int) -> Ranking:
         """Return the best `depth` hits of one leg."""
+        self._limit.check()
         return self._legs[leg].run(query, depth, self._selection)
 
     def run_side_by_side(self, legs: Sequence[str], query: LegQuery, depth: int, pool: Executor) -> dict[str, Ranking]:
@@ -47,25 +58,32 @@ class CommitView:
             return {}
         # The slowest leg first: with fewer cores than legs it is what the others run beside.
         *others, own = sorted(legs, key=lambda leg: -self._legs[leg].cost)
-        futures = {leg: pool.submit(self.run, leg, query, depth) for leg in others}
-        found = {own: self.run(own, query, depth)}  # here: handing it to another thread takes as long as some searches
-        return {leg: found[leg] if leg == own else futures[leg].result() for leg in legs}
+        with _all_done() as futures:
+            submitted = {leg: pool.submit(self.run, leg, query, depth) for leg in others}
+            futures += submitted.values()
+            found = {own: self.run(own, query, depth)}  # here: to another thread it takes as long as some searches
+            return {leg: found[leg] if leg == own else submitted[leg].result() for leg in legs}
 
     def run_batch(
         self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor
     ) -> list[Ranking]:
         """Search one leg for each query of a batch, several at a time."""
-        queries = (LegQuery(query.text, encoded, row) for row, query in enumerate(batch))
-        return list(pool.map(lambda query: self.run(leg, query, depth), queries))
+        with _all_done() as futures:
+            futures += [
+                pool.submit(self.run, leg, LegQuery(query.text, encoded, row), depth) for row, query in enumerate(batch)
+            ]
+            return [future.result() for future in futures]
 
     def facets(self, field: str, top_k: int) -> list[FacetCount]:
         """Return the values of a metadata field that most documents have."""
+        self._limit.check()
         return self.reader.facets(field, top_k, self._selection)
 
     def chunks(
         self, legs: Sequence[str], query: LegQuery, documents: Mapping[str, StoredDocument]
     ) -> dict[str, list[ScoredChunk]]:
         """Return for each leg the scores of the chunks of these documents."""
+        self._limit.check()
         return {leg: self._legs[leg].chunks(query, documents) for leg in legs}
 
     def explain(
@@ -76,10 +94,25 @@ class CommitView:
         encoder: of the index; None where no leg reads a view. best: for each leg the number of the chunk that counts,
         the first one if it is not named.
         """
+        self._limit.check()
         vocabulary = () if encoder is None else encoder.vocabulary
         found = (self._legs[leg].explain(query, doc_id, best.get(leg, 0), vocabulary) for leg in legs)
         return tuple(match for matches in found for match in matches)
 
     def highlights(self, legs: Sequence[str], query: LegQuery, text: str, encoder: Encoder | None) -> tuple[Span, ...]:
         """Return the characters of a text that the legs find by the query's terms, ascending, none twice."""
+        self._limit.check()
         return joined((span for leg in legs for span in self._legs[leg].highlight(query, text, encoder)), text)
+
+
+@contextmanager
+def _all_done() -> Iterator[list[Future[Ranking]]]:
+    """Give a list for what is begun in other threads; leave nothing of it behind, which may read a closed index."""
+    futures: list[Future[Ranking]] = []
+    try:
+        yield futures
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        raise

@@ -11,6 +11,7 @@ from retriever.search.highlights import snippet
 
 if TYPE_CHECKING:
     from retriever.search.retriever import Retriever
+    from retriever.serve.pipelines import Pipelines
     from retriever.types import Hit
 
 __all__ = [
@@ -42,6 +43,7 @@ class IndexSummary(BaseModel):
     name: str
     documents: int
     modes: list[str] = Field(description="Ways to search it; hybrid is usually the best.")
+    pipelines: list[str] = Field(description="What a search may do beyond a mode; slower, for hard questions.")
     fields: list[FieldSummary]
 
 
@@ -85,12 +87,18 @@ class DocumentPortion(BaseModel):
     next_start: int | None = Field(description="Where the next portion starts; null at the end.")
 
 
-def summary(name: str, retriever: Retriever) -> IndexSummary:
+def summary(name: str, retriever: Retriever, pipelines: Pipelines) -> IndexSummary:
     """Return what an index holds."""
     modes = ["hybrid", *retriever.legs] if len(retriever.legs) > 1 else list(retriever.legs)
     fields = [FieldSummary(name=field.name, kinds=list(field.kinds), documents=field.documents)
               for field in retriever.fields()]  # fmt: skip
-    return IndexSummary(name=name, documents=retriever.reader.num_documents, modes=modes, fields=fields)
+    return IndexSummary(
+        name=name,
+        documents=retriever.reader.num_documents,
+        modes=modes,
+        pipelines=pipelines.of(retriever),
+        fields=fields,
+    )
 
 
 def found(hit: Hit) -> FoundDocument:

@@ -278,6 +278,7 @@ class IndexModel(_Answer):
     legs: list[str]
     fields: list[FieldModel]
     fusion: dict[str, Any]
+    pipelines: list[str] = Field(description="Pipelines that a search may name, beside any line of stages.")
     encoder: EncoderModel
     writable: bool
 

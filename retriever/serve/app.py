@@ -21,6 +21,7 @@ from retriever.serve.indexes import Indexes
 from retriever.serve.metrics import Metrics
 from retriever.serve.openapi import document_api
 from retriever.serve.page import routes as page_routes
+from retriever.serve.pipelines import Pipelines
 from retriever.serve.problems import ProblemError, validation_detail
 from retriever.serve.state import ServerState
 from retriever.serve.work import Work
@@ -52,12 +53,12 @@ def create_app(settings: ServeSettings) -> FastAPI:
         UserError: the settings are unsafe or cannot work.
     """
     settings.check()
-    metrics = Metrics()
+    metrics, pipelines = Metrics(), Pipelines(settings.pipelines)
     app = FastAPI(
         title="retriever",
         summary="Hybrid search over HTTP",
         version=version("hybrid-retriever"),
-        lifespan=partial(_lifespan, settings=settings, metrics=metrics),
+        lifespan=partial(_lifespan, settings=settings, metrics=metrics, pipelines=pipelines),
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -80,17 +81,19 @@ def create_app(settings: ServeSettings) -> FastAPI:
     if settings.mcp:
         from retriever.serve.mcp import add_mcp  # half a second that other servers do without
 
-        add_mcp(app)
+        add_mcp(app, pipelines)
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> AsyncIterator[None]:
+async def _lifespan(
+    app: FastAPI, settings: ServeSettings, metrics: Metrics, pipelines: Pipelines
+) -> AsyncIterator[None]:
     limits = settings.limits
     indexes = Indexes(settings)
-    searches = Work(settings.threads, limits.waiting, limits.seconds)
+    searches = Work(settings.threads, limits.waiting, limits.seconds, stops=True)
     changes = Work(1, CHANGES_WAITING, CHANGE_SECONDS)
-    app.state.server = ServerState(settings, indexes, searches, changes, metrics)
+    app.state.server = ServerState(settings, indexes, pipelines, searches, changes, metrics)
     log.info("ready", extra={"fields": {"indexes": list(settings.indexes), "write": settings.write}})
     try:
         async with app.state.mcp.lifespan(app) if settings.mcp else nullcontext():

@@ -16,6 +16,7 @@ from retriever.serve.state import answer, state_of
 
 if TYPE_CHECKING:
     from retriever.serve.indexes import ServedIndex
+    from retriever.serve.pipelines import Pipelines
 
 __all__ = ["router"]
 
@@ -46,7 +47,7 @@ async def metrics(request: Request) -> Any:
 async def list_indexes(request: Request) -> Any:
     """Return what each index holds."""
     state = state_of(request)
-    found = await state.searches.run(lambda: [_described(index) for index in state.indexes])
+    found = await state.searches.run(lambda: [_described(index, state.pipelines) for index in state.indexes])
     return answer({"indexes": [values | {"writable": state.settings.write} for values in found]})
 
 
@@ -55,11 +56,11 @@ async def describe_index(request: Request, name: str) -> Any:
     """Return what an index holds."""
     state = state_of(request)
     index = state.indexes[name]
-    found = await state.searches.run(lambda: _described(index))
+    found = await state.searches.run(lambda: _described(index, state.pipelines))
     return answer(found | {"writable": state.settings.write})
 
 
-def _described(index: ServedIndex) -> dict[str, Any]:
+def _described(index: ServedIndex, pipelines: Pipelines) -> dict[str, Any]:
     """Return what an index holds, without a path of this machine."""
     with index.use() as retriever:
         reader, commit = retriever.reader, retriever.reader.commit_data
@@ -72,6 +73,7 @@ def _described(index: ServedIndex) -> dict[str, Any]:
             "legs": list(retriever.legs),
             "fields": [field._asdict() for field in retriever.fields()],
             "fusion": asdict(retriever.fusion),
+            "pipelines": pipelines.of(retriever),
             "encoder": encoder._asdict() | {"name": _shown(encoder.name)},
         }
 

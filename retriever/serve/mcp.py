@@ -14,8 +14,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from retriever.extras import extra
-from retriever.serve.agent_answers import DocumentPortion, IndexList, SearchAnswer, found, summary
+from retriever.serve.agent_answers import DocumentPortion, IndexList, IndexSummary, SearchAnswer, found, summary
 from retriever.serve.indexes import Indexes
+from retriever.serve.pipelines import Pipelines
 from retriever.serve.problems import ProblemError, validation_detail
 from retriever.types import UserError
 
@@ -56,7 +57,7 @@ IndexName = Annotated[
 ]
 
 
-def create_mcp(indexes: Callable[[], Indexes], run: Run) -> FastMCP:
+def create_mcp(indexes: Callable[[], Indexes], run: Run, *, pipelines: Pipelines) -> FastMCP:
     """Return the server; indexes: gives the open ones. run: does a search in a thread."""
     mcp: FastMCP = FastMCP(
         "retriever",
@@ -74,8 +75,11 @@ def create_mcp(indexes: Callable[[], Indexes], run: Run) -> FastMCP:
         """List the indexes: names, numbers of documents, modes of search, and the metadata that filters may name."""
         every = indexes()
 
+        def describe_one(name: str, retriever: Retriever) -> IndexSummary:
+            return summary(name, retriever, pipelines)
+
         def describe() -> IndexList:
-            return IndexList(indexes=[_in_index(every, index.name, summary) for index in every])
+            return IndexList(indexes=[_in_index(every, index.name, describe_one) for index in every])
 
         listed: IndexList = await _answered(every, run, describe)
         return listed
@@ -96,6 +100,9 @@ def create_mcp(indexes: Callable[[], Indexes], run: Run) -> FastMCP:
             str, Field(description="hybrid; bm25 for exact words, dense or sparse for meaning, if the index has them.")
         ] = "hybrid",
         offset: Annotated[int, Field(ge=0, le=MOST_OFFSET, description="How many hits to pass over.")] = 0,
+        pipeline: Annotated[
+            str | None, Field(description="In place of a mode: one of the pipelines of the index in list_indexes.")
+        ] = None,
     ) -> SearchAnswer:
         """Find the documents that answer a query best, each with its best passage.
 
@@ -103,7 +110,16 @@ def create_mcp(indexes: Callable[[], Indexes], run: Run) -> FastMCP:
         """
 
         def find(name: str, retriever: Retriever) -> SearchAnswer:
-            hits = retriever.search(query, top_k, mode=mode, filter=filter, offset=offset, highlight=True)
+            stages = pipelines.find(pipeline, indexes().settings.limits)
+            hits = retriever.search(
+                query,
+                top_k,
+                mode=mode,
+                filter=filter,
+                offset=offset,
+                highlight=True,
+                pipeline=stages and stages.pipeline,
+            )
             end = offset + top_k
             more = len(hits) == top_k and end <= MOST_OFFSET
             return SearchAnswer(index=name, hits=[found(hit) for hit in hits], next_offset=end if more else None)
@@ -180,13 +196,13 @@ def _in_index(indexes: Indexes, name: str | None, work: Callable[[str, Retriever
         return work(served.name, retriever)
 
 
-def add_mcp(app: FastAPI) -> None:
+def add_mcp(app: FastAPI, pipelines: Pipelines) -> None:
     """Let a server over HTTP answer agents, too, at `PATH`, in the limits of its other requests."""
 
     async def run(work: Callable[[], Any]) -> Any:
         return await app.state.server.searches.run(work)
 
-    mcp = create_mcp(lambda: app.state.server.indexes, run)
+    mcp = create_mcp(lambda: app.state.server.indexes, run, pipelines=pipelines)
     # Without sessions, so that it does not matter which of several processes answers. The gate checks host and origin.
     app.state.mcp = mcp.http_app(PATH, stateless_http=True, json_response=True, host_origin_protection=False)
     app.router.routes.append(Route(PATH, app.state.mcp))
@@ -201,7 +217,7 @@ def run_stdio(settings: ServeSettings) -> None:
     with _nothing_printed():
         indexes = Indexes(settings)
     try:
-        mcp = create_mcp(lambda: indexes, asyncio.to_thread)
+        mcp = create_mcp(lambda: indexes, asyncio.to_thread, pipelines=Pipelines(settings.pipelines))
         asyncio.run(mcp.run_stdio_async(show_banner=False, log_level="ERROR"))
     finally:
         indexes.close()

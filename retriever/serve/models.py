@@ -47,6 +47,14 @@ Filter = Annotated[
     str | None,
     Field(description="Only documents whose metadata satisfy it.", examples=["year >= 2020 and topic = food"]),
 ]
+PipelineLine = Annotated[
+    str | None,
+    Field(
+        description="What follows the fusion: a mode and stages behind it, or the name of one of the server's "
+        "pipelines (see `pipelines` of the index). It names the mode itself.",
+        examples=["hybrid > feedback"],
+    ),
+]
 Fields = Annotated[list[str] | None, Field(description="The metadata that hits have; all by default.")]
 
 
@@ -85,6 +93,7 @@ class SearchRequest(Shown):
     model_config = BODY
     query: str = Field(description="What to search for.", examples=[EXAMPLE_QUERY])
     fusion: FusionRequest | None = None
+    pipeline: PipelineLine = None
 
 
 class SearchParameters(Shown):
@@ -92,6 +101,7 @@ class SearchParameters(Shown):
 
     model_config = ADDRESS
     query: str = Field(description="What to search for.", examples=[EXAMPLE_QUERY])
+    pipeline: PipelineLine = None
 
 
 class LikeParameters(Shown):

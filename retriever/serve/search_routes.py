@@ -54,10 +54,14 @@ async def search(request: Request, name: str, asked: SearchRequest) -> Any:
 async def _search(
     request: Request, name: str, asked: SearchRequest | SearchParameters, fusion: dict[str, Any]
 ) -> Response:
-    check_text("query", asked.query, state_of(request).settings.limits.query)
+    state = state_of(request)
+    check_text("query", asked.query, state.settings.limits.query)
+    found = state.pipelines.find(asked.pipeline, state.settings.limits)
+    if found is not None:
+        request.scope["state"]["asked"]["pipeline"] = found.label
 
     def find(retriever: Retriever) -> list[Hit]:
-        return retriever.search(asked.query, **_shown(asked), **fusion)
+        return retriever.search(asked.query, **_shown(asked), **fusion, pipeline=found and found.pipeline)
 
     return await _hits(request, name, asked, find, asked.query)
 
@@ -100,7 +104,7 @@ def _found(
 
 def _shown(asked: Shown) -> dict[str, Any]:
     """Return what was asked for, of what the library takes by the same names."""
-    return asked.model_dump(exclude_unset=True, exclude={"query", "id", "fusion"})
+    return asked.model_dump(exclude_unset=True, exclude={"query", "id", "fusion", "pipeline"})
 
 
 def _check_shown(asked: Shown, limits: Limits) -> None:

@@ -24,8 +24,9 @@ class Limits:
     """What one request may ask for, and how much of the machine all of them may take.
 
     query: characters of a query, a filter or a mode. top_k: hits of one answer. depth: how far `offset` and `top_k` may
-    reach. batch: queries, texts or ids of one request. body: bytes of a request. documents: bytes of a request that
-    adds documents. headers: bytes of a request line with its headers.
+    reach. reads: hits that a stage of a client's pipeline may read. batch: queries, texts or ids of one request.
+    body: bytes of a request. documents: bytes of a request that adds documents. headers: bytes of a request line with
+    its headers.
     waiting: searches at work or waiting in one process; more are answered 429. connections: open ones of one process.
     seconds: how long a search may take. header_seconds, body_seconds: how long a client may take to send them, and
     `body_seconds` to read an answer. Times are in seconds.
@@ -34,6 +35,7 @@ class Limits:
     query: int = 10_000
     top_k: int = 1_000
     depth: int = 10_000
+    reads: int = 1_000
     batch: int = 1_000
     body: int = 4 * 2**20
     documents: int = 256 * 2**20
@@ -53,7 +55,7 @@ class ServeSettings:
     write: whether documents may be added and deleted. keys: who may; anybody where there are none.
     host_names: what a client may call this server, beside the loopback's names and addresses. origins: web sites whose
     scripts may ask. threads: searches at work at once in one process. log_queries: whether the log holds what people
-    search for. mcp: whether agents are answered, too, at /mcp.
+    search for. mcp: whether agents are answered, too, at /mcp. pipelines: lines by the names that clients call them.
     """
 
     indexes: Mapping[str, Path]
@@ -70,6 +72,7 @@ class ServeSettings:
     threads: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
     log_queries: bool = False
     mcp: bool = False
+    pipelines: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
 
     def check(self) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from retriever.serve.indexes import Indexes
     from retriever.serve.metrics import Metrics
+    from retriever.serve.pipelines import Pipelines
     from retriever.serve.settings import ServeSettings
     from retriever.serve.work import Work
 
@@ -21,10 +22,11 @@ __all__ = ["ServerState", "answer", "check_size", "check_text", "state_of"]
 
 
 class ServerState(NamedTuple):
-    """Settings, open indexes, the threads for searches and for changes, and what is counted."""
+    """Settings, open indexes, pipelines, the threads for searches and for changes, and what is counted."""
 
     settings: ServeSettings
     indexes: Indexes
+    pipelines: Pipelines
     searches: Work
     changes: Work
     metrics: Metrics

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from retriever.search.time_limit import OverdueError, time_limit
 from retriever.serve.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -17,10 +20,13 @@ T = TypeVar("T")
 
 
 class Work:
-    """Threads that work for requests. What a client waits for no longer keeps its place until it has ended."""
+    """Threads that work for requests. What a client waits for no longer keeps its place until it has ended.
 
-    def __init__(self, threads: int, waiting: int, seconds: float) -> None:
-        self.waiting, self.seconds = waiting, seconds
+    stops: whether it ends at its next step then, as searches do.
+    """
+
+    def __init__(self, threads: int, waiting: int, seconds: float, *, stops: bool = False) -> None:
+        self.waiting, self.seconds, self._stops = waiting, seconds, stops
         self.at_work = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
 
@@ -39,15 +45,21 @@ class Work:
             )
         self.at_work += 1
         loop = asyncio.get_running_loop()
+        ends = monotonic() + self.seconds if self._stops else math.inf
+
+        def limited() -> T:
+            with time_limit(ends):
+                return work()
+
         try:
-            future = self._pool.submit(work)
+            future = self._pool.submit(limited)
         except BaseException:
             self.at_work -= 1
             raise
         future.add_done_callback(lambda _: self._ended(loop))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
-        except TimeoutError:
+        except (TimeoutError, OverdueError):
             future.cancel()  # if it has not begun
             raise ProblemError(
                 503,

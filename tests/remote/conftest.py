@@ -16,10 +16,12 @@ import pytest
 import uvicorn
 
 from retriever import AsyncRetriever, Document, IndexingConfig, RemoteRetriever, Retriever, build_index
+from retriever.rank.scorers import registered_scorer
 from retriever.serve.app import create_app
 from retriever.serve.keys import Keys, read_keys
 from retriever.serve.settings import ServeSettings
 
+AGAIN = "bm25 > feedback(rm3) > rerank(shortest, depth=5)"
 KEY = "a-key-for-the-tests-alone"
 Ask = Callable[..., Any]
 
@@ -56,7 +58,7 @@ def folder(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path_factory: pytes
         Document("twin", "twins look alike", "", {"at": "2025-02-03T12:45:46Z", "nested": {"x": [1.5]}, "flag": True}),
     ]
     path = tmp_path_factory.mktemp("remote") / "tiny"
-    config = IndexingConfig(chunk=True, chunk_tokens=30, chunk_overlap=0)
+    config = IndexingConfig(chunk=True, chunk_tokens=30, chunk_overlap=0, tokens="own")
     build_index(documents, path, encoder=str(tiny_encoder_folder), config=config)
     return path
 
@@ -70,9 +72,10 @@ def words_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(folder: Path, words_alone: Path, tmp_path_factory: pytest.TempPathFactory) -> ServeSettings:
-    """Return what the server is told: two indexes, a key."""
-    return ServeSettings({"tiny": folder, "words": words_alone}, keys=keys())
+def settings(folder: Path, words_alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeSettings]:
+    """Return what the server is told: two indexes, a key, a pipeline."""
+    with registered_scorer("shortest", lambda query, texts: [-len(text) for text in texts]):
+        yield ServeSettings({"tiny": folder, "words": words_alone}, keys=keys(), pipelines={"again": AGAIN})
 
 
 def keys() -> Keys:

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retriever import AsyncRetriever, FusionConfig, Query, RemoteRetriever, Retriever, UserError
-from tests.remote.conftest import KEY, Ask, listed
+from retriever import AsyncRetriever, FusionConfig, Pipeline, Query, RemoteRetriever, Retriever, UserError
+from retriever.rank import Feedback, LateInteraction, Mmr, Rerank
+from retriever.types import Hit
+from tests.remote.conftest import AGAIN, KEY, Ask, listed
 
 pytestmark = pytest.mark.lucene
 RRF = FusionConfig(method="rrf", k=7.5, rank_base=0, weights={"bm25": 1.0, "dense": 0.25})
@@ -31,6 +33,14 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("search", ("bread",), {"filter": 'year >= 2015 and topic in (food, "city life")'}),
     ("search", ("twins",), {"fusion": RRF}),
     ("search", ("twins",), {"fusion": PRODUCT, "mode": "bm25+sparse"}),
+    ("search", ("twins look alike",), {"pipeline": Pipeline.parse("hybrid > feedback > late-interaction(5)")}),
+    (
+        "search",
+        ("how bread rises", 4),
+        {"pipeline": Pipeline("dense+bm25").then(Feedback("rocchio", weight=0.1234567), Mmr(0.5)), "explain": True},
+    ),
+    ("search", ("bread",), {"pipeline": Pipeline.parse("bm25 > feedback(rm3)"), "filter": "year >= 2015", "offset": 1}),
+    ("search", ("twins",), {"pipeline": Pipeline(stages=(LateInteraction(idf=False),)), "fusion": RRF}),
     ("search", ("\U0001f600 ü\n'\"\\ %20&=",), {}),
     ("more_like_this", ("a/b?c=d&e#ü 😀", 4), {"explain": True}),
     ("more_like_this", ("d02",), {"mode": "dense", "filter": "topic = food", "fields": ["year"], "offset": 1}),
@@ -56,6 +66,9 @@ FAULTS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("search", ("x",), {"filter": "yaer > 3"}),
     ("search", ("x",), {"filter": "year >"}),
     ("search", ("x",), {"fusion": FusionConfig(weights={"bm25": 0.0, "dense": 1.0}), "mode": "bm25+sparse"}),
+    ("search", ("x",), {"pipeline": Pipeline.parse("bm25 > feedback(joint)")}),
+    ("search", ("x",), {"pipeline": Pipeline("sparse"), "mode": "dense"}),
+    ("search", ("twins",), {"mode": "a > b"}),
     ("more_like_this", ("nothing",), {}),
     ("rank", (QUERIES, 0), {}),
     ("rank", (QUERIES,), {"mode": "nothing"}),
@@ -75,12 +88,19 @@ def again(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(list(QUERIES[:40]) if hasattr(arg, "__next__") else arg for arg in args)
 
 
+def timeless(hits: list[Hit]) -> list[Hit]:
+    """Return hits without the time that each stage took, which is never the same."""
+    return [hit._replace(stages=tuple(stage._replace(milliseconds=0.0) for stage in hit.stages)) for hit in hits]
+
+
 @pytest.mark.parametrize(("method", "args", "kwargs"), CALLS, ids=name)
 def test_records_are_equal(
     ask: Ask, library: Retriever, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     expected = listed(getattr(library, method)(*again(args), **kwargs))
     found = ask(method, *again(args), **kwargs)
+    if method == "search":
+        found, expected = timeless(found), timeless(expected)
     assert found == expected
     if method == "search":
         assert [type(hit) for hit in found] == [type(hit) for hit in expected]
@@ -114,9 +134,28 @@ def test_any_query(ask: Ask, library: Retriever, query: str, top_k: int) -> None
 def test_signatures_are_equal() -> None:
     for method in ("search", "more_like_this", "rank", "rank_modes", "documents", "fields", "facets", "encode"):
         local = dict(inspect.signature(getattr(Retriever, method)).parameters)
-        local.pop("pipeline", None)  # its rerankers run where they were made
+        local.pop("pipeline", None)  # which may be a line, or a name of the server's, where it runs there
         for client in (RemoteRetriever, AsyncRetriever):
-            assert dict(inspect.signature(getattr(client, method)).parameters) == local, (client, method)
+            remote = dict(inspect.signature(getattr(client, method)).parameters)
+            assert (remote.pop("pipeline", None) is not None) == (method == "search")
+            assert remote == local, (client, method)
+
+
+def test_pipelines_as_lines_and_by_the_servers_names(ask: Ask, library: Retriever) -> None:
+    assert timeless(ask("search", "twins", pipeline="hybrid > mmr(0.5)")) == timeless(
+        library.search("twins", pipeline=Pipeline.parse("hybrid > mmr(0.5)"))
+    )
+    assert timeless(ask("search", "twins", pipeline="again")) == timeless(
+        library.search("twins", pipeline=Pipeline.parse(AGAIN))
+    )
+    with pytest.raises(UserError, match="agian"):
+        ask("search", "twins", pipeline="agian")
+
+
+@pytest.mark.parametrize("stage", [Rerank(len), Rerank("cross-encoder:/etc/model")], ids=["function", "model"])
+def test_models_are_not_for_clients_to_choose(ask: Ask, stage: Rerank) -> None:
+    with pytest.raises(UserError, match=r"^rerank: .*--pipeline NAME=LINE"):
+        ask("search", "twins", pipeline=Pipeline("bm25", (stage,)))
 
 
 def test_legs_and_the_index_of_an_address(url: str, library: Retriever) -> None:

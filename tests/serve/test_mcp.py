@@ -16,13 +16,14 @@ import pytest
 from click.testing import CliRunner
 from fastmcp import Client
 
-from retriever import Document, Retriever, build_index
+from retriever import Document, Pipeline, Retriever, build_index
 from retriever.cli.main import cli
 from retriever.serve.agent_answers import LONGEST_VALUE
 from retriever.serve.app import create_app
 from retriever.serve.indexes import Indexes
 from retriever.serve.keys import read_keys
 from retriever.serve.mcp import create_mcp
+from retriever.serve.pipelines import Pipelines
 from retriever.serve.settings import ServeSettings
 from tests.docs.test_examples import PAGES, blocks
 from tests.remote.conftest import KEY, served
@@ -52,7 +53,8 @@ def indexes(folders: dict[str, Path]) -> Iterator[Indexes]:
 
 @pytest.fixture
 async def agent(indexes: Indexes) -> AsyncIterator[Client[Any]]:
-    async with Client(create_mcp(lambda: indexes, asyncio.to_thread)) as client:
+    pipelines = Pipelines({"varied": "bm25 > mmr(0.5)"})
+    async with Client(create_mcp(lambda: indexes, asyncio.to_thread, pipelines=pipelines)) as client:
         yield client
 
 
@@ -101,6 +103,18 @@ async def test_hits_are_those_of_the_library(agent: Client[Any], folders: dict[s
         "hits": [],
         "next_offset": None,
     }
+
+
+async def test_pipelines_that_an_index_offers_can_be_asked_for(agent: Client[Any], folders: dict[str, Path]) -> None:
+    [tiny] = [index for index in (await call(agent, "list_indexes"))["indexes"] if index["name"] == "tiny"]
+    assert tiny["pipelines"] == ["varied", "hybrid > feedback"]
+    with Retriever.open(folders["tiny"]) as retriever:
+        for name, line in zip(tiny["pipelines"], ("bm25 > mmr(0.5)", "hybrid > feedback"), strict=True):
+            hits = retriever.search("how bread rises", 3, pipeline=Pipeline.parse(line))
+            found = await call(agent, "search", index="tiny", query="how bread rises", top_k=3, pipeline=name)
+            assert [hit["id"] for hit in found["hits"]] == [hit.doc_id for hit in hits]
+    refused = await fault(agent, "search", index="tiny", query="x", pipeline="bm25 > rerank(cross-encoder:big)")
+    assert "its own pipelines: varied" in refused
 
 
 async def test_answers_are_bounded_and_documents_come_in_portions(agent: Client[Any]) -> None:
@@ -153,7 +167,7 @@ async def test_a_new_commit_is_seen(tmp_path: Path) -> None:
 
     build_index([Document("d1", "the sea")], tmp_path / "new", encoder="none")
     opened = Indexes(ServeSettings({"new": tmp_path / "new"}))
-    async with Client(create_mcp(lambda: opened, asyncio.to_thread)) as agent:
+    async with Client(create_mcp(lambda: opened, asyncio.to_thread, pipelines=Pipelines({}))) as agent:
         with IndexWriter.open(tmp_path / "new") as writer:
             writer.add([Document("d2", "the moon")])
             writer.commit()

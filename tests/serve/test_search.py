@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.testclient import TestClient
 
+from retriever.rank.scorers import registered_scorer
 from retriever.search.fusion import FusionConfig
 from retriever.search.retriever import Retriever
+from retriever.serve.app import create_app
+from retriever.serve.settings import Limits, ServeSettings
 from retriever.types import FacetCount, Query, UserError
 from retriever.wire import encoded_from_wire, hit_from_wire, ranking_from_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from starlette.testclient import TestClient
-
 URL = "/indexes/tiny/search"
+SLOW = " > ".join(["bm25", *["rerank(slow)"] * 5])
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +115,28 @@ def test_errors_have_the_words_of_the_library(client: TestClient, library: Retri
             "status": 400,
             "detail": str(error.value).replace(str(library.reader.path), "tiny"),
         }
+
+
+def test_a_search_that_nobody_waits_for_gives_its_place_back(served_folder: Path) -> None:
+    seen: list[int] = []
+
+    def slow(query: str, texts: Sequence[str]) -> list[float]:
+        seen.append(len(texts))
+        time.sleep(0.6)
+        return [1.0] * len(texts)
+
+    limits = Limits(seconds=1.0, waiting=2)
+    settings = ServeSettings({"tiny": served_folder}, threads=1, limits=limits, pipelines={"slow": SLOW})
+    with (
+        registered_scorer("slow", slow),
+        TestClient(create_app(settings), base_url="http://127.0.0.1") as client,
+    ):
+        for _ in range(2):
+            seen.clear()
+            answer = client.post(URL, json={"query": "bread", "pipeline": "slow"})
+            assert answer.status_code == 503
+            assert answer.json()["detail"] == "it took longer than 1 s; ask for less, or again later"
+            time.sleep(0.6)  # what has begun ends
+            work = client.app.state.server.searches  # type: ignore[attr-defined]
+            assert work.at_work == 0 and len(seen) <= 2
+        assert client.get(URL, params={"query": "bread", "mode": "bm25"}).status_code == 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -43,7 +43,7 @@ def timeless(hits: list[Hit]) -> list[Hit]:
 @pytest.mark.parametrize("asked", ["short", "hybrid > feedback > mmr(0.7)", "bm25 > feedback(rm3)", "feedback"])
 def test_hits_and_stages_are_those_of_the_library(named: TestClient, served_folder: Path, asked: str) -> None:
     pipeline = Pipeline.parse(SHORT if asked == "short" else asked)
-    question = {"query": "how bread rises", "pipeline": asked, "explain": True, "top_k": 5}
+    question: dict[str, Any] = {"query": "how bread rises", "pipeline": asked, "explain": True, "top_k": 5}
     with Retriever.open(served_folder) as library:
         expected = timeless(library.search("how bread rises", 5, pipeline=pipeline, explain=True))
     for answer in (named.post(URL, json=question), named.get(URL, params=question)):

@@ -20,6 +20,7 @@ __all__ = [
     "ChunkHit",
     "Document",
     "Encoded",
+    "EncodedByToken",
     "Encoder",
     "EncoderIdentity",
     "ExpertRoutes",
@@ -302,12 +303,19 @@ class TokenVectors(NamedTuple):
     """The vectors of all tokens of n texts, one text behind the other.
 
     vectors: float32 (tokens, dim). counts: int64 (n,), how many of them each text has. ids: int32 (tokens,), of the
-    tokens in the vocabulary of the encoder; None where they are another model's.
+    tokens of queries in the vocabulary of the encoder; None where they are another model's, and for documents.
     """
 
     vectors: FloatArray
     counts: NDArray[np.int64]
     ids: NDArray[np.int32] | None = None
+
+
+class EncodedByToken(NamedTuple):
+    """Both views of n texts, and the vectors of their tokens, None where none were asked for."""
+
+    encoded: Encoded
+    tokens: TokenVectors | None
 
 
 def _same_numbers(one: Any, other: Any) -> bool:

@@ -20,6 +20,7 @@ from retriever.encoder.base import EncoderBase
 from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.recent import RecentQueries
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
+from retriever.encoder.views import unit
 from retriever.lazy import lazy
 from retriever.names import QUERY_MODES
 from retriever.network.checkpoint import read_settings, read_values
@@ -27,19 +28,33 @@ from retriever.network.folder import load_model
 from retriever.network.parameters import count_parameters
 from retriever.network.settings import DEFAULTS
 from retriever.processes import one_thread_after_fork, processors
-from retriever.types import Encoded, EncoderIdentity, ExpertRoutes, Parameters, TokenExperts, TokenVectors, UserError
+from retriever.types import (
+    Encoded,
+    EncodedByToken,
+    EncoderIdentity,
+    ExpertRoutes,
+    Parameters,
+    TokenExperts,
+    TokenVectors,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Self
 
+    from numpy.typing import NDArray
+
+    from retriever.encoder.tokens import TokenEncoder
     from retriever.network.int8.network import Int8Network
     from retriever.network.int8.query import QueryNetwork
     from retriever.network.model import RetrieverConfig, RetrieverModel
+    from retriever.network.packing import Packed
     from retriever.types import BoolArray, FloatArray, TermSpan, TermStatistics
 
 __all__ = [
     "MoEEncoder",
+    "QueryStates",
     "folder_digest",
 ]
 
@@ -79,15 +94,31 @@ class ReadableTexts(NamedTuple):
     unread: BoolArray
 
 
+class QueryStates(NamedTuple):
+    """The last hidden states of a query's tokens, float32 (tokens, hidden), and their ids, int32 (tokens,)."""
+
+    vectors: FloatArray
+    ids: NDArray[np.int32]
+
+
+class _Wanted(NamedTuple):
+    """What is wanted of texts; projection: see `MoEEncoder.encode_by_token`."""
+
+    dense: bool
+    expansions: bool
+    projection: FloatArray | None
+
+
 class Views(NamedTuple):
     """What the network makes of texts: vectors and expansions, a row for each; None where it is not wanted.
 
-    texts: their numbers.
+    texts: their numbers. tokens: of each of their tokens, one text behind the other.
     """
 
     texts: list[int]
     dense: FloatArray | None
     terms: sparse.csr_matrix | None
+    tokens: FloatArray | None = None
 
 
 class MoEEncoder(EncoderBase):
@@ -116,7 +147,9 @@ class MoEEncoder(EncoderBase):
         self.lexicon = Lexicon(self._folder)
         self.vocabulary = self.lexicon.vocabulary
         self.query_mode = settings.get("query_mode", QUERY_MODES[0])
-        self._recent = RecentQueries(self.runtime.recent_queries)  # shared with `with_query_mode`
+        # Both are shared with `with_query_mode`.
+        self._recent: RecentQueries[Encoded] = RecentQueries(self.runtime.recent_queries)
+        self._recent_states: RecentQueries[QueryStates] = RecentQueries(self.runtime.recent_queries)
         self.identity = EncoderIdentity(
             name or str(self._folder.resolve()),
             folder_digest(self._folder, ("config.json", "tokenizer.json", "model.safetensors")),
@@ -217,10 +250,8 @@ class MoEEncoder(EncoderBase):
             return ExpertRoutes(layers, ())
         import torch
 
-        from retriever.network.packing import pack
-
         with torch.inference_mode():
-            routings = self._model.encode(pack([text.read]), dense=False, sparse=True).routings
+            routings = self._model.encode(self._packed([text.read]), dense=False, sparse=True).routings
         chosen = [routing.expert_ids.tolist() for routing in routings]  # of each layer (n, active)
         prompt = len(text.read) - 2 - len(text.own)  # below 0 where the end of the query was cut off
         tokens = [
@@ -242,20 +273,31 @@ class MoEEncoder(EncoderBase):
         on XQuAD hybrid search is better than BM25 with them in the five other languages of Latin script, and worse
         with its vectors in three of them.
         """
+        return self.encode_by_token(texts, dense=dense, sparse=sparse).encoded
+
+    def encode_by_token(
+        self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True, projection: FloatArray | None = None
+    ) -> EncodedByToken:
+        """Encode n passages as `encode_documents` does, and with a projection their tokens, in the same pass.
+
+        projection (hidden, dim): makes a vector of unit length of each token's last hidden state, those of the opening
+        and closing token among them. A text that is not read has no tokens.
+        """
         known = self._readable(texts)
         foreign = self.lexicon.foreign(known.texts)
-        encoded = self._encode(
+        found = self._encode(
             known.texts,
             self.config.document_prompt,
             dense=dense,
             expand=sparse and self._expands,
             count=sparse,
             unread=foreign,
+            projection=projection,
         )
-        encoded = encoded._replace(unread=known.unread | foreign)
-        if encoded.tokens is None:
-            return encoded
-        return encoded._replace(sparse=self.lexicon.documents(encoded.tokens, encoded.sparse))
+        encoded = found.encoded._replace(unread=known.unread | foreign)
+        if encoded.tokens is not None:
+            encoded = encoded._replace(sparse=self.lexicon.documents(encoded.tokens, encoded.sparse))
+        return found._replace(encoded=encoded)
 
     def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Encode n queries, in order; without the dense view, lexical ones run no network.
@@ -277,11 +319,19 @@ class MoEEncoder(EncoderBase):
         if self._query_network is not None:
             encoded = self._encode_few(self._query_network, known.texts, dense=dense, expand=expand, count=sparse)
         else:
-            encoded = self._encode(known.texts, self.config.query_prompt, dense=dense, expand=expand, count=sparse)
+            prompt = self.config.query_prompt
+            encoded = self._encode(known.texts, prompt, dense=dense, expand=expand, count=sparse).encoded
         encoded = encoded._replace(unread=known.unread)
         if encoded.tokens is None:
             return encoded
         return encoded._replace(sparse=self.lexicon.queries(encoded.tokens, encoded.sparse), tokens=None)
+
+    @lazy
+    def token_encoder(self) -> TokenEncoder:
+        """Return what gives a vector for each token of a text."""
+        from retriever.encoder.tokens import ProjectedStates
+
+        return ProjectedStates(self)
 
     @property
     def folder(self) -> Path:
@@ -290,35 +340,44 @@ class MoEEncoder(EncoderBase):
 
     def token_ids_read(self, text: str, *, query: bool) -> list[int]:
         """Return the ids of the tokens that the network reads of a text, its frame included."""
-        prompt = self.config.query_prompt if query else self.config.document_prompt
-        return self._tokenise(self._readable([text]).texts, prompt, self.config.max_length - 2)[0].read
+        return self._read(text, "query_prompt" if query else "document_prompt").read
 
-    def token_states(self, texts: Sequence[str], *, query: bool) -> TokenVectors:
-        """Return the last hidden state of each token that the network reads of n texts: for late interaction."""
+    def _read(self, text: str, prompt: str) -> Tokens:
+        """Tokenise one text without the network."""
+        settings = DEFAULTS | self._settings
+        return self._tokenise(self._readable([text]).texts, settings[prompt], settings["max_length"] - 2)[0]
+
+    def query_states(self, text: str) -> QueryStates:
+        """Return the last hidden state of each token that the network reads of a query, and the ids of the tokens.
+
+        They are at hand where the query was just encoded alone, by the network for queries.
+        """
+        return self._recent_states.get(text, lambda: self._query_states(text))
+
+    def _query_states(self, text: str) -> QueryStates:
+        read = self._read(text, "query_prompt").read
+        if not read:
+            return QueryStates(np.zeros((0, self.identity.dense_dim), np.float32), np.zeros(0, np.int32))
+        if self._query_network is not None:
+            states = self._query_network.encode([read], dense=False, sparse=False).states
+        else:
+            states = self._states([read])
+        return QueryStates(states, np.array(read, np.int32))
+
+    def _states(self, token_ids: list[list[int]]) -> FloatArray:
         import torch
 
+        with torch.inference_mode():
+            states = self._model.encode(self._packed(token_ids), dense=False, sparse=False).states
+            assert states is not None
+            found: FloatArray = states.float().cpu().numpy()
+        return found
+
+    def _packed(self, token_ids: list[list[int]]) -> Packed:
         from retriever.network.packing import pack
 
-        prompt = self.config.query_prompt if query else self.config.document_prompt
-        read = [text.read for text in self._tokenise(self._readable(texts).texts, prompt, self.config.max_length - 2)]
-        counts = np.array([len(ids) for ids in read], np.int64)
-        ends = np.cumsum(counts)
-        states = np.zeros((int(counts.sum()), self.identity.dense_dim), np.float32)
-
-        def run(batch: list[int]) -> None:
-            packed = pack([read[i] for i in batch])
-            device = self.runtime.device
-            packed = packed._replace(input_ids=packed.input_ids.to(device), positions=packed.positions.to(device))
-            with torch.inference_mode():
-                found = self._model.states(packed)
-            places = [np.arange(ends[i] - counts[i], ends[i]) for i in batch]
-            states[np.concatenate(places)] = found
-
-        parts = list(batches(counts.tolist(), self._budget(int(counts.sum()))))
-        for _ in map(run, parts) if self._threads is None else self._threads.map(run, parts):
-            pass
-        ids = np.array([one for ids in read for one in ids], np.int32)
-        return TokenVectors(states, counts, ids)
+        packed, device = pack(token_ids), self.runtime.device
+        return packed._replace(input_ids=packed.input_ids.to(device), positions=packed.positions.to(device))
 
     def _readable(self, texts: Sequence[str]) -> ReadableTexts:
         """Empty the texts whose script the vocabulary does not have: their views would say nothing, confidently."""
@@ -340,15 +399,19 @@ class MoEEncoder(EncoderBase):
         expand: bool,
         count: bool,
         unread: BoolArray | None = None,
-    ) -> Encoded:
+        projection: FloatArray | None = None,
+    ) -> EncodedByToken:
         """Return what is wanted: vectors, expansions in place of the sparse view, and how often tokens occur.
 
-        unread: bool (n,), True for texts whose tokens are counted and go no further.
+        unread: bool (n,), True for texts whose tokens are counted and go no further. projection: as in
+        `encode_by_token`.
         """
         truncated = np.zeros(len(texts), dtype=np.bool_)
         counts = [self.lexicon.counts([])]
         views: list[Views] = []
         running: list[Callable[[], Views]] = []
+        read = np.zeros(len(texts), np.int64)
+        wanted = _Wanted(dense, expand, projection)
         for start in range(0, len(texts), self.runtime.window):
             # While one window is in the network, the next is tokenised.
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt, self.config.max_length - 2)
@@ -360,20 +423,23 @@ class MoEEncoder(EncoderBase):
             if count:
                 counts.append(self.lexicon.counts([text.own for text in tokens]))
             truncated[start : start + len(tokens)] = [text.truncated for text in tokens]
-            lengths = [len(text.read) if dense or expand else 0 for text in tokens]
+            runs = dense or expand or projection is not None
+            lengths = [len(text.read) if runs else 0 for text in tokens]
+            read[start : start + len(tokens)] = lengths
             started = [
-                self._start([start + i for i in batch], [tokens[i].read for i in batch], dense, expand)
+                self._start([start + i for i in batch], [tokens[i].read for i in batch], wanted)
                 for batch in batches(lengths, self._budget(sum(lengths)), self._least_cost)
             ]
             views += [result() for result in running]
             running = started
         views += [result() for result in running]
-        return Encoded(
+        encoded = Encoded(
             _vectors(views, len(texts), self.identity.dense_dim) if dense else None,
             _expansions(views, len(texts), self.identity.vocab_size) if expand else None,
             truncated,
             sparse.vstack(counts, format="csr") if count else None,
         )
+        return EncodedByToken(encoded, None if projection is None else _by_token(views, read, projection.shape[1]))
 
     def _encode_few(
         self, network: QueryNetwork, texts: Sequence[str], *, dense: bool, expand: bool, count: bool
@@ -385,6 +451,8 @@ class MoEEncoder(EncoderBase):
 
         def run(batch: list[int]) -> Views:
             found = network.encode([tokens[i].read for i in batch], dense=dense, sparse=expand)
+            if len(texts) == 1:
+                self._recent_states.keep(texts[0], QueryStates(found.states, np.array(tokens[0].read, np.int32)))
             return Views(batch, found.dense, None if found.sparse is None else _top_terms(found.sparse, limit))
 
         views = list(self._each(run, list(batches(lengths, QUERY_TOKENS))))
@@ -419,27 +487,24 @@ class MoEEncoder(EncoderBase):
         threads = 1 if self._threads is None else torch.get_num_threads()
         return min(self.runtime.tokens_per_batch, max(SMALLEST_BATCH, -(-tokens // threads)))
 
-    def _start(self, texts: list[int], token_ids: list[list[int]], dense: bool, expand: bool) -> Callable[[], Views]:
+    def _start(self, texts: list[int], token_ids: list[list[int]], wanted: _Wanted) -> Callable[[], Views]:
         """Begin a batch, if there are threads for it; return what gives its views."""
         if self._threads is not None:
-            return self._threads.submit(self._run, texts, token_ids, dense, expand).result
-        return partial(self._run, texts, token_ids, dense, expand)
+            return self._threads.submit(self._run, texts, token_ids, wanted).result
+        return partial(self._run, texts, token_ids, wanted)
 
-    def _run(self, texts: list[int], token_ids: list[list[int]], dense: bool, expand: bool) -> Views:
+    def _run(self, texts: list[int], token_ids: list[list[int]], wanted: _Wanted) -> Views:
         """Run one batch, sorted by length."""
         import torch
 
-        from retriever.network.packing import Packed, pack
-
-        packed = pack(token_ids)
-        device = self.runtime.device
-        packed = Packed(packed.input_ids.to(device), packed.positions.to(device), packed.groups)
         with torch.inference_mode():
-            out = self._model.encode(packed, dense=dense, sparse=expand)
+            out = self._model.encode(self._packed(token_ids), dense=wanted.dense, sparse=wanted.expansions)
+            assert out.states is not None
             return Views(
                 texts,
                 None if out.dense is None else out.dense.cpu().numpy(),
                 None if out.sparse is None else _top_terms(out.sparse.cpu().numpy(), self.config.max_terms),
+                None if wanted.projection is None else unit(out.states.float().cpu().numpy() @ wanted.projection),
             )
 
 
@@ -484,6 +549,15 @@ def _vectors(views: list[Views], texts: int, width: int) -> FloatArray:
     for part in views:
         vectors[part.texts] = part.dense
     return vectors
+
+
+def _by_token(views: list[Views], read: NDArray[np.int64], dim: int) -> TokenVectors:
+    """Return the vectors of the tokens of all texts, in the order of the texts; read: how many tokens each has (n,)."""
+    vectors = np.zeros((int(read.sum()), dim), np.float32)
+    ends = np.cumsum(read)
+    for part in views:
+        vectors[np.concatenate([np.arange(ends[i] - read[i], ends[i]) for i in part.texts])] = part.tokens
+    return TokenVectors(vectors, read)
 
 
 def _expansions(views: list[Views], texts: int, vocab_size: int) -> sparse.csr_matrix:

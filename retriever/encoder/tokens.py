@@ -7,14 +7,15 @@ sentence-transformers is one, too.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from retriever.encoder.views import unit
 from retriever.lazy import lazy
-from retriever.types import Encoder, TokenVectors, UserError
+from retriever.types import EncodedByToken, Encoder, TokenVectors, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from retriever.encoder.moe_encoder import MoEEncoder
     from retriever.types import FloatArray
 
-__all__ = ["OWN", "TokenEncoder", "load_token_encoder", "token_encoder_of"]
+__all__ = ["OWN", "ProjectedStates", "TokenEncoder", "load_token_encoder", "token_encoder_of"]
 
 OWN = "own"
 """The token encoder that an encoder brings along."""
@@ -46,6 +47,10 @@ class TokenEncoder(Protocol):
         """Encode n queries."""
         ...
 
+    def with_views(self, texts: Sequence[str], encoder: Encoder) -> EncodedByToken:
+        """Encode n passages as an encoder does, and by token: in one pass of the network where it is one."""
+        ...
+
     def words(self, text: str, *, query: bool) -> list[str]:
         """Return what stands for each vector of a text, to be shown."""
         ...
@@ -58,29 +63,23 @@ def load_token_encoder(name: str, encoder: Encoder) -> TokenEncoder:
         UserError: it cannot be loaded, or the encoder has none of its own.
     """
     if name != OWN:
-        return _MultiVector(name)
+        return _multi_vector(name)
     from retriever.encoder.moe_encoder import MoEEncoder
 
     if not isinstance(encoder, MoEEncoder):
         raise UserError(
             f"{encoder.identity.name}: has no token vectors of its own; give the folder of a MultiVectorEncoder"
         )
-    return _Projected(encoder)
-
-
-_loaded: WeakKeyDictionary[Encoder, dict[str, TokenEncoder]] = WeakKeyDictionary()
+    return encoder.token_encoder
 
 
 def token_encoder_of(name: str, sha256: str, encoder: Encoder) -> TokenEncoder:
-    """Return the token encoder of an index, by its name; loaded once for each encoder object.
+    """Return the token encoder of an index, by its name; loaded once.
 
     Raises:
         UserError: it is not there, or not the same any more.
     """
-    known = _loaded.setdefault(encoder, {})
-    if name not in known:
-        known[name] = load_token_encoder(name, encoder)
-    found = known[name]
+    found = load_token_encoder(name, encoder)
     if found.sha256 != sha256:
         raise UserError(
             f"the index was built with the token encoder {name} (sha256 {sha256[:12]}), found {found.sha256[:12]}; "
@@ -89,7 +88,7 @@ def token_encoder_of(name: str, sha256: str, encoder: Encoder) -> TokenEncoder:
     return found
 
 
-class _Projected:
+class ProjectedStates:
     """The last hidden states of an encoder, projected to `dim` dimensions, of unit length.
 
     The projection is the encoder folder's; without one it is a random orthogonal one.
@@ -107,18 +106,26 @@ class _Projected:
 
     def documents(self, texts: Sequence[str]) -> TokenVectors:
         """Encode n passages, their opening and closing tokens, too."""
-        found = self._encoder.token_states(texts, query=False)
-        return found._replace(vectors=_unit(found.vectors @ self._projection))
+        found = self._encoder.encode_by_token(texts, dense=False, sparse=False, projection=self._projection).tokens
+        assert found is not None
+        return found
+
+    def with_views(self, texts: Sequence[str], encoder: Encoder) -> EncodedByToken:
+        """Encode n passages in one pass; `encoder` is its own."""
+        return self._encoder.encode_by_token(texts, projection=self._projection)
 
     def queries(self, texts: Sequence[str]) -> TokenVectors:
         """Encode n queries, without their opening and closing tokens, which say nothing of their own."""
-        found = self._encoder.token_states(texts, query=True)
-        lexicon = self._encoder.lexicon
-        assert found.ids is not None
-        kept = ~np.isin(found.ids, [lexicon.opening, lexicon.closing])
-        counts = np.add.reduceat(np.append(kept, False), np.append(0, np.cumsum(found.counts))[:-1])
-        counts = np.where(found.counts > 0, counts, 0)
-        return TokenVectors(_unit(found.vectors[kept] @ self._projection), counts, found.ids[kept])
+        found = [self._encoder.query_states(text) for text in texts]
+        frame = [self._encoder.lexicon.opening, self._encoder.lexicon.closing]
+        kept = [~np.isin(states.ids, frame) for states in found]
+        vectors = [states.vectors[own] for states, own in zip(found, kept, strict=True)]
+        ids = [states.ids[own] for states, own in zip(found, kept, strict=True)]
+        return TokenVectors(
+            unit(np.concatenate([np.zeros((0, len(self._projection)), np.float32), *vectors]) @ self._projection),
+            np.array([len(own) for own in ids], np.int64),
+            np.concatenate([np.zeros(0, np.int32), *ids]),
+        )
 
     def words(self, text: str, *, query: bool) -> list[str]:
         """Return the tokens of a text."""
@@ -146,10 +153,9 @@ def _projection(path: Path, hidden: int) -> FloatArray:
     return orthogonal
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: FloatArray = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-    return unit
+@cache
+def _multi_vector(name: str) -> TokenEncoder:
+    return _MultiVector(name)
 
 
 class _MultiVector:
@@ -182,6 +188,10 @@ class _MultiVector:
     def queries(self, texts: Sequence[str]) -> TokenVectors:
         """Encode n queries."""
         return self._encode(self._model.encode_query, texts)
+
+    def with_views(self, texts: Sequence[str], encoder: Encoder) -> EncodedByToken:
+        """Encode n passages with both models."""
+        return EncodedByToken(encoder.encode_documents(texts), self.documents(texts))
 
     def _encode(self, encode: Any, texts: Sequence[str]) -> TokenVectors:
         found = [np.asarray(one, np.float32) for one in encode(list(texts), convert_to_numpy=True)] if texts else []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import vstack
 
-from retriever.types import Encoded
+from retriever.types import Encoded, EncodedByToken, TokenVectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from retriever.types import BoolArray
+    from retriever.types import BoolArray, FloatArray
 
-__all__ = ["joined", "picked"]
+__all__ = ["joined", "joined_by_token", "picked", "picked_by_token", "unit"]
 
 
 def joined(parts: Sequence[Encoded]) -> Encoded:
@@ -52,3 +52,32 @@ def picked(encoded: Encoded, rows: NDArray[np.integer]) -> Encoded:
         None if tokens is None else tokens[rows],
         None if unread is None else unread[rows],
     )
+
+
+def joined_by_token(parts: Sequence[EncodedByToken]) -> EncodedByToken:
+    """Return all parts, one or more, as `joined` does, their token vectors, too."""
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    vectors = [part.vectors for part in tokens]
+    counts = [part.counts for part in tokens]
+    return EncodedByToken(
+        joined([part.encoded for part in parts]),
+        TokenVectors(np.concatenate(vectors), np.concatenate(counts)) if tokens else None,
+    )
+
+
+def picked_by_token(found: EncodedByToken, rows: NDArray[np.integer]) -> EncodedByToken:
+    """Return the views and token vectors of the texts in `rows` (n,), in that order."""
+    tokens = found.tokens
+    if tokens is not None:
+        ends = np.cumsum(tokens.counts)
+        places = [np.arange(ends[row] - tokens.counts[row], ends[row]) for row in rows]
+        chosen = np.concatenate([np.zeros(0, np.int64), *places])
+        tokens = TokenVectors(tokens.vectors[chosen], tokens.counts[rows])
+    return EncodedByToken(picked(found.encoded, rows), tokens)
+
+
+def unit(vectors: FloatArray) -> FloatArray:
+    """Return vectors (n, dim) of unit length; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: FloatArray = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return found

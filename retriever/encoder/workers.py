@@ -27,15 +27,17 @@ import numpy as np
 
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
-from retriever.encoder.views import joined, picked
+from retriever.encoder.views import joined_by_token, picked_by_token
 from retriever.processes import refuse_fork
-from retriever.types import Encoded, UserError
+from retriever.types import EncodedByToken, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from retriever.types import FloatArray
 
 __all__ = ["WorkerEncoder", "core_shares"]
 
@@ -62,14 +64,17 @@ class WorkerEncoder(MoEEncoder):
             str(folder), [replace(at_home, device=devices[number % len(devices)]) for number in range(count)]
         )
 
-    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+    def encode_by_token(
+        self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True, projection: FloatArray | None = None
+    ) -> EncodedByToken:
         """Encode n passages, in order.
 
         Raises:
             UserError: the encoder or a device cannot be used, or a worker was killed.
             RuntimeError: an error of ours in a worker, with its traceback; the workers are then started anew.
         """
-        return self._pool.encode(texts, self.runtime.window, dense=dense, sparse=sparse)
+        wanted = {"dense": dense, "sparse": sparse, "projection": projection}
+        return self._pool.encode(texts, self.runtime.window, wanted)
 
     def close(self) -> None:
         """End the workers; documents that still come start new ones."""
@@ -98,7 +103,7 @@ class _Worker(NamedTuple):
 class _Reply(NamedTuple):
     """What a worker says: views (None once it is ready), the user's fault, or the traceback of ours."""
 
-    encoded: Encoded | None
+    encoded: EncodedByToken | None
     user_error: str = ""
     traceback: str = ""
 
@@ -112,14 +117,15 @@ class _Pool:
         self._lock, self._process = Lock(), os.getpid()
         self._finalizer = weakref.finalize(self, _end, self._workers)
 
-    def encode(self, texts: Sequence[str], window: int, *, dense: bool, sparse: bool) -> Encoded:
+    def encode(self, texts: Sequence[str], window: int, wanted: Mapping[str, Any]) -> EncodedByToken:
+        """Encode texts; wanted: the parameters of `MoEEncoder.encode_by_token`."""
         refuse_fork(self._process, "its encoder's workers could start")
         with self._lock:
             try:
                 if not self._workers:
                     self._start()
                 parts = _dealt([len(text) for text in texts], len(self._runtimes), window)
-                requests = (([texts[row] for row in rows], dense, sparse) for rows in parts)
+                requests = (([texts[row] for row in rows], wanted) for rows in parts)
                 done = [(parts[number], encoded) for number, encoded in self._exchange(requests)]
             except BaseException:
                 _end(self._workers)  # one in the middle of something would answer the next question with it
@@ -151,7 +157,7 @@ class _Pool:
         for worker in self._workers:
             _read(_receive(worker))
 
-    def _exchange(self, requests: Iterator[Any]) -> Iterator[tuple[int, Encoded]]:
+    def _exchange(self, requests: Iterator[Any]) -> Iterator[tuple[int, EncodedByToken]]:
         """Yield the number of a request and its answer, as they come; each worker has one request at a time."""
         waiting = enumerate(requests)
         busy: dict[Any, tuple[_Worker, int]] = {}
@@ -188,7 +194,7 @@ def _receive(worker: _Worker) -> bytes:
         raise _gone(worker) from None
 
 
-def _read(reply: bytes) -> Encoded | None:
+def _read(reply: bytes) -> EncodedByToken | None:
     """Return the views of a reply, or raise what went wrong."""
     found: _Reply = pickle.loads(reply)
     if found.user_error:
@@ -227,10 +233,10 @@ def _dealt(lengths: Sequence[int], workers: int, window: int) -> list[NDArray[np
     return [order[number::parts] for number in range(parts)]
 
 
-def _in_order(done: Sequence[tuple[NDArray[np.intp], Encoded]]) -> Encoded:
+def _in_order(done: Sequence[tuple[NDArray[np.intp], EncodedByToken]]) -> EncodedByToken:
     """Join the parts and put each row where its text stands."""
     back = np.argsort(np.concatenate([rows for rows, _ in done]))
-    return picked(joined([encoded for _, encoded in done]), back)
+    return picked_by_token(joined_by_token([encoded for _, encoded in done]), back)
 
 
 def serve(handle: int) -> None:
@@ -243,11 +249,11 @@ def serve(handle: int) -> None:
         loaded: list[MoEEncoder] = []
         connection.send(_answer(lambda: loaded.append(_alone(folder, runtime))))
         while True:
-            texts, dense, sparse = connection.recv()
-            connection.send(_answer(partial(loaded[0].encode_documents, texts, dense=dense, sparse=sparse)))
+            texts, wanted = connection.recv()
+            connection.send(_answer(partial(loaded[0].encode_by_token, texts, **wanted)))
 
 
-def _answer(work: Callable[[], Encoded | None]) -> _Reply:
+def _answer(work: Callable[[], EncodedByToken | None]) -> _Reply:
     try:
         return _Reply(work())
     except UserError as error:

@@ -21,7 +21,7 @@ from retriever.index.writer import FolderWriter
 from retriever.indexing.chunking import Chunker, chunking_for
 from retriever.indexing.documents import opened
 from retriever.languages import analyzer_named
-from retriever.types import EncoderIdentity, UserError
+from retriever.types import EncodedByToken, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -224,8 +224,11 @@ def add_batches(
     for batch in _batches(stream, chunker, size):
         group = [numbered.document for numbered, _ in batch]
         texts = [chunk.contents for numbered, spans in batch for chunk in numbered.document.split(spans)]
-        by_token = None if tokens is None else tokens.documents(texts)
-        writer.add(group, encoder.encode_documents(texts), [spans for _, spans in batch], by_token)
+        if tokens is None:
+            found = EncodedByToken(encoder.encode_documents(texts), None)
+        else:
+            found = tokens.with_views(texts, encoder)
+        writer.add(group, found.encoded, [spans for _, spans in batch], found.tokens)
         yield AddedBatch(len(group), batch[-1][0].ordinal)
 
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from retriever.network.attention import PaddedTexts
     from retriever.network.packing import Group
-    from retriever.types import FloatArray
 
 __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pack"]
 
@@ -126,12 +125,14 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 class RetrieverOutput(NamedTuple):
     """dense: (n, hidden) unit length; sparse: (n, vocab) expansions >= 0; routings: one per MoE layer, packed.
 
+    states: (n_tokens, hidden), the last hidden states of a packed batch; None for a padded one.
     The sparse view is the expansions and what `RetrieverModel.lexical` makes of the text's own tokens.
     """
 
     dense: Tensor | None
     sparse: Tensor | None
     routings: tuple[Routing, ...]
+    states: Tensor | None = None
 
 
 class Embeddings(nn.Module):
@@ -240,7 +241,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             words, token_ids = self.embeddings.word.weight, packed.input_ids
             weights, routing = self.sparse_head(mixed, packed.groups, words, token_ids=token_ids)
             routings += () if routing is None else (routing,)
-        return RetrieverOutput(self.pool(vectors, packed.groups) if dense else None, weights, routings)
+        return RetrieverOutput(self.pool(vectors, packed.groups) if dense else None, weights, routings, vectors)
 
     def trunk(self, packed: Packed) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
         """Return the last hidden states and those that feed the sparse head, both (n_tokens, hidden), and routings."""
@@ -255,11 +256,6 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             if routing is not None:
                 routings.append(routing)
         return x, torch.stack([hidden[i] for i in self.config.sparse_layers]).mean(0), tuple(routings)
-
-    def states(self, packed: Packed) -> FloatArray:
-        """Return the last hidden states of a packed batch, float32 (n_tokens, hidden), on the CPU."""
-        states: FloatArray = self.trunk(packed)[0].float().cpu().numpy()
-        return states
 
     def pool(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
         """Return the dense view of the last hidden states: float32 (n_texts, hidden) of unit length."""

@@ -91,6 +91,24 @@ def test_equals_one_process_to_the_bit(
     assert encoder.identity == alone.identity and list(encoder.vocabulary) == list(alone.vocabulary)
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1], [""], []], ids=["many", "one", "empty", "none"])
+def test_token_vectors_of_the_same_pass_equal_one_process(
+    encoder: WorkerEncoder, alone: MoEEncoder, texts: list[str]
+) -> None:
+    """The pass is one, for the views are those without token vectors to the bit."""
+    found = encoder.token_encoder.with_views(texts, encoder)
+    expected = alone.token_encoder.with_views(texts, alone)
+    assert_same(found.encoded, expected.encoded)
+    assert_same(found.encoded, alone.encode_documents(texts))
+    assert found.tokens is not None and expected.tokens is not None
+    assert found.tokens.counts.tolist() == [len(alone.token_ids_read(text, query=False)) for text in texts]
+    np.testing.assert_array_equal(found.tokens.counts, expected.tokens.counts)
+    np.testing.assert_allclose(found.tokens.vectors, expected.tokens.vectors, atol=1e-6)
+    by_text = [alone.token_encoder.documents([text]).vectors for text in texts]
+    np.testing.assert_allclose(found.tokens.vectors, np.concatenate([found.tokens.vectors[:0], *by_text]), atol=1e-6)
+
+
 def test_each_worker_has_cores_of_its_own(encoder: WorkerEncoder) -> None:
     encoder.encode_documents(["the sea"])
     cores = sorted(os.sched_getaffinity(0))

@@ -62,15 +62,6 @@ class Int8Network:
         self._embeddings.word.to(torch.bfloat16)  # only looked up
         self._scratch = Scratch()
 
-    def states(self, packed: Packed) -> FloatArray:
-        """Return the last hidden states of a packed batch, float32 (n_tokens, hidden)."""
-        x: FloatArray = self._embeddings.summed(packed).numpy()
-        kernels.norm(x, *self._embeddings_norm)
-        spots = spots_of(packed.groups, self.config.num_attention_heads)
-        for layer in self._layers:
-            layer.forward(x, spots, self._scratch)
-        return x
-
     def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
         """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
         x: FloatArray = self._embeddings.summed(packed).numpy()
@@ -88,7 +79,8 @@ class Int8Network:
             hidden /= np.float32(len(self.config.sparse_layers))
             weights, found = self._head.forward(hidden, packed.groups, self._scratch)
             routings += found
-        return RetrieverOutput(self._pool(x, packed.groups) if dense else None, weights, tuple(routings))
+        vectors = self._pool(x, packed.groups) if dense else None
+        return RetrieverOutput(vectors, weights, tuple(routings), torch.from_numpy(x))
 
     def _pool(self, x: FloatArray, groups: Sequence[Group]) -> Tensor:
         """Return the dense view of the last hidden states (n_tokens, hidden), (n_texts, hidden) of unit length."""

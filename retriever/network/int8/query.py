@@ -34,10 +34,14 @@ LENGTH_STEP = 16
 
 
 class Views(NamedTuple):
-    """Unit vectors (texts, hidden), and weights of expanded terms (texts, vocab); None for what was not asked for."""
+    """Unit vectors (texts, hidden), and weights of expanded terms (texts, vocab); None for what was not asked for.
+
+    states: the last hidden states (tokens, hidden), those of one text behind those of another.
+    """
 
     dense: FloatArray | None
     sparse: FloatArray | None
+    states: FloatArray
 
 
 def few_kernels() -> dict[str, Any]:
@@ -76,7 +80,7 @@ class QueryNetwork:
         if sparse:
             hidden /= np.float32(len(chosen))
             weights = self._expansions(hidden, ends, room)
-        return Views(self._pooled(rows, bounds) if dense else None, weights)
+        return Views(self._pooled(rows, bounds) if dense else None, weights, x)
 
     def _pass(self, layer: _Layer, rows: Argument, bounds: Argument, room: _Room) -> None:
         """Put a layer's output in the place of its input."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -56,6 +56,16 @@ class TokenEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class HasTokenEncoder(Protocol):
+    """An encoder that brings a token encoder along."""
+
+    @property
+    def token_encoder(self) -> TokenEncoder:
+        """Return it."""
+        ...
+
+
 def load_token_encoder(name: str, encoder: Encoder) -> TokenEncoder:
     """Return the token encoder of a name: "own", or a folder or hub name of a `MultiVectorEncoder`.
 
@@ -64,9 +74,7 @@ def load_token_encoder(name: str, encoder: Encoder) -> TokenEncoder:
     """
     if name != OWN:
         return _multi_vector(name)
-    from retriever.encoder.moe_encoder import MoEEncoder
-
-    if not isinstance(encoder, MoEEncoder):
+    if not isinstance(encoder, HasTokenEncoder):
         raise UserError(
             f"{encoder.identity.name}: has no token vectors of its own; give the folder of a MultiVectorEncoder"
         )

@@ -76,7 +76,7 @@ def join(parts: list[Encoded]) -> Encoded:
 
 def read(encoder: MoEEncoder, texts: list[str], prompt: str = "") -> Encoded:
     """Return the expansions in place of the sparse view, and the counts of tokens."""
-    return encoder._encode(texts, prompt, dense=True, expand=True, count=True)
+    return encoder._encode(texts, prompt, dense=True, expand=True, count=True).encoded
 
 
 def assert_batch_does_not_matter(encoder: MoEEncoder, texts: list[str]) -> None:

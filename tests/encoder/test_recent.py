@@ -19,7 +19,7 @@ def encoded(number: int) -> Encoded:
 
 
 def test_the_last_ones_are_kept() -> None:
-    recent = RecentQueries(2)
+    recent: RecentQueries[Encoded] = RecentQueries(2)
     asked: list[int] = []
 
     def encode(number: int) -> Encoded:
@@ -37,7 +37,7 @@ def test_the_last_ones_are_kept() -> None:
 
 
 def test_what_a_caller_changes_stays_his() -> None:
-    recent = RecentQueries(2)
+    recent: RecentQueries[Encoded] = RecentQueries(2)
     for _ in range(3):
         found = recent.get("a", lambda: encoded(1))
         assert found == encoded(1)

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from retriever.index.chunks import Chunking
+    from retriever.index.contract import IndexReader
     from retriever.types import EncoderIdentity
 
-__all__ = ["IndexInfo", "describe"]
+__all__ = ["IndexInfo", "describe", "describe_reader"]
 
 
 class IndexInfo(NamedTuple):
@@ -27,6 +28,7 @@ class IndexInfo(NamedTuple):
     dense_rows: rows that the FAISS file covers; the newer ones are searched exactly, as all are for "flat".
     note: what the last commit's writer wrote, such as a position in the input.
     analyzer: how BM25 reads words. languages: chunks in each, where each document is read in its own.
+    shards: how many documents each of them has, by name, where the index is sharded.
     sizes: bytes per part; bytes_per_document is their sum over the documents.
     """
 
@@ -53,13 +55,18 @@ class IndexInfo(NamedTuple):
     row_dtype: str
     max_terms: int | None
     note: Mapping[str, str]
+    shards: Mapping[str, int]
 
 
 def describe(folder: str | Path) -> IndexInfo:
     """Return what the last commit of an index folder holds; raise UserError if it cannot be opened."""
     with FolderReader.open(folder) as reader:
-        commit, settings, sizes, chunks = reader.commit_data, reader.settings, reader.sizes(), reader.num_chunks
-        languages = reader.languages
+        return describe_reader(reader)
+
+
+def describe_reader(reader: IndexReader, shards: Mapping[str, int] | None = None) -> IndexInfo:
+    """Return what an index that is open holds. shards: the documents of each, if there are any."""
+    commit, settings, sizes, chunks = reader.commit_data, reader.settings, reader.sizes(), reader.num_chunks
     return IndexInfo(
         documents=commit.documents,
         empty=commit.empty,
@@ -77,11 +84,12 @@ def describe(folder: str | Path) -> IndexInfo:
         bytes_per_document=sum(sizes.values()) / max(commit.documents, 1),
         encoder=settings.encoder,
         analyzer=settings.analyzer,
-        languages=languages,
+        languages=reader.languages,
         k1=settings.k1,
         b=settings.b,
         impact_scale=settings.impact_scale,
         row_dtype=settings.row_dtype,
         max_terms=settings.max_terms,
         note=commit.note,
+        shards={} if shards is None else shards,
     )

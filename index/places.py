@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from retriever.index.shards.manifest import is_sharded
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -26,7 +28,7 @@ class Kind(NamedTuple):
     module: str
 
 
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, Kind] = {"shards": Kind(is_sharded, "retriever.search.sharded")}
 """The kinds by name, asked in this order; what none of them claims is a folder of ours."""
 FOLDERS = "retriever.index.folders"
 

@@ -38,9 +38,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+    from retriever.index.lucene.collection import Collection
     from retriever.index.lucene.facets import FieldCounts
     from retriever.index.lucene.postings import TermImpacts
     from retriever.index.lucene.tokens import Token
+    from retriever.index.lucene.values import FieldValue
+    from retriever.index.rows import TokenRecords
     from retriever.types import BoolArray, FacetCount, FloatArray
 
 __all__ = ["FolderReader", "Selection", "TokenStatistics"]
@@ -179,9 +182,28 @@ class FolderReader:
         """Return the fields that a filter may name."""
         return ["id", *sorted(self._lucene.fields)]
 
+    @property
+    def comparable(self) -> dict[str, set[str]]:
+        """Return the metadata fields that filters may name, each with the kinds of values that it is compared with."""
+        return self._lucene.comparable
+
     def select(self, text: str) -> Selection:
         """Return the documents that a filter finds; raise UserError if it cannot be read or names an unknown field."""
-        return Selection(self._lucene.select(parse_filter(text)), self.commit_data.mark.rows, self._lucene)
+        return self.select_among(text, self.comparable)
+
+    def select_among(self, text: str, comparable: Mapping[str, set[str]]) -> Selection:
+        """Do as `select`, for a shard of an index. comparable: of all its shards together."""
+        query = self._lucene.select(parse_filter(text), comparable)
+        return Selection(query, self.commit_data.mark.rows, self._lucene)
+
+    @property
+    def collection(self) -> Collection:
+        """Return what BM25 knows of the documents that it ranks: of this index alone, unless it is told another."""
+        return self._lucene.collection
+
+    def join(self, collection: Collection) -> None:
+        """Rank by BM25 as a part of a collection from now on: before the first search."""
+        self._lucene.join(collection)
 
     def selected_ids(self, selection: Selection | None) -> list[str]:
         """Return the ids of the documents of a selection, of all for None, oldest first."""
@@ -218,6 +240,10 @@ class FolderReader:
     def field_counts(self, selection: Selection | None = None) -> FieldCounts:
         """Return what counts documents by the values of their fields, those of a selection alone."""
         return self._lucene.field_counts(self.first_rows if selection is None else self.first_rows & selection.rows)
+
+    def facet_counts(self, field: str, selection: Selection | None = None) -> Counter[FieldValue]:
+        """Return in how many documents each value of a field is; nothing for a field that no document has."""
+        return self.field_counts(selection).all(field, self._lucene.fields.get(field, ()))
 
     def bm25(self, text: str, top_k: int, selection: Selection | None = None) -> Ranking:
         """Rank by BM25 over title and text; a query of which analysis leaves nothing has no hits."""
@@ -352,6 +378,12 @@ class FolderReader:
         impacts = csr_matrix(vstack([empty, *rows], "csr"), dtype=np.float32)
         impacts.data /= np.float32(self.settings.impact_scale)
         return impacts
+
+    def stored_tokens(self, ids: Sequence[str]) -> list[TokenRecords]:
+        """Return the vectors of the tokens of each document, chunk by chunk; raise KeyError for an unknown id."""
+        tokens = self.rows.tokens
+        assert tokens is not None
+        return [tokens.of_rows(self.rows_of(doc_id)) for doc_id in ids]
 
     def rows_of(self, doc_id: str) -> range:
         """Return the rows of the chunks of a document; raise KeyError for an unknown id."""

@@ -49,7 +49,7 @@ class Verification(NamedTuple):
 def damage_text(folder: Path, found: Verification) -> str:
     """Return which files are damaged and what to do, in one line."""
     files = ", ".join(f"{damage.file} ({damage.problem})" for damage in found.damages)
-    derived = all(damage.file.startswith(("dense/", "sparse/")) for damage in found.damages)
+    derived = all({"dense", "sparse"} & set(damage.file.split("/")[:-1]) for damage in found.damages)
     remedy = COMPACT if derived else RESTORE
     return f"{folder}: {len(found.damages)} of {found.files} files damaged: {files}; {remedy}"
 

@@ -53,10 +53,17 @@ class FieldCounts:
         Raises:
             UserError: the field has more different values than can be counted.
         """
+        return most_frequent(self._counts(field, kinds, top_k), top_k)
+
+    def all(self, field: str, kinds: Iterable[str]) -> Counter[FieldValue]:
+        """Return all values with their counts; raise UserError as `best` does."""
+        return self._counts(field, kinds, MOST_TEXTS + 1)
+
+    def _counts(self, field: str, kinds: Iterable[str], top_k: int) -> Counter[FieldValue]:
         found: Counter[FieldValue] = Counter()
         for kind in {TEXT if kind == MOMENTS else kind for kind in kinds}:  # moments are stored as texts, too
             found.update(self._of_kind(field, kind, top_k))
-        return most_frequent(found, top_k)
+        return found
 
     def _of_kind(self, field: str, kind: str, top_k: int) -> dict[FieldValue, int]:
         name = f"{kind}.{field}"

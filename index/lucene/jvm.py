@@ -24,10 +24,12 @@ from retriever.types import UserError
 
 __all__ = [
     "anserini_jar",
+    "as_class",
     "as_type",
     "be_quiet",
     "bm25_similarity",
     "bytes_ref",
+    "class_loader",
     "damage_named",
     "java",
     "java_error",
@@ -197,6 +199,13 @@ def as_type(name: str, value: Any) -> Any:
     return cast(name if name.startswith("java.") else LUCENE + name, value)
 
 
+def as_class(kind: Any, value: Any) -> Any:
+    """Give a Java object the Python class `kind`, a twin of its own class."""
+    from jnius import cast
+
+    return cast(kind, value)
+
+
 def bytes_ref(text: str) -> Any:
     """Return the UTF-8 bytes of a text."""
     # Not by way of java.lang.String(text): pyjnius picks its constructor from char[], which halves an emoji.
@@ -211,10 +220,23 @@ def java_version() -> str:
 
 
 def open_directory(folder: Path) -> Any:
-    """Return Lucene's view of a folder; Java stays in the working folder that it was started in, so paths are whole."""
+    """Return Lucene's view of a folder."""
+    with _java_path(folder) as path:
+        return lucene("store.FSDirectory").open(path)
+
+
+def class_loader(folder: Path) -> Any:
+    """Return what loads classes from a folder."""
+    with _java_path(folder) as path:
+        return java("java.net.URLClassLoader")([path.toUri().toURL()])
+
+
+@contextmanager
+def _java_path(folder: Path) -> Iterator[Any]:
+    """Give a path of Java's; Java stays in the working folder that it was started in, so paths are whole."""
     encoding = str(java("java.lang.System").getProperty("sun.jnu.encoding"))  # UTF-8 where we started Java
     with named_in(encoding, folder) as name:
-        return lucene("store.FSDirectory").open(java("java.nio.file.Paths").get(name))
+        yield java("java.nio.file.Paths").get(name)
 
 
 def bm25_similarity(k1: float, b: float) -> Any:

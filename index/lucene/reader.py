@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 from retriever.index.chunks import ScoredChunk
 from retriever.index.filters import OneOf, Value
 from retriever.index.lucene.analysis import analysis_of
+from retriever.index.lucene.collection import CollectionSearchers
 from retriever.index.lucene.facets import FieldCounts
 from retriever.index.lucene.filters import (
     comparable_kinds,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.filters import Condition
+    from retriever.index.lucene.collection import Collection
     from retriever.index.lucene.statistics import Lengths
     from retriever.index.lucene.tokens import Token
     from retriever.index.settings import Bm25
@@ -89,6 +91,8 @@ class LuceneReader:
         self._analysis = analysis_of(bm25.analyzer)
         self._bm25 = Searchers(self._index, bm25_similarity(bm25.k1, bm25.b))
         self._impacts_made: _Impacts | None = None
+        self._collection: Collection | None = None
+        self._scoring_words: Searchers = self._bm25
         self.live = LiveStatistics(self._index, self._bm25.first, {} if lengths is None else lengths)
         self.languages = self.live.counts("language")
         self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
@@ -129,12 +133,16 @@ class LuceneReader:
         return field_kinds(self._index)
 
     @lazy
-    def _comparable(self) -> dict[str, set[str]]:
+    def comparable(self) -> dict[str, set[str]]:
+        """Return the fields that a filter may name, each with the kinds of values that it is compared with."""
         return comparable_kinds(self._index, self.fields)
 
-    def select(self, condition: Condition) -> Any:
-        """Return the query of a filter; raise UserError for an unknown field."""
-        return filter_query(condition, self._comparable)
+    def select(self, condition: Condition, comparable: Mapping[str, set[str]] | None = None) -> Any:
+        """Return the query of a filter; raise UserError for an unknown field.
+
+        comparable: of all parts of a collection, if this is one: a field may be missing here.
+        """
+        return filter_query(condition, self.comparable if comparable is None else comparable)
 
     @naming_damage
     def rows(self, selected: Any, count: int) -> BoolArray:
@@ -164,7 +172,7 @@ class LuceneReader:
 
         No hits for a text of which analysis leaves nothing.
         """
-        return self._search(self._bm25, self._bm25_query(text), top_k, selected)
+        return self._search(self._scoring_words, self._bm25_query(text), top_k, selected)
 
     def impact(self, query: str, top_k: int, selected: Any = None) -> Found:
         """Return the best chunks by inner product of impacts and query weights, given as "id^weight id^weight"."""
@@ -172,29 +180,56 @@ class LuceneReader:
 
     def bm25_words(self, weights: Mapping[str, float], top_k: int, selected: Any = None) -> Found:
         """Return the best chunks as `bm25` does, for a query of analysed terms with weights above 0."""
-        return self._search(self._bm25, self._words_query(weights), top_k, selected) if weights else no_hits()
+        return self._search(self._scoring_words, self._words_query(weights), top_k, selected) if weights else no_hits()
 
     def bm25_words_chunks(self, weights: Mapping[str, float], ids: Sequence[str]) -> list[ScoredChunk]:
         """Score the chunks of these documents as `bm25_words` does, those that it finds."""
-        return self._chunks(self._bm25, self._words_query(weights), ids) if weights else []
+        return self._chunks(self._scoring_words, self._words_query(weights), ids) if weights else []
 
     def bm25_chunks(self, text: str, ids: Sequence[str]) -> list[ScoredChunk]:
         """Score the chunks of these documents as `bm25` does, those that it finds."""
-        return self._chunks(self._bm25, self._bm25_query(text), ids)
+        return self._chunks(self._scoring_words, self._bm25_query(text), ids)
 
     def impact_chunks(self, query: str, ids: Sequence[str]) -> list[ScoredChunk]:
         """Score the chunks of these documents as `impact` does, those that it finds."""
         return self._chunks(self._impact, self._impact_query(query), ids) if query else []
 
-    @one_at_a_time()
-    def _bm25_query(self, text: str) -> Any:
-        if self._live_bm25 is None:
-            words = self._analysis.indexed_query(text, list(self.languages))
-            return self._bag_of_words.buildQuery("contents", self._analysis.java, words)
-        return self._live_bm25.query(Counter(self.query_terms(text)))
+    @property
+    def collection(self) -> Collection:
+        """Return the collection that BM25 ranks by: the documents of this reader alone, unless it is told another."""
+        return self._collection or _Own(self)
 
     @one_at_a_time()
+    def join(self, collection: Collection) -> None:
+        """Rank by BM25 as a part of a collection from now on: before the first search."""
+        self._collection = collection
+        similarity = bm25_similarity(self._scoring.k1, self._scoring.b)
+        self._scoring_words = CollectionSearchers(self._index, similarity, collection)
+
+    @one_at_a_time()
+    def length(self) -> int:
+        """Return how many terms the live chunks have."""
+        return self.live.length(self._analysis)
+
+    def _bm25_query(self, text: str) -> Any:
+        self._learn(lambda: self.query_terms(text))
+        with one_at_a_time():
+            if self._live_bm25 is not None:
+                return self._live_bm25.query(Counter(self.query_terms(text)))
+            words = self._analysis.indexed_query(text, list(self.collection.languages))
+            return self._bag_of_words.buildQuery("contents", self._analysis.java, words)
+
     def _words_query(self, weights: Mapping[str, float]) -> Any:
+        self._learn(lambda: weights)
+        return self._query_of_words(weights)
+
+    def _learn(self, terms: Callable[[], Iterable[str]]) -> None:
+        """Ask a collection about the terms of a query: other parts of it may be elsewhere, so without Java's lock."""
+        if isinstance(self._scoring_words, CollectionSearchers):
+            self._scoring_words.know(terms())
+
+    @one_at_a_time()
+    def _query_of_words(self, weights: Mapping[str, float]) -> Any:
         if self._live_bm25 is not None:
             return self._live_bm25.query(weights)
         builder = lucene("search.BooleanQuery$Builder")()
@@ -206,8 +241,8 @@ class LuceneReader:
 
     @lazy
     def _live_bm25(self) -> LiveBm25 | None:
-        """Return what corrects Lucene's statistics, None if nothing is deleted."""
-        if not self.live.deleted:
+        """Return what corrects Lucene's statistics, None if nothing is deleted, or a collection gives them."""
+        if not self.live.deleted or self._collection is not None:
             return None
         live = LiveBm25(self.live, self._analysis, self._scoring.k1, self._scoring.b)
         self._bm25.set_similarity(live.similarity())
@@ -278,7 +313,7 @@ class LuceneReader:
     @one_at_a_time()
     def query_terms(self, text: str) -> list[str]:
         """Return the terms that BM25 reads of a query, in order, repeated ones too."""
-        return self._analysis.query_terms(text, list(self.languages))
+        return self._analysis.query_terms(text, list(self.collection.languages))
 
     @one_at_a_time()
     def bm25_spans(self, query: str, text: str) -> list[Span]:
@@ -307,12 +342,11 @@ class LuceneReader:
         return int(values.longValue())
 
     @naming_damage
-    @one_at_a_time()
     def bm25_score(self, term: str, doc_id: str, chunk: int = 0) -> float:
         """Return what one occurrence of a term in the query adds to the BM25 score of a document's chunk."""
-        live = self._live_bm25
-        query = self._query_of("contents", term) if live is None else live.query({term: 1})
-        return self._score(self._bm25.first, query, doc_id, chunk)
+        query = self._words_query({term: 1.0})
+        with one_at_a_time():
+            return self._score(self._scoring_words.first, query, doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()
@@ -355,3 +389,21 @@ class LuceneReader:
     def close(self) -> None:
         """Free the files."""
         self._reader.close()
+
+
+class _Own:
+    """The documents of one reader as a collection."""
+
+    def __init__(self, reader: LuceneReader) -> None:
+        self._reader, self.languages = reader, reader.languages
+
+    @property
+    def documents(self) -> int:
+        return self._reader.count("contents")
+
+    @property
+    def length(self) -> int:
+        return self._reader.length()
+
+    def frequencies(self, terms: Sequence[str]) -> list[int]:
+        return self._reader.document_frequencies("contents", terms)

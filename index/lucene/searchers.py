@@ -54,7 +54,10 @@ class Searchers:
     def _of(self, number: int) -> Any:
         if number not in self._made:
             with one_at_a_time():
-                made = java("org.apache.lucene.search.IndexSearcher", twin=number)(self._index)
+                made = self._new(number)
                 made.setSimilarity(self._similarity)
                 self._made[number] = made
         return self._made[number]
+
+    def _new(self, number: int) -> Any:
+        return java("org.apache.lucene.search.IndexSearcher", twin=number)(self._index)

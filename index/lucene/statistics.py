@@ -85,6 +85,11 @@ class LiveStatistics:
         leaves = self._index.leaves()
         return [as_type("index.LeafReaderContext", leaves.get(n)).reader() for n in range(leaves.size())]
 
+    def length(self, analysis: Analysis) -> int:
+        """Return how many terms the `contents` of the documents have."""
+        terms = lucene("index.MultiTerms").getTerms(self._index, "contents")
+        return 0 if terms is None else int(terms.getSumTotalTermFreq()) - self.deleted_length(analysis)
+
     def deleted_length(self, analysis: Analysis) -> int:
         """Return how many terms the `contents` of the deleted documents have."""
         total = 0

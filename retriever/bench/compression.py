@@ -20,7 +20,7 @@ from retriever.eval.exact_recall import exact_recall
 from retriever.index.reader import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.ranking import order, separate_ties, without_self
-from retriever.search.commit_view import open_legs
+from retriever.search.commit_view import own_legs
 from retriever.search.fusion import FusionConfig
 from retriever.search.leg import LegOptions, LegQuery
 from retriever.search.modes import CANDIDATES, Plan
@@ -152,7 +152,7 @@ class _Bench:
             "sparse": (str(storage.impact_scale), str(storage.max_terms)),
             "dense": (storage.rows, storage.dense_type),
         }
-        opened = open_legs(reader, LegOptions("lucene"))
+        opened = own_legs(reader, LegOptions("lucene"))
         keys = {name: (name, *(one for view in leg.views for one in stored[view])) for name, leg in opened.items()}
         for leg, key in keys.items():
             if key not in self._found:

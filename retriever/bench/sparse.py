@@ -14,6 +14,7 @@ from retriever.index.reader import FolderReader
 from retriever.index.sparse import SparseWriter, open_postings
 from retriever.search.backends import installed_backends, make_sparse_backend
 from retriever.search.retriever import Retriever
+from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,10 +80,13 @@ def bench_sparse(
     with Retriever.open(index) as retriever:
         texts = [query.text for query in load_queries(queries)][:count]
         retriever.plan("sparse")  # refuses an index without terms
+        reader = retriever.reader
+        if not isinstance(reader, FolderReader):
+            raise UserError(f"{index}: a sharded index; give the folder of one of its shards")
         terms = retriever.encode(texts).sparse
         assert terms is not None
         searchers = {
-            name: make_sparse_backend(name, retriever.reader)
+            name: make_sparse_backend(name, reader)
             for name in dict.fromkeys([EXACT, *(backends or installed_backends())])
         }
         ready: dict[str, float] = {}

@@ -152,10 +152,11 @@ def verify(folder: Path, as_json: bool) -> None:
     Example:
       retriever verify my-index
     """
-    from retriever.index.verify import damage_text, verify_folder
+    from retriever.index.shards.verify import verify_index
+    from retriever.index.verify import damage_text
     from retriever.tables import human_bytes
 
-    found = verify_folder(folder)
+    found = verify_index(folder)
     if as_json:
         click.echo(json.dumps(found._asdict() | {"damages": [damage._asdict() for damage in found.damages]}))
         sys.exit(bool(found.damages))
@@ -179,10 +180,10 @@ def snapshot(folder: Path, out: Path, as_json: bool) -> None:
     Example:
       retriever snapshot my-index backup/monday
     """
-    from retriever.index.snapshot import take_snapshot
+    from retriever.index.shards.merge import snapshot_index
     from retriever.tables import human_bytes
 
-    taken = take_snapshot(folder, out)
+    taken = snapshot_index(folder, out)
     if as_json:
         click.echo(json.dumps(taken._asdict()))
         return

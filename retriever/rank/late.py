@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retriever.encoder.tokens import TokenEncoder
-    from retriever.index.rows import StoredTokens
+    from retriever.index.rows import TokenRecords
     from retriever.rank.stage import Budget
     from retriever.search.steps import Found, SearchAt
     from retriever.types import FloatArray, TokenVectors
@@ -62,15 +62,15 @@ class LateInteraction(Stage):
 
     def run(self, found: Found, at: SearchAt, budget: Budget) -> Found:
         """Return the ranking, the first hits of it by their new scores."""
-        encoder, stored = _tokens(at)
+        encoder = _token_encoder(at)
         ids = [hit.doc_id for hit in found.ranking[: self.depth]]
         query = encoder.queries([found.query.text])
         if not ids or not len(query.vectors):
             return found
         budget.check()
-        rows = [at.view.reader.rows_of(doc_id) for doc_id in ids]
-        matches = _matches(query, stored, [row for own in rows for row in own])
-        counts = np.cumsum([0, *map(len, rows)])[:-1]
+        stored = at.view.reader.stored_tokens(ids)
+        matches = _matches(query, stored)
+        counts = np.cumsum([0, *(len(own.counts) for own in stored)])[:-1]
         scores = np.maximum.reduceat(max_sim(matches, self._weights(query, at)), counts)  # of chunks, the best
         by_id = dict(zip(ids, scores.tolist(), strict=True))
         lists = {**found.lists, "tokens": order(by_id.items())}
@@ -88,15 +88,15 @@ class LateInteraction(Stage):
         """Return for the strongest tokens of the query which token of the document each of them met."""
         if doc_id not in {hit.doc_id for hit in before.ranking[: self.depth]}:
             return ()
-        encoder, stored = _tokens(at)
+        encoder = _token_encoder(at)
         reader, text = at.view.reader, before.query.text
         query = encoder.queries([text])
         if not len(query.vectors):
             return ()
         weights = self._weights(query, at)
-        rows = list(reader.rows_of(doc_id))
-        best = int(np.argmax(max_sim(_matches(query, stored, rows), weights)))
-        own = stored.records[stored.places(rows[best])]
+        [stored] = reader.stored_tokens([doc_id])
+        best = int(np.argmax(max_sim(_matches(query, [stored]), weights)))
+        own = np.split(stored.records, np.cumsum(stored.counts)[:-1])[best]
         if not len(own):  # of a text that the encoder cannot read
             return ()
         products = query.vectors @ (own["codes"].astype(np.float32) * own["scale"][:, None]).T  # (q, tokens)
@@ -111,19 +111,20 @@ class LateInteraction(Stage):
         return tuple(sorted(matches, key=lambda match: -match.contribution)[:SHOWN])
 
 
-def _tokens(at: SearchAt) -> tuple[TokenEncoder, StoredTokens]:
-    """Return the token encoder of the index, and what it made of the documents."""
+def _token_encoder(at: SearchAt) -> TokenEncoder:
+    """Return the token encoder of the index."""
     reader = at.view.reader
-    settings, stored = reader.settings.tokens, reader.rows.tokens
-    if settings is None or stored is None:
+    settings = reader.settings.tokens
+    if settings is None:
         raise UserError(f"{reader.path}: has no token vectors; build the index with --tokens")
-    return token_encoder_of(settings.name, settings.sha256, at.encoder()), stored
+    return token_encoder_of(settings.name, settings.sha256, at.encoder())
 
 
-def _matches(query: TokenVectors, stored: StoredTokens, rows: Sequence[int]) -> FloatArray:
+def _matches(query: TokenVectors, stored: Sequence[TokenRecords]) -> FloatArray:
+    """Return the best match of each token of the query in each chunk of these documents, (chunks, q)."""
     from retriever.rank.kernels import best_matches
 
-    records, counts = stored.of_rows(rows)
+    records, counts = (np.concatenate(parts) for parts in zip(*stored, strict=True))
     found: FloatArray = best_matches(
         np.ascontiguousarray(query.vectors),
         np.ascontiguousarray(records["codes"]),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from retriever.index.contract import IndexReader, Selection
+    from retriever.index.contract import LegReader, Selection
 
 __all__ = [
     "FIRST_TERMS",
@@ -54,7 +54,7 @@ class SparseBackend(Protocol):
 class Lucene:
     """Exact, from disk, with Lucene's block-max pruning."""
 
-    def __init__(self, reader: IndexReader) -> None:
+    def __init__(self, reader: LegReader) -> None:
         self._reader = reader
 
     def search(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
@@ -65,7 +65,7 @@ class Lucene:
 class TwoStep:
     """Lucene with the strongest terms alone, and all terms for what these find: not exact, and nothing to build."""
 
-    def __init__(self, reader: IndexReader) -> None:
+    def __init__(self, reader: LegReader) -> None:
         self._reader = reader
 
     def search(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
@@ -79,7 +79,7 @@ class Seismic:
     It cannot filter: a search within a filter is Lucene's.
     """
 
-    def __init__(self, reader: IndexReader) -> None:
+    def __init__(self, reader: LegReader) -> None:
         if importlib.util.find_spec("seismic") is None:
             raise UserError("seismic is not installed: pip install 'hybrid-retriever[seismic]'")
         self._reader, self._lock = reader, threading.Lock()
@@ -153,11 +153,11 @@ def _write_seismic(path: Path, impacts: csr_matrix, rows: NDArray[np.int64]) -> 
             file.write(impacts.data[start:end].astype("<f4").tobytes())
 
 
-def _found(reader: IndexReader, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> Found:
+def _found(reader: LegReader, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> Found:
     return Found(rows, scores / reader.settings.impact_scale)
 
 
-SPARSE_BACKENDS: dict[str, Callable[[IndexReader], SparseBackend]] = {
+SPARSE_BACKENDS: dict[str, Callable[[LegReader], SparseBackend]] = {
     "postings": StoredPostings,
     "lucene": Lucene,
     "two-step": TwoStep,
@@ -171,7 +171,7 @@ def installed_backends() -> list[str]:
     return [name for name in SPARSE_BACKENDS if not (missing and name == "seismic")]
 
 
-def make_sparse_backend(name: str, reader: IndexReader) -> SparseBackend:
+def make_sparse_backend(name: str, reader: LegReader) -> SparseBackend:
     """Return a back end by name; what it builds is built with the first query.
 
     Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
 
 from retriever.search.highlights import joined
 from retriever.search.leg import LEGS, LegOptions, LegQuery
@@ -15,20 +16,26 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.contract import IndexReader
+    from retriever.index.contract import IndexReader, LegReader
     from retriever.index.stored import StoredDocument
-    from retriever.search.leg import Leg
+    from retriever.search.leg import Leg, OpenLeg
     from retriever.types import Encoded, Encoder, FacetCount, Query, Ranking, Span, TermMatch
 
-__all__ = ["CommitView", "open_legs"]
+__all__ = ["CommitView", "open_legs", "own_legs"]
 
 
-def open_legs(reader: IndexReader, options: LegOptions | None = None) -> dict[str, Leg]:
-    """Return the legs of an index, in their order.
+@singledispatch
+def open_legs(reader: Any, options: LegOptions | None = None) -> dict[str, OpenLeg]:
+    """Return the legs of an index, in their order: its kind of reader may have some registered for it.
 
     Raises:
         UserError: the options name what is unknown or not installed.
     """
+    return {**own_legs(reader, options)}
+
+
+def own_legs(reader: LegReader, options: LegOptions | None = None) -> dict[str, Leg]:
+    """Return the legs of an index that they search themselves."""
     opened = {name: leg(reader, options or LegOptions()) for name, leg in LEGS.items()}
     return {name: leg for name, leg in opened.items() if leg.available(reader.settings.encoder)}
 
@@ -42,7 +49,7 @@ class CommitView:
         OverdueError: from any step that would begin too late.
     """
 
-    def __init__(self, reader: IndexReader, legs: Mapping[str, Leg], filter: str | None = None) -> None:
+    def __init__(self, reader: IndexReader, legs: Mapping[str, OpenLeg], filter: str | None = None) -> None:
         self.reader, self._legs, self._limit = reader, legs, current_limit()
         self._limit.check()
         self._selection = None if filter is None else reader.select(filter)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from retriever.names import HYBRID, SPARSE_BACKENDS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.contract import IndexReader, Selection
+    from retriever.index.contract import LegReader, Selection
     from retriever.index.stored import StoredDocument
     from retriever.types import Encoded, Encoder, EncoderIdentity, FloatArray, Ranking, Span, TermMatch
 
@@ -29,6 +29,7 @@ __all__ = [
     "Leg",
     "LegOptions",
     "LegQuery",
+    "OpenLeg",
     "View",
     "default_weights",
     "register",
@@ -100,7 +101,7 @@ class Leg(ABC):
     cost: ClassVar[int] = 1
     colour: ClassVar[str | None] = None
 
-    def __init__(self, reader: IndexReader, options: LegOptions) -> None:
+    def __init__(self, reader: LegReader, options: LegOptions) -> None:
         """Take the commit to search; what has to be built or loaded for it waits for the first query."""
         self.reader = reader
 
@@ -144,6 +145,22 @@ class Leg(ABC):
         """
         queries = (LegQuery(text, encoded, row) for row, text in enumerate(texts))
         return [self.run(query, len(candidates.ids), candidates.selection) for query in queries]
+
+
+class OpenLeg(Protocol):
+    """What a search asks of a leg of an index that is open: a `Leg` does it for a folder.
+
+    selection: what `select` of the index's reader returned for a filter.
+    """
+
+    @property
+    def cost(self) -> int: ...  # noqa: D102
+    def run(self, query: LegQuery, depth: int, selection: Any = None) -> Ranking: ...  # noqa: D102
+    def chunks(self, query: LegQuery, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]: ...  # noqa: D102
+    def explain(  # noqa: D102
+        self, query: LegQuery, doc_id: str, chunk: int, vocabulary: Sequence[str]
+    ) -> list[TermMatch]: ...
+    def highlight(self, query: LegQuery, text: str, encoder: Encoder | None) -> list[Span]: ...  # noqa: D102
 
 
 LEGS: dict[str, type[Leg]] = {}

@@ -67,7 +67,7 @@ class OpenIndex:
         verify: bool = False,
         sparse_backend: str = LegOptions.sparse_backend,
     ) -> Self:
-        """Open an index folder as it stands at its last commit.
+        """Open an index as it stands at its last commit: a folder, or a sharded one.
 
         encoder: where the index's encoder is, if not where it was when the index was built; it is loaded with the first
         query that needs it. fusion: how hybrid search combines the legs, if not as `retriever tune --write` stored.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from retriever.index.contract import IndexReader, Selection
+    from retriever.index.contract import LegReader, Selection
     from retriever.index.postings import Block
     from retriever.index.sparse import Postings
     from retriever.types import BoolArray, Ranking
@@ -37,7 +37,7 @@ class StoredPostings:
     longer than some queries do.
     """
 
-    def __init__(self, reader: IndexReader) -> None:
+    def __init__(self, reader: LegReader) -> None:
         self._reader = reader
         self._asked = False
         self._scratch = threading.local()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.contract import IndexReader, Selection
+    from retriever.index.contract import LegReader, Selection
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import LegQuery
     from retriever.types import Encoded, Encoder, Ranking, TermMatch
@@ -34,7 +34,7 @@ class SparseLeg(Leg):
     cost = 2
     colour = "#e69f00"
 
-    def __init__(self, reader: IndexReader, options: LegOptions) -> None:
+    def __init__(self, reader: LegReader, options: LegOptions) -> None:
         """Take the commit; raise UserError for a back end that is unknown or not installed."""
         from retriever.search.backends import make_sparse_backend
 

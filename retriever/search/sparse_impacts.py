@@ -17,7 +17,7 @@ from retriever.files import cache_errors, cache_root
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-    from retriever.index.contract import IndexReader
+    from retriever.index.contract import LegReader
 
 __all__ = ["impacts_of", "kept_folder"]
 
@@ -25,7 +25,7 @@ PARTS = ("indptr", "indices", "data")
 PARTIAL = ".partial-"
 
 
-def impacts_of(reader: IndexReader) -> csr_matrix:
+def impacts_of(reader: LegReader) -> csr_matrix:
     """Return float32 csr (rows, vocab_size), memory-mapped: the impacts of each live row.
 
     Reading them from Lucene takes about a microsecond each, from the cache next to nothing.
@@ -55,7 +55,7 @@ def _keep(folder: Path, impacts: csr_matrix) -> None:
             (Path(partial) / f"{part}.npy").replace(folder / f"{part}.npy")
 
 
-def _kept(folder: Path, reader: IndexReader) -> csr_matrix:
+def _kept(folder: Path, reader: LegReader) -> csr_matrix:
     from scipy.sparse import csr_matrix
 
     shape = (reader.commit_data.mark.rows, reader.settings.encoder.vocab_size)
@@ -66,7 +66,7 @@ def _kept(folder: Path, reader: IndexReader) -> csr_matrix:
         raise OSError(f"{folder}: damaged: {error}") from None
 
 
-def kept_folder(reader: IndexReader) -> Path:
+def kept_folder(reader: LegReader) -> Path:
     """Return the folder in the user's cache for what is derived from this commit of this index."""
     path = hashlib.sha256(str(Path(reader.path).resolve()).encode()).hexdigest()[:16]
     commit = json.dumps([dataclasses.asdict(reader.commit_data), dataclasses.asdict(reader.settings)], default=str)

@@ -226,6 +226,7 @@ def test_random_filters(retriever: Retriever, model: dict[str, Document], text: 
         assert said is not None, error
         assert "compares numbers" in str(error) if said[2] == "text" else "text" not in kinds[said[1]]
         return
+    assert isinstance(retriever.reader, FolderReader)
     assert {hit.doc_id for hit in retriever.reader.bm25("river", 1_000, selection)} == wanted
     query = np.ones((1, DIM), np.float32)
     assert {hit.doc_id for hit in retriever.reader.dense(query, 1_000, selection)[0]} == wanted

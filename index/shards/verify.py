@@ -1,0 +1,32 @@
+"""Verifying an index that may be sharded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retriever.index.shards.manifest import is_sharded, read_manifest
+from retriever.index.verify import Verification, verify_folder
+
+__all__ = ["verify_index"]
+
+
+def verify_index(path: str | Path) -> Verification:
+    """Do what `verify_folder` does; of a sharded index with every shard, whose files are named with their folder.
+
+    commit: of several shards the sum of their commits.
+    """
+    path = Path(path)
+    if not is_sharded(path):
+        return verify_folder(path)
+    names = read_manifest(path).shards
+    found = [verify_folder(path / name) for name in names]
+    return Verification(
+        commit=sum(one.commit for one in found),
+        files=sum(one.files for one in found),
+        bytes=sum(one.bytes for one in found),
+        damages=tuple(
+            damage._replace(file=f"{name}/{damage.file}")
+            for name, one in zip(names, found, strict=True)
+            for damage in one.damages
+        ),
+    )

@@ -230,6 +230,7 @@ class Hit(NamedTuple):
 
     chunks: the best chunks of the document, best first; none in an index of whole documents.
     highlights: the characters of `text` that the query's terms found, ascending, where they were asked for.
+    title_highlights: those of `title`.
     stages: what each stage of the pipeline said, in their order; none without a pipeline.
     """
 
@@ -244,6 +245,7 @@ class Hit(NamedTuple):
     chunks: tuple[ChunkHit, ...] = ()
     highlights: tuple[Span, ...] = ()
     stages: tuple[StagePart, ...] = ()
+    title_highlights: tuple[Span, ...] = ()
 
 
 class Snippet(NamedTuple):

@@ -51,7 +51,8 @@ def hit_to_wire(hit: Hit, snippet: Snippet | None = None) -> dict[str, Any]:
     values["parts"] = {leg: part._asdict() for leg, part in hit.parts.items()}
     values["terms"] = [match._asdict() for match in hit.terms]
     values["chunks"] = [chunk._asdict() | {"scores": dict(chunk.scores)} for chunk in hit.chunks]
-    values["highlights"] = [span._asdict() for span in hit.highlights]
+    for name in ("highlights", "title_highlights"):
+        values[name] = [span._asdict() for span in values[name]]
     if snippet is not None:
         spans = [span._asdict() for span in snippet.highlights]
         values["snippet"] = snippet._asdict() | {"highlights": spans}
@@ -63,11 +64,12 @@ def hit_to_wire(hit: Hit, snippet: Snippet | None = None) -> dict[str, Any]:
 
 def hit_from_wire(values: Mapping[str, Any]) -> Hit:
     """Return the hit that `hit_to_wire` wrote."""
-    known = {name: values[name] for name in Hit._fields}
+    known = {name: values[name] for name in Hit._fields if name in values}
     known["parts"] = {leg: LegPart(**part) for leg, part in values["parts"].items()}
     known["terms"] = tuple(TermMatch(**match) for match in values["terms"])
     known["chunks"] = tuple(ChunkHit(**chunk) for chunk in values["chunks"])
-    known["highlights"] = tuple(Span(**span) for span in values["highlights"])
+    for name in ("highlights", "title_highlights"):
+        known[name] = tuple(Span(**span) for span in values.get(name, ()))
     known["stages"] = tuple(
         StagePart(**stage | {"matches": tuple(TermMatch(**match) for match in stage["matches"])})
         for stage in values.get("stages", ())

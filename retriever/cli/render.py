@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retriever.cli.checks import Finding
     from retriever.index.info import IndexInfo
     from retriever.search.fusion import FusionConfig
-    from retriever.types import Hit, Snippet, StagePart, TermMatch
+    from retriever.types import Hit, Snippet, Span, StagePart, TermMatch
 
 __all__ = [
     "findings_text",
@@ -40,11 +40,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def hit_text(hit: Hit, highlight: bool = False) -> str:
     """Return a hit in a few lines: rank, score, id and title, what each leg said, the start of the best passage.
 
-    highlight: show the part of it with the words that were found, and these in bold letters.
+    highlight: show the part of it with the words that were found, and these in bold letters, in the title too.
     """
-    lines = [
-        f"{hit.rank:>2}. {hit.score:.4f}  {one_line(hit.doc_id)}  {one_line(' '.join(hit.title.split()))}".rstrip()
-    ]
+    title = _bold(_marked(hit.title, hit.title_highlights)).strip()
+    lines = [f"{hit.rank:>2}. {hit.score:.4f}  {one_line(hit.doc_id)}  {title}".rstrip()]
     said = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
     passage = hit.text
     if hit.chunks:
@@ -52,7 +51,7 @@ def hit_text(hit: Hit, highlight: bool = False) -> str:
         said.append(f"characters {best.start}-{best.end} of {len(hit.text)}")
         passage = best.text
     lines.append(f"    {' | '.join(said)}")
-    shown = _marked(snippet(hit, length=SNIPPET), hit) if highlight else one_line(_snippet(passage))
+    shown = _marked_snippet(snippet(hit, length=SNIPPET), hit) if highlight else one_line(_snippet(passage))
     lines += [f"    {line}" for line in _wrapped(shown, max(shutil.get_terminal_size().columns - 4, 20))]
     if hit.stages:
         lines.append(f"    {' | '.join(_stage_text(stage) for stage in hit.stages)}")
@@ -63,13 +62,23 @@ def hit_text(hit: Hit, highlight: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _marked(part: Snippet, hit: Hit) -> str:
+def _marked_snippet(part: Snippet, hit: Hit) -> str:
     """Return a snippet with MARKS around what was found, and dots where the text goes on."""
-    shown, last = "... " if part.start else "", 0
-    for start, end in part.highlights:
-        before, found = one_line(_flat(part.text[last:start])), one_line(_flat(part.text[start:end]))
+    before, behind = "... " if part.start else "", " ..." if hit.text[part.end :].strip() else ""
+    return f"{before}{_marked(part.text, part.highlights)}{behind}"
+
+
+def _marked(text: str, spans: Sequence[Span]) -> str:
+    """Return a text in one line with MARKS around the spans."""
+    shown, last = "", 0
+    for start, end in spans:
+        before, found = one_line(_flat(text[last:start])), one_line(_flat(text[start:end]))
         shown, last = f"{shown}{before}{MARKS[0]}{found}{MARKS[1]}", end
-    return shown + one_line(_flat(part.text[last:])) + (" ..." if hit.text[part.end :].strip() else "")
+    return shown + one_line(_flat(text[last:]))
+
+
+def _bold(marked: str) -> str:
+    return marked.replace(MARKS[0], "\x1b[1m").replace(MARKS[1], "\x1b[0m")
 
 
 def _flat(text: str) -> str:
@@ -83,7 +92,7 @@ def _wrapped(text: str, width: int) -> list[str]:
         marked = (MARKS[0] if bold else "") + line
         bold = marked.rfind(MARKS[0]) > marked.rfind(MARKS[1])
         marked += MARKS[1] if bold else ""
-        lines.append(marked.replace(MARKS[0], "\x1b[1m").replace(MARKS[1], "\x1b[0m"))
+        lines.append(_bold(marked))
     return lines
 
 

@@ -26,7 +26,7 @@ from retriever.names import QUERY_MODES
 from retriever.network.checkpoint import read_settings, read_values
 from retriever.network.folder import load_model
 from retriever.network.parameters import count_parameters
-from retriever.network.settings import DEFAULTS
+from retriever.network.settings import DEFAULTS, expert_layers
 from retriever.processes import one_thread_after_fork, processors
 from retriever.types import (
     Encoded,
@@ -244,21 +244,28 @@ class MoEEncoder(EncoderBase):
 
     def expert_routes(self, query: str) -> ExpertRoutes:
         """Return which experts the tokens of a query go to; no tokens of a query that is not read."""
-        layers = self.config.expert_layers
-        [text] = self._tokenise(self._readable([query]).texts, self.config.query_prompt, self.config.max_length - 2)
+        settings = DEFAULTS | self._settings
+        layers = expert_layers(settings)
+        [text] = self._tokenise(self._readable([query]).texts, settings["query_prompt"], settings["max_length"] - 2)
         if not layers or not text.read:
             return ExpertRoutes(layers, ())
-        import torch
-
-        with torch.inference_mode():
-            routings = self._model.encode(self._packed([text.read]), dense=False, sparse=True).routings
-        chosen = [routing.expert_ids.tolist() for routing in routings]  # of each layer (n, active)
+        chosen = self._experts_of(text.read)
         prompt = len(text.read) - 2 - len(text.own)  # below 0 where the end of the query was cut off
         tokens = [
             TokenExperts(self.vocabulary[text.read[place]], tuple(tuple(layer[place]) for layer in chosen))
             for place in range(1 + max(0, prompt), len(text.read) - 1)
         ]
         return ExpertRoutes(layers, tuple(tokens))
+
+    def _experts_of(self, token_ids: list[int]) -> list[list[list[int]]]:
+        """Return for each MoE layer the experts of each token (n, active), by the network that encodes queries."""
+        if self._query_network is not None:
+            return [experts.tolist() for experts in self._query_network.routes(token_ids)]
+        import torch
+
+        with torch.inference_mode():
+            routings = self._model.encode(self._packed([token_ids]), dense=False, sparse=True).routings
+        return [routing.expert_ids.tolist() for routing in routings]
 
     def with_query_mode(self, mode: str) -> Self:
         """Return this encoder, weights shared, with another query mode."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Searcher", "document_of", "hit_metadata", "metadata_of", "opened"]
 
 ID, RANK, PARTS = "_id", "_rank", "_parts"
-KEYS = (ID, RANK, "_score", PARTS, "_terms", "_chunks", "_highlights", "_stages")
+KEYS = (ID, RANK, "_score", PARTS, "_terms", "_chunks", "_highlights", "_title_highlights", "_stages")
 """What a hit says of itself in a framework's metadata, beside the document's own."""
 TITLE = "title"
 

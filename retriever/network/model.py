@@ -24,7 +24,7 @@ from retriever.network.checkpoint import MODEL_TYPE, read_weights
 from retriever.network.matmul import Linear
 from retriever.network.moe import ExpertShape, MoELayer, Routing, feed_forward
 from retriever.network.packing import Packed, pack
-from retriever.network.settings import DEFAULTS, check_settings
+from retriever.network.settings import DEFAULTS, check_settings, expert_layers
 from retriever.network.sparse_head import LexicalHead, SparseHead
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     @property
     def expert_layers(self) -> tuple[tuple[str, int], ...]:
         """Return the name and the number of routed experts of each MoE layer, in the order of the routings."""
-        layers = [(str(layer), self.expert_shape.routed) for layer in sorted(self.moe_layers)]
-        return (*layers, *[("sparse head", self.head_expert_shape.routed)] * bool(self.head_experts))
+        return expert_layers({name: getattr(self, name) for name in DEFAULTS})
 
     @property
     def expert_shape(self) -> ExpertShape:

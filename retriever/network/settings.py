@@ -9,7 +9,7 @@ from retriever.names import QUERY_MODES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["DEFAULTS", "check_settings", "expected_shapes"]
+__all__ = ["DEFAULTS", "check_settings", "expected_shapes", "expert_layers"]
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 30522,
@@ -77,6 +77,13 @@ def check_settings(values: Mapping[str, Any]) -> None:
     chosen = values["sparse_layers"]
     if not chosen or any(layer not in range(layers + 1) for layer in chosen):
         raise ValueError(f"sparse_layers are {chosen}, allowed are 0 to {layers}")
+
+
+def expert_layers(values: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """Return the name and the number of routed experts of each MoE layer, in the order of the routings."""
+    layers = [(str(layer), values["num_experts"] * values["granularity"]) for layer in sorted(values["moe_layers"])]
+    head = values["head_experts"] * values["head_granularity"]
+    return (*layers, *[("sparse head", head)] * bool(head))
 
 
 def expected_shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

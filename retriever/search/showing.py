@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retriever.search.leg import LegQuery
     from retriever.search.modes import Plan
     from retriever.search.steps import Ranked
-    from retriever.types import Encoder, Ranking
+    from retriever.types import Encoder, Ranking, Span
 
 __all__ = ["show"]
 
@@ -49,6 +49,9 @@ def show(
     parts = _parts(rankings, fused, set(stored))
     named = encoder() if (showing.explain or showing.highlight) and views_of(plan.legs) else None
 
+    def found_in(text: str) -> tuple[Span, ...]:
+        return view.highlights(plan.legs, asked, text, named) if showing.highlight and text else ()
+
     def hit(rank: int, doc_id: str, score: float) -> Hit:
         document, (chunks, best) = stored[doc_id].document, passages[doc_id]
         return Hit(
@@ -61,7 +64,8 @@ def show(
             parts=parts[doc_id],
             terms=view.explain(plan.legs, asked, doc_id, named, best) if showing.explain else (),
             chunks=chunks,
-            highlights=view.highlights(plan.legs, asked, document.text, named) if showing.highlight else (),
+            highlights=found_in(document.text),
+            title_highlights=found_in(document.title),
             stages=() if ranked is None else ranked.parts.get(doc_id, ()),
         )
 

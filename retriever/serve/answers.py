@@ -92,6 +92,7 @@ class HitModel(_Answer):
     chunks: list[ChunkModel]
     highlights: list[SpanModel]
     stages: list[StageModel]
+    title_highlights: list[SpanModel]
     snippet: SnippetModel | None = None
 
 
@@ -115,6 +116,7 @@ class HitsAnswer(_Answer):
                         "chunks": [],
                         "highlights": [],
                         "stages": [],
+                        "title_highlights": [],
                     }
                 ],
                 "milliseconds": 4.2,

@@ -28,6 +28,7 @@ TINY = Path(__file__).parents[1] / "data" / "tiny"
 JUDGED = {line.split("\t")[0] for line in (TINY / "qrels" / "test.tsv").read_text().splitlines()[1:]}
 LEXICAL = ("--query-mode", "lexical")
 KEYS = ["rank", "doc_id", "score", "title", "text", "metadata", "parts", "terms", "chunks", "highlights", "stages"]
+KEYS.append("title_highlights")
 
 
 def call(*args: object) -> Result:

@@ -59,6 +59,8 @@ def test_hit_text_with_highlights() -> None:
     narrow = wrapped_at(20, hit)
     assert any("\x1b[1mdough\x1b[0m" in line or "\x1b[1mdough rise" in line for line in narrow)
     assert hit_text(HIT, highlight=True).splitlines()[2:] == ["    Short text."]
+    titled = HIT._replace(title=" A \x1b  big\toven", title_highlights=(Span(10, 14),))
+    assert hit_text(titled).splitlines()[0].endswith("  A \\x1b big \x1b[1moven\x1b[0m")
 
 
 def wrapped_at(columns: int, hit: Hit) -> list[str]:

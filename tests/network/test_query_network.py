@@ -134,3 +134,16 @@ def test_settings_that_do_not_fit_the_weights_are_left_to_it_too(change: dict[st
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert not runs_alone(folder)
+
+
+@pytest.mark.skipif(not same_kernels(), reason="documents are encoded by other kernels here")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tokens_go_to_the_experts_that_documents_go_to(shape: str, tmp_path: Path) -> None:
+    model = network(**SHAPES[shape])
+    quick = QueryNetwork(saved(model, tmp_path), "1")
+    slow = Int8Network(model)
+    for text in texts():
+        with torch.inference_mode():
+            expected = slow.encode(pack([text]), dense=False, sparse=True).routings
+        assert [layer.tolist() for layer in quick.routes(text)] == [layer.expert_ids.tolist() for layer in expected]
+    assert len(expected) == len(model.config.expert_layers)

@@ -292,6 +292,7 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retriever]:
         "vocabulary": "term3 and Term17, not term1",
     }
     documents = [Document(key, text) for key, text in texts.items()]
+    documents.append(Document("titled", "By the river", "😀 Rivers: a RIVER's Run, the stone"))
     encoder = SeededEncoder()
     folder = tmp_path_factory.mktemp("worded") / "index"
     with FolderWriter.create(folder, IndexSettings(encoder.identity)) as writer:
@@ -315,6 +316,14 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retriever]:
 def test_bm25_marks_the_words_of_its_terms(worded: Retriever, query: str, doc_id: str, found: list[str]) -> None:
     [hit] = worded.search(query, mode="bm25", filter=f"id = {doc_id}", highlight=True)
     assert marked(hit) == found
+
+
+def test_titles_have_highlights_of_their_own(worded: Retriever) -> None:
+    [hit] = worded.search("running rivers", mode="bm25", filter="id = titled", highlight=True)
+    assert [hit.title[start:end] for start, end in hit.title_highlights] == ["Rivers", "RIVER's", "Run"]
+    assert marked(hit) == ["river"]
+    [hit] = worded.search("running rivers", mode="bm25", filter="id = titled")
+    assert hit.title_highlights == ()
 
 
 def test_highlights_are_the_explained_terms(retriever: Retriever) -> None:

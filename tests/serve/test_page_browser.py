@@ -258,6 +258,39 @@ def test_filters_modes_pages_and_the_way_back(browser: Browser, page: str) -> No
     assert "Nothing was found" in browser.texts(".notice")[0]
 
 
+def test_a_pipeline_is_chosen_and_its_stages_are_shown(browser: Browser, page: str) -> None:
+    browser.open(f"{page}?index=tiny&q=how+does+dough+rise")
+    browser.until(HITS)
+    browser.evaluate(
+        "(() => { const s = document.getElementById('pipeline'); s.value = 'hybrid > feedback'; "
+        "s.dispatchEvent(new Event('change', {bubbles: true})); })()"
+    )
+    browser.until("document.querySelector('.list h2').innerText.startsWith('hybrid > feedback')")
+    assert browser.evaluate("new URLSearchParams(location.search).get('mode')") == "hybrid > feedback"
+    browser.evaluate("document.querySelector('.why-button').click()")
+    assert browser.texts(".stages tbody th") == ["feedback"]
+    assert browser.texts(".stages tbody td")[0] == "#1" and browser.texts(".stages tbody td")[3].endswith(" ms")
+    assert browser.texts(".legs:not(.stages) tbody th") == ["bm25", "sparse", "dense"]
+    browser.evaluate("document.querySelector('#modes input[value=bm25]').click()")
+    browser.until(
+        "!document.querySelector('.why table') && document.querySelector('.list h2').innerText.startsWith('bm25')"
+    )
+    assert browser.evaluate("document.getElementById('pipeline').value") == ""
+    browser.evaluate("document.querySelector('[data-like]').click()")
+    browser.until("document.getElementById('status').innerText.startsWith('Like')")
+    assert browser.evaluate("document.getElementById('pipeline-label').hidden")
+
+
+def test_a_pipeline_beside_a_mode_and_words_of_titles(browser: Browser, page: str) -> None:
+    browser.open(f"{page}?index=tiny&q=vaccines&compare=hybrid+>+feedback")
+    browser.until("document.querySelectorAll('.list').length === 2")
+    assert [title.rpartition(" ")[0].rpartition(" ")[0] for title in browser.texts(".list-title")] == [
+        "hybrid",
+        "hybrid > feedback",
+    ]
+    assert browser.texts("h3 mark")[0] == "vaccines"
+
+
 def test_two_modes_side_by_side(browser: Browser, page: str) -> None:
     browser.open(f"{page}?index=tiny&q=bread&compare=bm25")
     browser.until("document.querySelectorAll('.list').length === 2")

@@ -7,7 +7,7 @@ transformers nor numba.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retriever.types import FloatArray
+
+    _Seen: TypeAlias = list[NDArray[np.int64]] | None
 
 __all__ = ["QueryNetwork", "Views", "few_kernels"]
 
@@ -63,6 +65,16 @@ class QueryNetwork:
 
     def encode(self, texts: Sequence[Sequence[int]], *, dense: bool, sparse: bool) -> Views:
         """Encode texts, each of one token at least; the results of one do not depend on the others."""
+        return self._run(texts, dense, sparse)
+
+    def routes(self, text: Sequence[int]) -> list[NDArray[np.int64]]:
+        """Return for each layer of experts, that of the sparse head last, those of each token (tokens, active)."""
+        seen: list[NDArray[np.int64]] = []
+        self._run([text], False, True, seen)
+        return seen
+
+    def _run(self, texts: Sequence[Sequence[int]], dense: bool, sparse: bool, seen: _Seen = None) -> Views:
+        """Encode texts; seen: is given the experts of each token in each layer that has any."""
         ends = np.cumsum([0, *map(len, texts)])
         x = self._embedded(texts)
         room = self._room(ends)
@@ -73,25 +85,25 @@ class QueryNetwork:
         run["norm"](rows, *self._norm, self._eps)
         for index in range(len(self._layers) + 1):
             if index:
-                self._pass(self._layers[index - 1], rows, bounds, room)
+                self._pass(self._layers[index - 1], rows, bounds, room, seen)
             if index in chosen:
                 hidden += x
         weights = None
         if sparse:
             hidden /= np.float32(len(chosen))
-            weights = self._expansions(hidden, ends, room)
+            weights = self._expansions(hidden, ends, room, seen)
         return Views(self._pooled(rows, bounds) if dense else None, weights, x)
 
-    def _pass(self, layer: _Layer, rows: Argument, bounds: Argument, room: _Room) -> None:
+    def _pass(self, layer: _Layer, rows: Argument, bounds: Argument, room: _Room, seen: _Seen) -> None:
         """Put a layer's output in the place of its input."""
         run = self._kernels
         attention = *layer.attention, *layer.attention_norm
         run["attend"](rows, bounds, self._heads, LENGTH_STEP, *attention, self._eps, *room.all)
         if layer.dense:
-            self._add(layer.feed_forward, rows, rows, room)
+            self._add(layer.feed_forward, rows, rows, room, seen)
         else:
             y = np.zeros_like(rows.array)
-            self._add(layer.feed_forward, rows, argument(y), room)
+            self._add(layer.feed_forward, rows, argument(y), room, seen)
             np.add(rows.array, y, out=rows.array)
         run["norm"](rows, *layer.feed_forward_norm, self._eps)
 
@@ -107,10 +119,10 @@ class QueryNetwork:
         self._kernels["pool"](rows, bounds, self._settings["pooling"] == "cls", vectors)
         return vectors
 
-    def _expansions(self, hidden: FloatArray, ends: NDArray[np.int64], room: _Room) -> FloatArray:
+    def _expansions(self, hidden: FloatArray, ends: NDArray[np.int64], room: _Room, seen: _Seen) -> FloatArray:
         head, run = self._head, self._kernels
         read, out = argument(hidden), argument(hidden.copy())
-        self._add(head.experts, read, out, room)
+        self._add(head.experts, read, out, room, seen)
         values, step = argument(np.empty(hidden.shape, np.int8)), argument(np.empty(len(hidden), np.float32))
         run["quantise"](read, values, step)
         run["add_product"](values, step, *head.transform, out, room.wholes)
@@ -120,13 +132,15 @@ class QueryNetwork:
         run["vocabulary"](values, step, ends, *head.decoder, head.stem, weights, room.floats, room.wholes)
         return weights
 
-    def _add(self, layers: Sequence[_Experts], x: Argument, out: Argument, room: _Room) -> None:
+    def _add(self, layers: Sequence[_Experts], x: Argument, out: Argument, room: _Room, seen: _Seen) -> None:
         """Add what the layers make of x, one after another, to out."""
         for layer in layers:
             chosen = np.empty(2 * layer.active * len(x.array), np.int64)
             self._kernels["feed"](
                 x, layer.router, layer.active, layer.routed_scale, *layer.up, *layer.down, out, chosen, *room.all
             )
+            if seen is not None and len(layer.router.array):
+                seen.append(chosen[: layer.active * len(x.array)].reshape(-1, layer.active))
 
     @lazy
     def _head(self) -> _Head:

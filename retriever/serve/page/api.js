@@ -33,8 +33,11 @@ export const listIndexes = async () => (await ask("indexes")).indexes;
 export const facets = async (index, field, top_k) => (await ask(inside(index, "facets"), { field, top_k })).facets;
 export const experts = (index, query) => ask(inside(index, "experts"), { query });
 
+// A mode that is a pipeline goes by another name, and not beside documents like another.
+export const isPipeline = (mode, index) => mode.includes(">") || index.pipelines.includes(mode);
+
 export function search(index, state, mode, filter, signal) {
-  const how = { mode, filter, top_k: state.size, offset: (state.page - 1) * state.size, explain: true, highlight: true };
-  if (state.like) return ask(inside(index, "like"), { id: state.like, ...how }, signal);
-  return ask(inside(index, "search"), { query: state.query, ...how }, signal);
+  const how = { [isPipeline(mode, index) ? "pipeline" : "mode"]: mode, filter, top_k: state.size, offset: (state.page - 1) * state.size, explain: true, highlight: true };
+  if (state.like) return ask(inside(index.name, "like"), { id: state.like, ...how }, signal);
+  return ask(inside(index.name, "search"), { query: state.query, ...how }, signal);
 }

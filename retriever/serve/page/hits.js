@@ -25,7 +25,7 @@ function article(hit, shown, other) {
   return element("article", { tabIndex: -1, class: "hit", "aria-labelledby": `${id}-title` },
     element("div", { class: "head" },
       element("span", { class: "rank" }, String(hit.rank)),
-      element("h3", { id: `${id}-title`, dir: "auto" }, hit.title || hit.doc_id),
+      element("h3", { id: `${id}-title`, dir: "auto" }, hit.title ? marked(hit.title, hit.title_highlights) : hit.doc_id),
       moved(hit, other),
       element("span", { class: "score", title: "score" }, number(hit.score, 3))),
     body,

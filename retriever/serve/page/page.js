@@ -1,6 +1,6 @@
 // The page: reads the address, asks, shows, and answers the keyboard.
 
-import { Problem, listIndexes, rememberKey, search } from "./api.js";
+import { Problem, isPipeline, listIndexes, rememberKey, search } from "./api.js";
 import { count, element, find, number } from "./dom.js";
 import { chosenFilters, showFilters } from "./filters.js";
 import { hitList } from "./hits.js";
@@ -12,13 +12,20 @@ let asking = null;
 
 const indexOf = (state) => indexes.find((index) => index.name === state.index) ?? indexes[0];
 const defaultMode = (index) => (index.legs.length > 1 ? "hybrid" : index.legs[0]);
-const legsOf = (mode, index) =>
-  mode === "hybrid" ? index.legs.filter((leg) => index.fusion.weights[leg] > 0) : mode.split("+");
+const hybridLegs = (index) => index.legs.filter((leg) => index.fusion.weights[leg] > 0);
+
+function legsOf(mode, index, hits) {
+  if (isPipeline(mode, index)) return index.legs.filter((leg) => hits.some((hit) => leg in hit.parts));
+  return mode === "hybrid" ? hybridLegs(index) : mode.split("+");
+}
 
 function modesOf(index, ...given) {
   const known = index.legs.length > 1 ? ["hybrid", ...index.legs] : [...index.legs];
-  return [...new Set([...known, ...given.filter(Boolean)])];
+  return [...new Set([...known, ...given.filter((mode) => mode && !isPipeline(mode, index))])];
 }
+
+const pipelinesOf = (index, ...given) =>
+  [...new Set([...index.pipelines, ...given.filter((mode) => mode && isPipeline(mode, index))])];
 
 function go(changes) {
   const next = { ...readState(), page: 1, ...changes };
@@ -51,14 +58,16 @@ async function show() {
 function showControls(state, index) {
   const mode = state.mode || defaultMode(index);
   const modes = modesOf(index, state.mode, state.compare);
+  const pipelines = state.like ? [] : pipelinesOf(index, state.mode, state.compare);
   find("query").value = state.query;
   find("modes").replaceChildren(element("legend", { class: "unseen" }, "Mode"), ...modes.map((name) =>
     element("label", {}, element("input", { type: "radio", name: "mode", value: name, checked: name === mode,
       onchange: () => go({ mode: name === defaultMode(index) ? "" : name, compare: name === state.compare ? "" : state.compare }) }),
     element("span", {}, name))));
-  const beside = [["", "none"], ...modes.filter((name) => name !== mode).map((name) => [name, name])];
-  find("compare").replaceChildren(...beside.map(([value, name]) => element("option", { value, selected: value === state.compare }, name)));
-  find("compare-label").hidden = modes.length < 2;
+  choose("pipeline", ["", ...pipelines], mode);
+  find("pipeline-label").hidden = !pipelines.length;
+  choose("compare", ["", ...[...modes, ...pipelines].filter((name) => name !== mode)], state.compare);
+  find("compare-label").hidden = modes.length + pipelines.length < 2;
   find("index").replaceChildren(...indexes.map(({ name }) => element("option", { value: name, selected: name === index.name }, name)));
   find("index-label").hidden = indexes.length < 2;
   const filters = countFilters(state);
@@ -66,13 +75,17 @@ function showControls(state, index) {
   document.title = state.query ? `${state.query} – retriever` : "retriever";
 }
 
+const choose = (id, values, chosen) => find(id).replaceChildren(...values.map((value) =>
+  element("option", { value, selected: value === chosen }, value || "none")));
+
 async function showHits(state, index, signal) {
   const filter = filterOf(state);
-  const modes = [state.mode || defaultMode(index), state.compare].filter(Boolean);
+  const asked = [state.mode, state.compare].filter((mode) => !(state.like && isPipeline(mode, index)));
+  const modes = [asked[0] || defaultMode(index), ...asked.slice(1).filter(Boolean)];
   const late = setTimeout(() => { find("status").textContent = "Searching …"; find("lists").ariaBusy = "true"; }, WAIT);
   let answers;
   try {
-    answers = await Promise.all(modes.map((mode) => search(index.name, state, mode, filter, signal)));
+    answers = await Promise.all(modes.map((mode) => search(index, state, mode, filter, signal)));
   } finally {
     clearTimeout(late);
   }
@@ -80,7 +93,7 @@ async function showHits(state, index, signal) {
   const ranks = answers.map(({ hits }) => new Map(hits.map((hit) => [hit.doc_id, hit.rank])));
   find("lists").classList.toggle("two", answers.length > 1);
   find("lists").replaceChildren(...answers.map(({ hits, milliseconds }, at) => hitList(hits, {
-    title: modes[at], index: index.name, query: state.query, milliseconds, legs: index.legs, modeLegs: legsOf(modes[at], index),
+    title: modes[at], index: index.name, query: state.query, milliseconds, legs: index.legs, modeLegs: legsOf(modes[at], index, hits),
     weights: index.fusion.method === "rrf" ? {} : index.fusion.weights, encodes: index.legs.length > 1,
     likeAddress: (id) => address({ ...state, query: "", like: id, page: 1 }),
   }, answers.length > 1 ? ranks[1 - at] : undefined)));
@@ -146,6 +159,8 @@ find("filter-form").addEventListener("submit", (event) => {
 });
 find("fields").addEventListener("change", (event) => event.target.type === "checkbox" && go(chosenFilters(readState())));
 find("clear").addEventListener("click", clear);
+find("pipeline").addEventListener("change", (event) =>
+  go({ mode: event.target.value, compare: event.target.value === readState().compare ? "" : readState().compare }));
 find("compare").addEventListener("change", (event) => go({ compare: event.target.value }));
 find("index").addEventListener("change", (event) =>
   go({ index: event.target.value === indexes[0].name ? "" : event.target.value, chosen: {}, expression: "", mode: "", compare: "", like: "" }));

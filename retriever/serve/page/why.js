@@ -1,4 +1,4 @@
-// Why a hit stands where it stands: what each leg said, the terms that matched, the experts of the query's tokens.
+// Why a hit stands where it stands: what each leg and stage said, the terms that matched, the experts of the query's tokens.
 
 import { experts } from "./api.js";
 import { element, number } from "./dom.js";
@@ -7,7 +7,7 @@ const TERMS = 8;
 const routes = new Map();
 
 export function why(hit, shown) {
-  return [legs(hit, shown), ...terms(hit, shown), shown.query && shown.encodes ? routing(shown) : null].filter(Boolean);
+  return [legs(hit, shown), stages(hit), ...terms(hit, shown), ...said(hit), shown.query && shown.encodes ? routing(shown) : null].filter(Boolean);
 }
 
 const colour = (leg, shown) => `leg-${Math.max(0, shown.legs.indexOf(leg)) % 5}`;
@@ -35,23 +35,44 @@ function legs(hit, shown) {
     })));
 }
 
+// What each stage of the pipeline made of it, and how many places that moved it.
+function stages(hit) {
+  if (!hit.stages.length) return null;
+  return element("table", { class: "legs stages" },
+    element("caption", {}, "Stages, one after the other"),
+    element("thead", {}, element("tr", {}, ["stage", "rank", "moved", "score", "took"].map((name) => element("th", { scope: "col" }, name)))),
+    element("tbody", {}, hit.stages.map((stage, at) => element("tr", {},
+      element("th", { scope: "row" }, stage.stage),
+      element("td", {}, `#${stage.rank}`),
+      element("td", {}, at ? places(hit.stages[at - 1].rank - stage.rank) : ""),
+      element("td", {}, number(stage.score, 3)),
+      element("td", {}, `${number(stage.milliseconds, 1)} ms`)))));
+}
+
+const places = (up) => (up ? element("span", { class: `moved ${up > 0 ? "up" : "down"}` }, `${up > 0 ? "▲" : "▼"} ${Math.abs(up)}`) : "=");
+
 function terms(hit, shown) {
   const largest = Math.max(...hit.terms.map((match) => match.contribution), 0);
-  return shown.modeLegs.map((leg) => {
-    const matches = hit.terms.filter((match) => match.leg === leg);
-    if (!matches.length) return null;
-    const most = Math.max(...matches.map((match) => match.contribution), largest / 1000);
-    const left = matches.length - TERMS;
-    return element("table", { class: "terms" },
-      element("caption", {}, `Terms of ${leg}`, left > 0 ? element("span", { class: "count" }, ` ${TERMS} of ${matches.length}`) : null),
-      element("thead", {}, element("tr", {}, ["term", "query × document", "adds"].map((name) => element("th", { scope: "col" }, name)))),
-      element("tbody", {}, matches.slice(0, TERMS).map((match) => element("tr", {},
-        element("th", { scope: "row", dir: "auto" }, match.term),
-        element("td", {}, `${number(match.query_weight)} × ${number(match.doc_weight)}`),
-        element("td", { class: "wide" },
-          bar(match.contribution / most, colour(leg, shown), `adds ${number(match.contribution)}`),
-          element("span", { class: "value" }, number(match.contribution)))))));
-  });
+  return shown.modeLegs.map((leg) =>
+    matchTable(`Terms of ${leg}`, hit.terms.filter((match) => match.leg === leg), colour(leg, shown), largest));
+}
+
+// The words that a stage itself goes by, such as those that feedback added.
+const said = (hit) => hit.stages.map((stage) => matchTable(`Words of ${stage.stage}`, stage.matches, "leg-4", 0));
+
+function matchTable(caption, matches, kind, largest) {
+  if (!matches.length) return null;
+  const most = Math.max(...matches.map((match) => match.contribution), largest / 1000);
+  const left = matches.length - TERMS;
+  return element("table", { class: "terms" },
+    element("caption", {}, caption, left > 0 ? element("span", { class: "count" }, ` ${TERMS} of ${matches.length}`) : null),
+    element("thead", {}, element("tr", {}, ["term", "query × document", "adds"].map((name) => element("th", { scope: "col" }, name)))),
+    element("tbody", {}, matches.slice(0, TERMS).map((match) => element("tr", {},
+      element("th", { scope: "row", dir: "auto" }, match.term),
+      element("td", {}, `${number(match.query_weight)} × ${number(match.doc_weight)}`),
+      element("td", { class: "wide" },
+        bar(match.contribution / most, kind, `adds ${number(match.contribution)}`),
+        element("span", { class: "value" }, number(match.contribution)))))));
 }
 
 // Asked for once a query, when somebody looks.

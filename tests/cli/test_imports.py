@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from retriever.cli.main import cli
 from retriever.encoder.runtime import fastest_precision
+from retriever.network.int8.decoder import decoder_kernels
 from retriever.network.int8.query import few_kernels
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -65,6 +66,7 @@ def test_a_search_with_the_encoder_imports_no_network(real_encoder_folder: Path,
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     few_kernels()  # compiled by now, which is what numba is for
+    decoder_kernels()
     found = imported(["search", "INDEX", "why does bread rise"], tmp_path)
     assert not NETWORK & found
     assert "faiss" not in found  # so few vectors are scored without it

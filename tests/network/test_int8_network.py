@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from retriever.network.int8.decoder import Decoder
 from retriever.network.int8.matrices import int8
+from retriever.network.int8.matrix_decoder import MatrixDecoder
 from retriever.network.int8.network import Int8Network
 from retriever.network.model import RetrieverConfig, RetrieverModel, pack
 from tests.processor import OVERFLOWS, exact_int8
@@ -21,6 +23,13 @@ SHAPES: dict[str, dict[str, Any]] = {
     "experts in the head": {"head_experts": 4, "head_granularity": 2, "head_intermediate_size": 128},
     "another activation, [CLS]": {"hidden_act": "relu", "pooling": "cls"},
     "heads of an odd size": {"hidden_size": 60, "num_attention_heads": 12},
+    "vocabulary experts": {"vocabulary_experts": 70, "vocabulary_experts_per_token": 30},
+    "of a width that fills no step": {
+        "hidden_size": 54,
+        "num_attention_heads": 9,
+        "vocabulary_experts": 4,
+        "vocabulary_experts_per_token": 3,
+    },
 }
 LENGTHS = [1, 3, 3, 16, 17, 40, 41, 300]
 
@@ -75,6 +84,22 @@ def test_neighbours_change_no_bit(shape: str) -> None:
         whole = getattr(together, name)
         assert torch.equal(torch.cat([getattr(one, name) for one in alone]), whole)
         assert torch.equal(getattr(again, name), whole)
+
+
+@pytest.mark.parametrize("shape", ["no experts", "vocabulary experts", "of a width that fills no step"])
+def test_both_decoders_give_the_same_numbers(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one for AMX multiplies with a library; its sums are the same whole numbers."""
+    if not exact_int8():
+        pytest.skip(OVERFLOWS)
+    packed = pack(texts())
+    found = []
+    for kind in (Decoder, MatrixDecoder):
+        monkeypatch.setattr("retriever.network.int8.network.decoder_kind", lambda kind=kind: kind)
+        monkeypatch.setattr("retriever.network.int8.matrix_decoder.LARGEST_LOGITS", 2**14)  # several portions
+        with torch.inference_mode():
+            found.append(Int8Network(network(**SHAPES[shape])).encode(packed).sparse)
+    assert found[0] is not None and (found[0] > 0).any()
+    assert torch.equal(found[0], found[1])  # type: ignore[arg-type]
 
 
 def test_only_what_is_asked_for_is_made() -> None:

@@ -28,6 +28,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "experts in the head": {"head_experts": 4, "head_granularity": 2, "head_shared_experts": 1},
     "one layer, [CLS]": {"num_hidden_layers": 1, "sparse_layers": [0, 1], "pooling": "cls"},
     "heads of 6, a vocabulary that fills no block": {"hidden_size": 60, "num_attention_heads": 10, "vocab_size": 509},
+    "vocabulary experts": {"vocabulary_experts": 70, "vocabulary_experts_per_token": 9, "head_experts": 4},
+    "all of few of them": {"vocabulary_experts": 3, "vocabulary_experts_per_token": 3},
     "wide heads": {"hidden_size": 160, "num_attention_heads": 2, "routed_scale": 2.0},
 }
 LENGTHS = [1, 2, 3, 3, 15, 16, 17, 40, 65, 130, 300]
@@ -60,6 +62,11 @@ def network(**settings: Any) -> RetrieverModel:
                 value.normal_(std=0.1)
         model.sparse_head.allowed[:9] = False
         model.sparse_head.stem[20:30] = 20
+        if model.sparse_head.vocabulary is not None:  # of any sizes, some empty, and some terms of none
+            clusters = model.config.vocabulary_experts
+            model.sparse_head.vocabulary.cluster[:] = torch.randint(-1, clusters, (model.config.vocab_size,))
+            model.sparse_head.vocabulary.router[2:] = model.sparse_head.vocabulary.router[0]  # equal scores
+            model.sparse_head.vocabulary.router[10:].normal_()
     return model
 
 

@@ -10,16 +10,14 @@ This module is imported to compile its functions alone: `machine_code` keeps wha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import b1, f4, f8, i4, i8, njit, types, u1, u2
+from numba import b1, f4, f8, i4, i8, u1, u2
 from numba import int8 as i1
 
-from retriever.machine_code import COMPILED
 from retriever.network.int8 import kernels
 from retriever.network.int8.kernels import (
-    EXACT,
     from_bfloat16,
     gelu,
     magnitude,
@@ -29,12 +27,11 @@ from retriever.network.int8.kernels import (
     total_of_bfloat16,
 )
 from retriever.network.int8.packed import BLOCK, TILE
+from retriever.network.int8.products import ENDS, MATRIX, ROWS, VECTOR, add_product, array, kernel, product
 from retriever.network.int8.shaped import shaped
-from retriever.network.int8.tiles import tile_bfloat16, tile_int8
+from retriever.network.int8.tiles import tile_bfloat16
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -43,95 +40,25 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.int8]
     Places = NDArray[np.int64]
 
-__all__ = ["add_product", "attend", "feed", "norm", "pool", "quantise", "vocabulary"]
+__all__ = ["add_product", "attend", "feed", "norm", "pool", "quantise"]
 
-Function = TypeVar("Function", bound="Callable[..., Any]")
 F = np.float32
 U = np.uint32
-_tile8, _row8 = tile_int8
 _tile16, _row16 = tile_bfloat16
 
-
-def kernel(*kinds: Any) -> Callable[[Function], Function]:
-    """Compile a function for arguments of these kinds."""
-
-    def compile_(function: Function) -> Function:
-        compiled: Any = njit([types.void(*kinds)], fastmath=EXACT, error_model="numpy", **COMPILED)(function)
-        return cast("Function", compiled)
-
-    return compile_
-
-
-def _array(kind: Any, dimensions: int) -> Any:
-    return types.Array(kind, dimensions, "C")
-
-
-_ROWS, _VECTOR, _ENDS = _array(f4, 2), _array(f4, 1), _array(i8, 1)
-_ROOM = (_array(f4, 1), _array(u2, 1), _array(i4, 1), _array(i1, 1))
-_MATRIX = (_array(u1, 3), _VECTOR, _VECTOR)
-_MATRICES = (_array(u1, 4), _ROWS, _ROWS)
-_NORM = (_VECTOR, _VECTOR, f8)
+_ROOM = (array(f4, 1), array(u2, 1), array(i4, 1), array(i1, 1))
+_MATRICES = (array(u1, 4), ROWS, ROWS)
+_NORM = (VECTOR, VECTOR, f8)
 
 # The steps that the batch path has as functions of their own, too.
 _batch: Any = kernels
-norm = kernel(_ROWS, *_NORM)(_batch.norm.py_func)
-quantise = kernel(_ROWS, _array(i1, 2), _VECTOR)(_batch.quantise.py_func)
-pool = kernel(_ROWS, _ENDS, b1, _ROWS)(_batch.pool.py_func)
-_route = kernel(_ROWS, _ROWS, _ROWS, _array(i8, 2), _ROWS)(_batch.route.py_func)
+norm = kernel(ROWS, *_NORM)(_batch.norm.py_func)
+quantise = kernel(ROWS, array(i1, 2), VECTOR)(_batch.quantise.py_func)
+pool = kernel(ROWS, ENDS, b1, ROWS)(_batch.pool.py_func)
+_route = kernel(ROWS, ROWS, ROWS, array(i8, 2), ROWS)(_batch.route.py_func)
 
 
-@kernel(_array(i1, 2), _array(i4, 1))
-def _starts(values: Bytes, start: Wholes) -> None:
-    """Write what takes the 128 that weights have too much off the sums."""
-    for i in range(values.shape[0]):
-        total = np.int32(0)
-        for j in range(values.shape[1]):
-            total += np.int32(values[i, j])
-        start[i] = np.int32(-128) * total
-
-
-@kernel(_array(i1, 2), _array(u1, 3), _array(i4, 2), _array(i4, 1))
-def _product(values: Bytes, weights: NDArray[np.uint8], sums: Wholes, start: Wholes) -> None:
-    """Write the product of int8 rows (n, in) with a matrix of m blocks to sums (n, m * BLOCK); room: start (n,)."""
-    n, width = values.shape
-    blocks, steps, _ = weights.shape
-    _starts(values, start)
-    stride = np.int64(sums.shape[1] * 4)
-    for block in range(blocks):
-        place = np.int64(weights.ctypes.data) + block * steps * 4 * BLOCK
-        i = 0
-        while i < n:
-            x = np.int64(values.ctypes.data) + i * width
-            begin = np.int64(start.ctypes.data) + i * 4
-            out = np.int64(sums.ctypes.data) + i * stride + block * 4 * BLOCK
-            if n - i >= TILE:
-                _tile8(x, np.int64(width), place, np.int64(steps), begin, out, stride)
-                i += TILE
-            else:
-                _row8(x, np.int64(width), place, np.int64(steps), begin, out, stride)
-                i += 1
-
-
-@kernel(_array(i1, 2), _VECTOR, *_MATRIX, _ROWS, _array(i4, 1))
-def add_product(
-    values: Bytes,
-    step: Floats,
-    weights: NDArray[np.uint8],
-    scale: Floats,
-    bias: Floats,
-    out: Floats,
-    wholes: Wholes,
-) -> None:
-    """Add a linear layer of quantised rows to out (n, m)."""
-    n, columns = values.shape[0], weights.shape[0] * BLOCK
-    start, sums = wholes[:n], shaped(wholes[n:], (n, columns))
-    _product(values, weights, sums, start)
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] += F(sums[i, j]) * step[i] * scale[j] + bias[j]
-
-
-@kernel(i8, i8, i8, _array(u2, 3), _VECTOR, _ROWS)
+@kernel(i8, i8, i8, array(u2, 3), VECTOR, ROWS)
 def _product16(x: Any, stride: Any, steps: Any, weights: Halves, zeros: Floats, out: Floats) -> None:
     """Write products of bfloat16 rows, `stride` bytes apart from the address x on, with a matrix of blocks to out.
 
@@ -153,7 +80,7 @@ def _product16(x: Any, stride: Any, steps: Any, weights: Halves, zeros: Floats, 
                 i += 1
 
 
-@kernel(_ROWS, _array(u2, 3), _VECTOR, _array(u2, 2), _array(u2, 2), _ROWS, _VECTOR)
+@kernel(ROWS, array(u2, 3), VECTOR, array(u2, 2), array(u2, 2), ROWS, VECTOR)
 def _project(
     x: Floats, weights: Halves, bias: Floats, out: Halves, narrow: Halves, sums: Floats, zeros: Floats
 ) -> None:
@@ -168,7 +95,7 @@ def _project(
             out[i, j] = to_bfloat16(sums[i, j] + bias[j])
 
 
-@kernel(_array(u2, 2), i8, i8, _array(u2, 3), _array(u2, 3))
+@kernel(array(u2, 2), i8, i8, array(u2, 3), array(u2, 3))
 def _pack_head(qkv: Halves, begin: Any, width: int, keys: Halves, values: Halves) -> None:
     """Lay out keys and values of the head at `begin` of a text's qkv (n, >= 3 * width) as weights of products.
 
@@ -184,7 +111,7 @@ def _pack_head(qkv: Halves, begin: Any, width: int, keys: Halves, values: Halves
             values[d // BLOCK, j // 2, 2 * (d % BLOCK) + j % 2] = qkv[j, 2 * width + begin + d]
 
 
-@kernel(_ROWS, i8, _array(u2, 2), _VECTOR)
+@kernel(ROWS, i8, array(u2, 2), VECTOR)
 def _weigh(scores: Floats, own: int, weights: Halves, total: Floats) -> None:
     """Write 2^score of the `own` keys as bfloat16 weights (n, length), 0 from there on, and their sum to total (n,)."""
     for i in range(weights.shape[0]):
@@ -196,7 +123,7 @@ def _weigh(scores: Floats, own: int, weights: Halves, total: Floats) -> None:
         total[i] = total_of_bfloat16(row)
 
 
-@kernel(_array(u2, 2), i8, i8, _ROWS, _VECTOR, _VECTOR, _array(u2, 1))
+@kernel(array(u2, 2), i8, i8, ROWS, VECTOR, VECTOR, array(u2, 1))
 def _mix(qkv: Halves, heads: int, length: int, mixed: Floats, zeros: Floats, floats: Floats, halves: Halves) -> None:
     """Write what each token finds in its text to mixed (n, width), in whose rows qkv (n, >= 3 * width) is of one text.
 
@@ -226,7 +153,7 @@ def _mix(qkv: Halves, heads: int, length: int, mixed: Floats, zeros: Floats, flo
                 mixed[i, begin + d] = from_bfloat16(to_bfloat16(found[i, d])) * inverse
 
 
-@kernel(_ROWS, _ENDS, i8, i8, _array(u2, 3), _VECTOR, *_MATRIX, *_NORM, *_ROOM)
+@kernel(ROWS, ENDS, i8, i8, array(u2, 3), VECTOR, *MATRIX, *_NORM, *_ROOM)
 def attend(
     x: Floats,
     ends: Places,
@@ -264,7 +191,7 @@ def attend(
     norm(x, gain, shift, eps)
 
 
-@kernel(_array(i1, 2), _VECTOR, *_MATRIX, _VECTOR, _array(i1, 2), _VECTOR, _array(i4, 1), _array(i4, 1))
+@kernel(array(i1, 2), VECTOR, *MATRIX, VECTOR, array(i1, 2), VECTOR, array(i4, 1), array(i4, 1))
 def _inner(
     values: Bytes,
     step: Floats,
@@ -280,7 +207,7 @@ def _inner(
     """Write the activations of an expert for quantised rows (n, hidden) as int8 inner (n, m) and inner_step (n,)."""
     n, columns = values.shape[0], up.shape[0] * BLOCK
     hidden = shaped(wholes, (n, columns))
-    _product(values, up, hidden, start)
+    product(values, up, hidden, start)
     for i in range(n):
         largest = U(0)
         for j in range(row.size):
@@ -289,7 +216,7 @@ def _inner(
         inner_step[i] = quantise_row(row, largest, inner[i])
 
 
-@kernel(_ROWS, _ROWS, i8, f4, *_MATRICES, *_MATRICES, _ROWS, _array(i8, 1), *_ROOM)
+@kernel(ROWS, ROWS, i8, f4, *_MATRICES, *_MATRICES, ROWS, array(i8, 1), *_ROOM)
 def feed(
     x: Floats,
     router: Floats,
@@ -357,50 +284,10 @@ def feed(
             wholes,
             start,
         )
-        _product(inner[:count], down[expert], found, start)
+        product(inner[:count], down[expert], found, start)
         for i in range(count):
             token = places[i] // active
             own = share[token, places[i] % active] * routed_scale
             for j in range(width):
                 value = F(found[i, j]) * inner_step[i] * down_scale[expert, j] + down_bias[expert, j]
                 out[token, j] += own * value
-
-
-@kernel(_array(i1, 2), _VECTOR, _ENDS, *_MATRIX, _array(i4, 1), _ROWS, _VECTOR, _array(i4, 1))
-def vocabulary(
-    values: Bytes,
-    step: Floats,
-    ends: Places,
-    weights: NDArray[np.uint8],
-    scale: Floats,
-    bias: Floats,
-    stem: Wholes,
-    out: Floats,
-    floats: Floats,
-    wholes: Wholes,
-) -> None:
-    """Write log(1 + relu(largest logit over a text's tokens)) of terms, the largest of each stem, to out.
-
-    out: (texts, vocab), of zeros.
-    """
-    n = values.shape[0]
-    start, sums = wholes[:n], shaped(wholes[n:], (n, BLOCK))
-    best = floats[:BLOCK]
-    for block in range(weights.shape[0]):
-        _product(values, weights[block : block + 1], sums, start)
-        terms = min(BLOCK, stem.size - block * BLOCK)
-        for text in range(out.shape[0]):
-            first = ends[text]
-            for j in range(BLOCK):
-                best[j] = F(sums[first, j]) * step[first]
-            for i in range(first + 1, ends[text + 1]):
-                for j in range(BLOCK):
-                    found = F(sums[i, j]) * step[i]
-                    best[j] = found if found > best[j] else best[j]
-            for j in range(terms):
-                term = block * BLOCK + j
-                logit = best[j] * scale[term] + bias[term]
-                if logit > F(0):
-                    weight = np.log1p(logit)
-                    at = max(stem[term], np.int32(0))
-                    out[text, at] = max(out[text, at], weight)

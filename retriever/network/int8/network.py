@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from transformers.activations import GELUActivation
 
+from retriever.network.checkpoint import quantise_rows
 from retriever.network.int8 import kernels
 from retriever.network.int8.attention import Attention, Spots, spots_of
+from retriever.network.int8.decoder import Decoder, VocabularyRouter, decoder_arrays, router_arrays, slots_of
 from retriever.network.int8.matrices import (
     Matrix,
     Rows,
@@ -24,10 +26,11 @@ from retriever.network.int8.matrices import (
     blocks,
     int8,
     int8_layer,
-    padded_rows,
     product,
     taken,
 )
+from retriever.network.int8.matrix_decoder import MatrixDecoder
+from retriever.network.int8.tiles import processor_has
 from retriever.network.matmul import ROWS
 from retriever.network.model import RetrieverOutput
 from retriever.network.moe import MoELayer, Routing
@@ -44,11 +47,6 @@ if TYPE_CHECKING:
     from retriever.types import FloatArray
 
 __all__ = ["Int8Network"]
-
-HEAD_TOKENS = 256
-"""Tokens of whole texts that meet the vocabulary at once, or those of one text."""
-HEAD_LOGITS = 2**18
-"""Logits held at once, 1 MiB of them as whole numbers: as much as a core's cache."""
 
 
 class Int8Network:
@@ -77,7 +75,7 @@ class Int8Network:
         weights = None
         if sparse:
             hidden /= np.float32(len(self.config.sparse_layers))
-            weights, found = self._head.forward(hidden, packed.groups, self._scratch)
+            weights, found = self._head.forward(hidden, packed, self._scratch)
             routings += found
         vectors = self._pool(x, packed.groups) if dense else None
         return RetrieverOutput(vectors, weights, tuple(routings), torch.from_numpy(x))
@@ -211,24 +209,13 @@ class Head:
         self.transform = int8_layer(head.transform)
         self.experts = None if head.experts is None else Experts(head.experts)
         self.norm = _norm(head.norm)
-        # A term that is not allowed never comes near a weight.
-        bias = head.bias.detach().float().masked_fill(~head.allowed, -1e30)
-        decoder = int8(word_embeddings.detach().float(), bias)
-        self.decoder = decoder._replace(scale=decoder.scale * head.scale.detach().float().numpy())
-        self.stem: NDArray[np.int64] = head.stem.clamp_min(0).long().numpy()
+        self.decoder = _decoder(head, word_embeddings)
 
-    def forward(self, hidden: FloatArray, groups: Sequence[Group], scratch: Scratch) -> tuple[Tensor, list[Routing]]:
+    def forward(self, hidden: FloatArray, packed: Packed, scratch: Scratch) -> tuple[Tensor, list[Routing]]:
         """Return float32 (n_texts, vocab) weights of hidden states (n_tokens, hidden), and the experts' routing."""
         rows, routings = self.transformed(hidden, scratch)
-        ends = ends_of(groups)
-        texts = len(ends) - 1
-        out = np.zeros((texts, len(self.stem)), np.float32)
-        first = 0
-        while first < texts:
-            last = max(first + 1, int(np.searchsorted(ends, ends[first] + HEAD_TOKENS, "right")) - 1)
-            best = self._largest(after(rows, ends[first]), ends[first : last + 1] - ends[first], scratch)
-            kernels.term_weights(best, self.decoder.scale, self.decoder.bias, self.stem, out[first:last])
-            first = last
+        n, ids = len(hidden), packed.input_ids.numpy()
+        out = self.decoder.weights(rows.values[:n], rows.step[:n], ends=ends_of(packed.groups), token_ids=ids)
         return torch.from_numpy(out), routings
 
     def transformed(self, hidden: FloatArray, scratch: Scratch) -> tuple[Rows, list[Routing]]:
@@ -243,15 +230,29 @@ class Head:
         kernels.quantise(out, *rows)
         return rows, routings
 
-    def _largest(self, rows: Rows, ends: NDArray[np.int64], scratch: Scratch) -> FloatArray:
-        """Return float32 (n, vocab): each text's largest logits, but for its scale; ends (n + 1,) of the texts."""
-        best = scratch.array("best", (len(ends) - 1, len(self.stem)), np.float32)
-        tokens = int(ends[-1])
-        terms = HEAD_LOGITS // min(padded_rows(tokens), HEAD_TOKENS)
-        for first in range(0, len(self.stem), terms):
-            acc = product(rows, self.decoder.weights[:, first : first + terms], tokens, scratch)
-            kernels.max_over_tokens(acc, rows.step, ends, first, best)
-        return best
+
+def _decoder(head: SparseHead, word_embeddings: Tensor) -> Decoder:
+    """Return what gives the terms their weights; the network keeps its word embeddings."""
+    values, scale = quantise_rows(word_embeddings.detach().float())
+    scale *= head.scale.detach().float()
+    allowed, stem = head.allowed.numpy(), head.stem.int().numpy()
+    router, cluster, per_token = None, None, 0
+    if head.vocabulary is not None:
+        cluster, per_token = head.vocabulary.cluster.int().numpy(), head.vocabulary.per_token
+        found, step = quantise_rows(head.vocabulary.router.detach().float())
+        bias: FloatArray = head.vocabulary.router_bias.detach().float().numpy()
+        router = VocabularyRouter(found.numpy(), step.numpy(), bias, cluster)
+    slots = slots_of(allowed, cluster, 1 if router is None else len(router.scale))
+    terms = head.bias.detach().float().numpy()
+    arrays = decoder_arrays(values.numpy(), scale.numpy(), bias=terms, stem=stem, slots=slots)
+    if router is not None:
+        arrays |= router_arrays(router)
+    return decoder_kind()(arrays, vocabulary=len(stem), per_token=per_token)
+
+
+def decoder_kind() -> type[Decoder]:
+    """Return the decoder whose products are the faster ones on this processor."""
+    return MatrixDecoder if processor_has("amx-int8") else Decoder
 
 
 def ends_of(groups: Sequence[Group]) -> NDArray[np.int64]:

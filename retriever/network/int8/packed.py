@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BLOCK", "TILE", "bfloat16_bits", "pack_bfloat16", "pack_int8"]
+__all__ = ["BLOCK", "TILE", "bfloat16_bits", "pack_bfloat16", "pack_int8", "unpack_int8"]
 
 BLOCK = 64
 """Outputs of a tile: 4 vectors of 16."""
@@ -43,3 +43,10 @@ def _pack(words: Any) -> Any:
         padded[..., :out, :] = words
         words = padded
     return np.ascontiguousarray(words.reshape(*more, blocks, BLOCK, steps).swapaxes(-1, -2))
+
+
+def unpack_int8(packed: Any) -> Any:
+    """Return the int8 weights (out, in) that `pack_int8` packed, out in whole blocks."""
+    blocks, steps, _ = packed.shape
+    words = packed.view(np.uint32) ^ np.uint32(0x80808080)
+    return np.ascontiguousarray(words.swapaxes(-1, -2)).view(np.int8).reshape(blocks * BLOCK, 4 * steps)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retriever.network.int8.decoder import Decoder
     from retriever.types import FloatArray
 
     _Seen: TypeAlias = list[NDArray[np.int64]] | None
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["QueryNetwork", "Views", "few_kernels"]
 
 FEW = "retriever.network.int8.few"
-SOURCES = [f"retriever.network.int8.{name}" for name in ("kernels", "packed", "shaped", "tiles")]
-NAMES = ("add_product", "attend", "feed", "norm", "pool", "quantise", "vocabulary")
+SOURCES = [f"retriever.network.int8.{name}" for name in ("kernels", "packed", "products", "shaped", "tiles")]
+NAMES = ("add_product", "attend", "feed", "norm", "pool", "quantise")
 LENGTH_STEP = 16
 """The batch path pads texts to multiples of it for attention, and the order of a sum depends on that."""
 
@@ -91,7 +92,9 @@ class QueryNetwork:
         weights = None
         if sparse:
             hidden /= np.float32(len(chosen))
-            weights = self._expansions(hidden, ends, room, seen)
+            values, step = self._read(hidden, room, seen)
+            ids = np.array([token for text in texts for token in text], np.int64)
+            weights = self._head.decoder.weights(values, step, ends=ends, token_ids=ids)
         return Views(self._pooled(rows, bounds) if dense else None, weights, x)
 
     def _pass(self, layer: _Layer, rows: Argument, bounds: Argument, room: _Room, seen: _Seen) -> None:
@@ -119,7 +122,8 @@ class QueryNetwork:
         self._kernels["pool"](rows, bounds, self._settings["pooling"] == "cls", vectors)
         return vectors
 
-    def _expansions(self, hidden: FloatArray, ends: NDArray[np.int64], room: _Room, seen: _Seen) -> FloatArray:
+    def _read(self, hidden: FloatArray, room: _Room, seen: _Seen) -> tuple[NDArray[np.int8], FloatArray]:
+        """Return what the decoder reads, quantised: int8 (tokens, hidden), and steps (tokens,)."""
         head, run = self._head, self._kernels
         read, out = argument(hidden), argument(hidden.copy())
         self._add(head.experts, read, out, room, seen)
@@ -128,9 +132,7 @@ class QueryNetwork:
         run["add_product"](values, step, *head.transform, out, room.wholes)
         run["norm"](out, *head.norm, self._eps)
         run["quantise"](out, values, step)
-        weights = np.zeros((len(ends) - 1, len(head.stem.array)), np.float32)
-        run["vocabulary"](values, step, ends, *head.decoder, head.stem, weights, room.floats, room.wholes)
-        return weights
+        return values.array, step.array
 
     def _add(self, layers: Sequence[_Experts], x: Argument, out: Argument, room: _Room, seen: _Seen) -> None:
         """Add what the layers make of x, one after another, to out."""
@@ -149,8 +151,7 @@ class QueryNetwork:
             _arguments(weights.matrix("sparse_head.transform")),
             [_Experts.of(found) for found in weights.head_experts],
             _arguments(weights.norm("sparse_head.norm")),
-            _arguments(weights.matrix("decoder")),
-            argument(weights.array("sparse_head.stem")),
+            weights.decoder(),
         )
 
     def _room(self, ends: NDArray[np.int64]) -> _Room:
@@ -217,13 +218,12 @@ class _Layer:
 
 
 class _Head(NamedTuple):
-    """The sparse head: what comes before the decoder, which is the word embeddings, and the stem of each term."""
+    """The sparse head: what comes before the decoder, and the decoder, which is the word embeddings."""
 
     transform: tuple[Argument, ...]
     experts: list[_Experts]
     norm: tuple[Argument, ...]
-    decoder: tuple[Argument, ...]
-    stem: Argument
+    decoder: Decoder
 
 
 def _arguments(arrays: Matrix | tuple[NDArray[Any], ...]) -> tuple[Argument, ...]:

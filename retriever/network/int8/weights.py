@@ -12,6 +12,7 @@ import numpy as np
 
 from retriever.lazy import lazy
 from retriever.network.checkpoint import SCALE, read_settings, read_values, stored_shapes
+from retriever.network.int8.decoder import Decoder, VocabularyRouter, decoder_arrays, router_arrays, slots_of
 from retriever.network.int8.packed import BLOCK, bfloat16_bits, pack_bfloat16, pack_int8
 from retriever.network.int8.packed_file import kept_arrays
 from retriever.network.settings import DEFAULTS, check_settings, expected_shapes
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Experts", "Matrix", "Weights", "runs_alone"]
 
 LOG2_E = 1.4426950408889634
-FORBIDDEN = np.float32(-1e30)
-"""The bias of a term that is not allowed: it never comes near a weight."""
-LAYOUT = "2"
+VOCABULARY, DECODER = "sparse_head.vocabulary", "decoder."
+LAYOUT = "3"
 """Changed when the arrays of the same weights are others than before."""
 
 
@@ -118,6 +118,13 @@ class Weights:
         active = settings["experts_per_token"] * settings["granularity"]
         return self._experts(f"layers.{index}.feed_forward", active, settings["routed_scale"])
 
+    def decoder(self) -> Decoder:
+        """Return what gives the terms their weights."""
+        arrays = {name.removeprefix(DECODER): self._arrays[name] for name in self._arrays if name.startswith(DECODER)}
+        settings = self.settings
+        per_token = settings["vocabulary_experts_per_token"]
+        return Decoder(arrays, vocabulary=settings["vocab_size"], per_token=per_token)
+
     @lazy
     def head_experts(self) -> list[Experts]:
         """Return the experts of the sparse head."""
@@ -149,7 +156,7 @@ class Weights:
         return Sizes(
             hidden=int(self.settings["hidden_size"]),
             qkv=BLOCK * max(count for name, count in blocks.items() if name.endswith("qkv.weights")),
-            outputs=BLOCK * max(count for name, count in blocks.items() if name != "decoder.weights"),
+            outputs=BLOCK * max(count for name, count in blocks.items() if not name.startswith(DECODER)),
             inner=max(one.up.scale.shape[-1] for one in experts),
             experts=max(len(one.router) for one in experts),
             active=max(one.active for one in experts),
@@ -172,7 +179,7 @@ class _Folder:
         yield from self._norm("sparse_head.norm")
         if settings["head_experts"]:
             yield from self._experts("sparse_head.experts")
-        yield from self._decoder()
+        yield from self._decoder(settings)
 
     def floats(self, name: str) -> FloatArray:
         """Return values in float32, restored where they are stored compactly."""
@@ -224,15 +231,24 @@ class _Folder:
             for part in ("shared_up", "shared_down"):
                 yield from self._matrix(f"{name}.{part}", "_proj", "_bias", single=True)
 
-    def _decoder(self) -> Iterator[tuple[str, NDArray[Any]]]:
+    def _decoder(self, settings: dict[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yield the word embeddings, which are also looked up."""
         name = "embeddings.word.weight"
         values, scale = _int8(self.floats(name))
-        bias, allowed = self.floats("sparse_head.bias"), self._values("sparse_head.allowed")
-        yield "decoder.weights", pack_int8(values)
-        yield "decoder.scale", scale * self.floats("sparse_head.scale")
-        yield "decoder.bias", np.where(allowed, bias, FORBIDDEN)
-        yield "sparse_head.stem", self._values("sparse_head.stem").astype(np.int32)
+        scale *= self.floats("sparse_head.scale")
+        allowed, stem = self._values("sparse_head.allowed"), self._values("sparse_head.stem").astype(np.int32)
+        cluster = None
+        arrays: dict[str, NDArray[Any]] = {}
+        clusters = settings["vocabulary_experts"]
+        if clusters:
+            cluster = self._values(f"{VOCABULARY}.cluster").astype(np.int32)
+            router = VocabularyRouter(
+                *_int8(self.floats(f"{VOCABULARY}.router")), self.floats(f"{VOCABULARY}.router_bias"), cluster
+            )
+            arrays |= router_arrays(router)
+        slots = slots_of(allowed, cluster, max(clusters, 1))
+        arrays |= decoder_arrays(values, scale, bias=self.floats("sparse_head.bias"), stem=stem, slots=slots)
+        yield from ((DECODER + name, array) for name, array in arrays.items())
         yield "words.bfloat16", bfloat16_bits(self.floats(name))
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Interval",
     "bootstrap_interval",
+    "bootstrap_interval_of_mean",
     "effect_size",
     "holm",
     "paired_differences",
@@ -98,13 +99,25 @@ def _drawn_swaps(count: int, samples: int, seed: int) -> Iterator[Floats]:
 
 def bootstrap_interval(differences: Floats, level: float = 0.95, samples: int = 10_000, seed: int = 0) -> Interval:
     """Return the percentile bootstrap interval of the mean difference (Efron 1979): queries drawn with replacement."""
-    count = len(differences)
-    if count < 2:
+    return bootstrap_interval_of_mean([differences], level, samples, seed)
+
+
+def bootstrap_interval_of_mean(
+    differences: Sequence[Floats], level: float = 0.95, samples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Return the interval of the mean over data sets of their mean differences: each set's queries are drawn anew."""
+    if min(map(len, differences)) < 2:
         return Interval(math.nan, math.nan)
     rng = np.random.default_rng(seed)
-    means = [differences[rng.integers(0, count, (rows, count))].mean(axis=1) for rows in _chunks(samples, count)]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    means = [_drawn_means(one, samples, rng) for one in differences]
+    low, high = np.quantile(np.mean(means, axis=0), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def _drawn_means(differences: Floats, samples: int, rng: np.random.Generator) -> Floats:
+    count = len(differences)
+    means = [differences[rng.integers(0, count, (rows, count))].mean(axis=1) for rows in _chunks(samples, count)]
+    return np.concatenate(means)
 
 
 def effect_size(differences: Floats) -> float:

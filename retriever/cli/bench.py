@@ -6,6 +6,7 @@ import click
 
 from retriever.cli.bench_compression import compression
 from retriever.cli.bench_encode import bench_encode_command
+from retriever.cli.bench_fusion import bench_fusion_command
 from retriever.cli.bench_search import bench_search_command, bench_sparse_command
 from retriever.cli.options import DENSE_TYPE, encoder_option, numbers
 
@@ -85,5 +86,6 @@ def bench_chunk_command(length: int, rounds: int, encoder: str) -> None:
 
 bench.add_command(bench_encode_command)
 bench.add_command(compression)
+bench.add_command(bench_fusion_command)
 bench.add_command(bench_search_command)
 bench.add_command(bench_sparse_command)

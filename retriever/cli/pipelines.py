@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from retriever.rank.pipeline import Pipeline
 
-__all__ = ["pipeline_from", "pipeline_options", "served_pipelines_option"]
+__all__ = ["is_file", "pipeline_from", "pipeline_options", "served_pipelines_option"]
 
 
 served_pipelines_option = click.option(
@@ -67,6 +67,11 @@ def pipeline_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def is_file(line: str) -> bool:
+    """Say whether a pipeline is given as the name of a YAML file."""
+    return line.endswith((".yaml", ".yml"))
+
+
 def pipeline_from(line: str, feedback: str | None = None, rerank: tuple[str, ...] = ()) -> Pipeline:
     """Return the pipeline of a line, or of a YAML file, with the stages that the other options add.
 
@@ -75,6 +80,6 @@ def pipeline_from(line: str, feedback: str | None = None, rerank: tuple[str, ...
     """
     from retriever.rank import Feedback, Pipeline, Rerank
 
-    read = Pipeline.read if line.endswith((".yaml", ".yml")) else Pipeline.parse
+    read = Pipeline.read if is_file(line) else Pipeline.parse
     stages = [Feedback(feedback)] if feedback else []
     return read(line).then(*stages, *map(Rerank, rerank))

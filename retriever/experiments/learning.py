@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retriever.search.retriever import Retriever
     from retriever.types import Ranking
 
-__all__ = ["KINDS", "Judged", "Learning", "judged_lists", "learn", "store_model"]
+__all__ = ["KINDS", "Judged", "Learning", "cross_validated", "judged_lists", "learn", "store_model"]
 
 KINDS = ("auto", "both", "lambdamart", "logistic")
 MOST_RELEVANT, MOST_OTHERS = 20, 60
@@ -104,14 +104,7 @@ def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str 
     if kind not in KINDS:
         raise UserError(f"model {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     names, judged = judged_lists(retriever, data, pipeline)
-    if len(judged) < FOLDS:
-        raise UserError(f"found {len(judged)} judged queries, need {FOLDS} or more to cross-validate; judge more")
-    fold = np.random.default_rng(seed).permutation(len(judged)) % FOLDS
-    models = [
-        _chosen(data, [one for one, own in zip(judged, fold, strict=True) if own != left_out], names, pipeline, kind)
-        for left_out in range(FOLDS)
-    ]
-    learnt = _values(data, {one.query_id: _rescored(one, models[own]) for one, own in zip(judged, fold, strict=True)})
+    learnt = cross_validated(data, judged, names, pipeline, kind=kind, seed=seed)
     plain = _values(data, {one.query_id: one.ranking for one in judged})
     asked = [query for query in data.queries if query.query_id in learnt]
     hybrid = dict(retriever.rank(asked, LIST_HITS, mode=pipeline.mode))
@@ -126,6 +119,24 @@ def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str 
         gain=float(differences.mean()),
         interval=bootstrap_interval(differences),
     )
+
+
+def cross_validated(
+    data: Dataset, judged: Sequence[Judged], names: tuple[str, ...], pipeline: Pipeline, *, kind: str, seed: int = 0
+) -> dict[str, float]:
+    """Return each query's nDCG@10, ranked by a model of a kind that was learnt from the other four fifths.
+
+    Raises:
+        UserError: as `learn`.
+    """
+    if len(judged) < FOLDS:
+        raise UserError(f"found {len(judged)} judged queries, need {FOLDS} or more to cross-validate; judge more")
+    fold = np.random.default_rng(seed).permutation(len(judged)) % FOLDS
+    models = [
+        _chosen(data, [one for one, own in zip(judged, fold, strict=True) if own != left_out], names, pipeline, kind)
+        for left_out in range(FOLDS)
+    ]
+    return _values(data, {one.query_id: _rescored(one, models[own]) for one, own in zip(judged, fold, strict=True)})
 
 
 def _chosen(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.config import from_mapping, load_yaml
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["ParsedPipeline", "parse_line", "read_file"]
+__all__ = ["ParsedPipeline", "alternatives", "parse_line", "read_file"]
 
 TOKEN = re.compile(r'\s*(?:(?P<sign>[>(),=])|"(?P<quoted>[^"]*)"|(?P<word>[^\s>(),="]+))')
 EXAMPLE = "bm25+dense > rerank(cross-encoder:NAME, depth=50) > mmr(0.7)"
@@ -54,6 +55,20 @@ class _Setting(NamedTuple):
 def parse_line(line: str) -> ParsedPipeline:
     """Read a pipeline from a line; raise UserError where that cannot be done."""
     return _Parser(line).pipeline()
+
+
+def alternatives(line: str) -> list[str]:
+    """Return the lines that a line with alternatives stands for: words joined by "|", in quotation marks one.
+
+    >>> alternatives("hybrid > feedback(weight=0.5|1)")
+    ['hybrid > feedback(weight=0.5)', 'hybrid > feedback(weight=1)']
+    """
+    parts = []
+    for found in TOKEN.finditer(line):
+        space = found[0][: found.start(found.lastgroup or 0) - found.start()]
+        words = found["word"].split("|") if found["word"] else []
+        parts.append([space + word for word in words] or [found[0]])
+    return ["".join(chosen) for chosen in product(*parts)]
 
 
 def read_file(path: str | Path) -> ParsedPipeline:

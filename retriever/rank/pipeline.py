@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retriever.search.steps import Found, SearchAt
     from retriever.types import Ranking
 
-__all__ = ["Pipeline", "pipeline_of"]
+__all__ = ["Alternatives", "Pipeline", "pipeline_of"]
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,8 @@ class Pipeline:
         ran: list[_Ran] = []
         for stage in self.stages:
             started = perf_counter()
-            after = _guarded(stage, found, at)
+            after = _step(stage, found, at)
             if after is not None:
-                after = after._replace(lists={**after.lists, _free(stage.name, found.lists): after.ranking})
                 ran.append(_Ran(stage, found, after, (perf_counter() - started) * 1000))
                 found = after
         shown = {hit.doc_id for hit in found.ranking[:explain]}
@@ -94,6 +93,43 @@ class Pipeline:
                 part = StagePart(one.stage.name, rank, score, one.milliseconds, matches)
                 parts[doc_id] = (*parts.get(doc_id, ()), part)
         return Ranked(found, parts)
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """Several pipelines of one mode, run together: what they have in common runs once. To be compared, not searched.
+
+    The ranking of the last one is given, those of all are in the lists, by their places: "0", "1", ...
+    """
+
+    pipelines: tuple[Pipeline, ...]
+
+    def __post_init__(self) -> None:
+        modes = {pipeline.mode for pipeline in self.pipelines}
+        if len(modes) != 1:
+            raise UserError(f"found the modes {', '.join(sorted(modes)) or 'none'}, need one; tune each by itself")
+
+    @property
+    def mode(self) -> str:
+        """Return the mode of search that comes first."""
+        return self.pipelines[0].mode
+
+    @property
+    def reads(self) -> int:
+        """Return how many of the first hits the deepest stage reads."""
+        return max(pipeline.reads for pipeline in self.pipelines)
+
+    def run(self, found: Found, at: SearchAt, *, explain: int = 0) -> Ranked:
+        """Run all stages; nothing is explained."""
+        known: dict[tuple[Stage, ...], Found] = {(): found}
+        rankings: dict[str, Ranking] = {}
+        for place, pipeline in enumerate(self.pipelines):
+            for number, stage in enumerate(pipeline.stages):
+                before, stages = pipeline.stages[:number], pipeline.stages[: number + 1]
+                if stages not in known:
+                    known[stages] = _step(stage, known[before], at) or known[before]
+            rankings[str(place)] = known[pipeline.stages].ranking
+        return Ranked(known[self.pipelines[-1].stages]._replace(lists=rankings), {})
 
 
 def pipeline_of(mode: str) -> Pipeline | None:
@@ -113,6 +149,14 @@ class _Ran:
     before: Found
     after: Found
     milliseconds: float
+
+
+def _step(stage: Stage, found: Found, at: SearchAt) -> Found | None:
+    """Run a stage, whose ranking is then among the lists; None where it is passed over."""
+    after = _guarded(stage, found, at)
+    if after is None:
+        return None
+    return after._replace(lists={**after.lists, _free(stage.name, found.lists): after.ranking})
 
 
 def _free(name: str, taken: Mapping[str, Ranking]) -> str:

@@ -136,3 +136,19 @@ def test_faults(folder: Path, tmp_path: Path) -> None:
     bm25 = tmp_path / "bm25"
     call("index", TINY, "--index", bm25, "--encoder", "none", "--quiet")
     assert "only bm25 to fuse" in fault("tune", bm25, "--dataset", TINY, "--split", "test")
+
+
+def test_settings_of_stages_are_chosen(folder: Path) -> None:
+    before = snapshot(folder)
+    line = "hybrid > feedback(weight=0.5|1) > mmr(0.5|0.9)"
+    args = ("tune", folder, "--dataset", TINY, "--split", "test", "--pipeline", line)
+    found = json.loads(call(*args, "--json"))
+    assert list(found["values"]) == [
+        "hybrid",
+        *(f"hybrid > feedback(weight={weight}) > mmr({balance})" for weight in (0.5, 1) for balance in (0.5, 0.9)),
+    ]
+    text = call(*args)
+    assert f"gain {found['gain']:+.4f}" in text and f"--pipeline '{found['pipeline']}'" in text
+    assert snapshot(folder) == before
+    assert invoke(*args, "--write").exit_code == 2
+    assert "no stage is called 'nothing'" in fault(*args[:-1], "hybrid > nothing|mmr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_feedback_on_views_is_its_formula(
             mean = strongest((weights @ terms) * np.log1p((len(documents) - held + 0.5) / (held + 0.5)))
             expanded = s + 0.5 * s.sum() * mean / mean.sum()
         wanted = scores(documents, moved, expanded)
-        pipeline = Pipeline(leg, (Feedback(method, documents=4, weight=0.5, terms=6),))
+        pipeline = Pipeline(leg, (Feedback(method, documents=4, weight=0.5, terms=6, keep=2),))
         hits = retriever.search(text, 20, pipeline=pipeline)
         assert [hit.score for hit in hits] == pytest.approx([wanted[hit.doc_id] for hit in hits], abs=0.02)
         best = sorted(wanted, key=lambda doc_id: -wanted[doc_id])
@@ -176,6 +177,22 @@ def strongest(weights: np.ndarray) -> np.ndarray:
     found = np.zeros_like(weights)
     found[kept] = weights[kept]
     return found
+
+
+@pytest.mark.parametrize("method", ["joint", "rocchio"])
+def test_hits_that_were_sure_stay_on_top(method: str, retriever: Retriever, queries: list[str]) -> None:
+    moved = 0
+    for text in queries:
+        before = retriever.search(text, 100)
+        low, high = before[-1].score, before[0].score
+        sure = [hit.doc_id for hit in before if (hit.score - low) / (high - low) >= 0.7]
+        free = Pipeline(stages=(Feedback(method, keep=1.01),))
+        after = [hit.doc_id for hit in retriever.search(text, 100, pipeline=free)]
+        hits = retriever.search(text, 50, pipeline=Pipeline(stages=(Feedback(method, keep=0.7),)))
+        assert [hit.doc_id for hit in hits] == [*sure, *(one for one in after if one not in sure)][:50]
+        assert all(one.score > other.score for one, other in itertools.pairwise(hits))
+        moved += after[: len(sure)] != sure
+    assert moved > 5
 
 
 def test_it_says_which_terms_it_added(retriever: Retriever, queries: list[str]) -> None:

@@ -36,7 +36,7 @@ FUSIONS: dict[str, FusionConfig] = {
     "product (LEDR), weighted": FusionConfig("product", missing="min"),
     "product (LEDR), weighted, missing as 0": FusionConfig("product"),
 }
-"""Fusions that learn nothing; weights, where they differ, are the default, chosen on NFCorpus dev, Cranfield and CISI."""
+"""Fusions that learn nothing. Weights that differ are the default ones: of NFCorpus dev, Cranfield and CISI."""
 MODELS = {"logistic regression, learned": "logistic", "LambdaMART, learned": "lambdamart"}
 TUNED = "weights and normalisation, learned"
 

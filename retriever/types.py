@@ -400,6 +400,11 @@ class Encoder(Protocol):
         ...
 
     @property
+    def languages(self) -> frozenset[str] | None:
+        """Return the codes of the languages that it was made for, None where that is not known, or all are."""
+        ...
+
+    @property
     def adapts(self) -> bool:
         """Say whether the weights of query terms depend on the collection that is searched, see `adapt`."""
         ...

@@ -311,9 +311,13 @@ class LuceneReader:
         return raw
 
     @one_at_a_time()
-    def query_terms(self, text: str) -> list[str]:
-        """Return the terms that BM25 reads of a query, in order, repeated ones too."""
-        return self._analysis.query_terms(text, list(self.collection.languages))
+    def query_terms(self, text: str, language: str | None = None) -> list[str]:
+        """Return the terms that BM25 reads of a query, in order, repeated ones too.
+
+        language: the query's, where each document is read in its own; None for what the query looks like.
+        """
+        languages = list(self.collection.languages) if language is None else [language]
+        return self._analysis.query_terms(text, languages)
 
     @one_at_a_time()
     def bm25_spans(self, query: str, text: str) -> list[Span]:

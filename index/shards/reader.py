@@ -146,9 +146,9 @@ class JoinedReader:
             total.update(counts)
         return most_frequent(total, top_k)
 
-    def query_terms(self, text: str) -> list[str]:
+    def query_terms(self, text: str, language: str | None = None) -> list[str]:
         """Return the terms that BM25 reads of a query, in order, repeated ones too."""
-        return self.shards[0].query_terms(text)
+        return self.shards[0].query_terms(text, language)
 
     def tokens(self, text: str) -> list[Token]:
         """Return the terms that BM25 reads of a document's text, in order, repeated ones too."""

@@ -180,6 +180,7 @@ def index(
 @click.option("--like", metavar="DOC_ID", help="A document of the index instead of QUERY: find others like it.")
 @mode_option
 @pipeline_options
+@click.option("--language", metavar="L", help="Of QUERY: de, zh, ...; where it is not said, it is looked at.")
 @click.option("--top-k", "-k", type=int, default=10, show_default=True)
 @click.option("--filter", metavar="F", help="Only documents whose metadata satisfy it: 'year >= 2020 and lang = en'.")
 @showing_options
@@ -201,6 +202,7 @@ def search(
     like: str | None,
     mode: str,
     pipeline: Pipeline | None,
+    language: str | None,
     top_k: int,
     filter: str | None,
     showing: dict[str, Any],
@@ -236,6 +238,8 @@ def search(
         raise click.UsageError(
             "give a QUERY, --queries FILE or --like DOC_ID, one of the three; the last has no pipeline"
         )
+    if language is not None and query is None:
+        raise click.UsageError("--language is for a QUERY")
     if (queries is None) != (output is None):
         raise click.UsageError("--queries and --output go together")
     if queries is not None and (explain or as_json or showing != NOTHING_ASKED):
@@ -260,7 +264,7 @@ def search(
             return
         how_many: dict[str, Any] = {"top_k": top_k, "mode": mode, "explain": explain, "filter": filter, **showing}
         if like is None:
-            hits = retriever.search(query or "", pipeline=pipeline, **how_many)
+            hits = retriever.search(query or "", pipeline=pipeline, language=language, **how_many)
         else:
             hits = retriever.more_like_this(like, **how_many)
         if not hits and not as_json:

@@ -44,6 +44,7 @@ class EncoderBase:
     query_modes: tuple[str, ...] = ("encoder",)
     query_mode: str = "encoder"
     adapts: bool = False
+    languages: frozenset[str] | None = None
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         """Encode n passages, in order; a view that was not requested is None."""

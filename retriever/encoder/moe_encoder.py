@@ -145,7 +145,7 @@ class MoEEncoder(EncoderBase):
         if not lazy:
             _ = self._model
         self.lexicon = Lexicon(self._folder)
-        self.vocabulary = self.lexicon.vocabulary
+        self.vocabulary, self.languages = self.lexicon.vocabulary, self.lexicon.languages
         self.query_mode = settings.get("query_mode", QUERY_MODES[0])
         # Both are shared with `with_query_mode`.
         self._recent: RecentQueries[Encoded] = RecentQueries(self.runtime.recent_queries)

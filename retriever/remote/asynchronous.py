@@ -100,6 +100,7 @@ class AsyncRetriever:
         highlight: bool = False,
         fusion: FusionConfig | None = None,
         pipeline: Stages | str | None = None,
+        language: str | None = None,
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, as `Retriever.search` does.
 
@@ -109,7 +110,7 @@ class AsyncRetriever:
             UserError: as there; or the server allows less, or does not answer.
         """
         showing = Showing(top_k, offset, min_score, fields, explain, highlight)
-        return await self._ask(calls.search(query, showing, mode, filter, fusion, pipeline))
+        return await self._ask(calls.search(query, showing, mode, filter, fusion, pipeline, language))
 
     async def more_like_this(
         self,

@@ -50,10 +50,11 @@ def search(
     filter: str | None,
     fusion: FusionConfig | None,
     pipeline: Stages | str | None,
+    language: str | None,
 ) -> Call[list[Hit]]:
     """Ask for the hits of a query; raise UserError for a pipeline that holds a function, which runs here alone."""
     shown = _shown(showing, mode, filter)
-    body = {"query": query, **shown, **_fusion(fusion), **_given({"pipeline": _line(pipeline)})}
+    body = {"query": query, **shown, **_fusion(fusion), **_given({"pipeline": _line(pipeline), "language": language})}
     return Call("search", _hits, body)
 
 

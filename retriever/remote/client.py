@@ -104,6 +104,7 @@ class RemoteRetriever:
         highlight: bool = False,
         fusion: FusionConfig | None = None,
         pipeline: Stages | str | None = None,
+        language: str | None = None,
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, as `Retriever.search` does.
 
@@ -113,7 +114,7 @@ class RemoteRetriever:
             UserError: as there; or the server allows less, or does not answer.
         """
         showing = Showing(top_k, offset, min_score, fields, explain, highlight)
-        return self._send(calls.search(query, showing, mode, filter, fusion, pipeline))
+        return self._send(calls.search(query, showing, mode, filter, fusion, pipeline, language))
 
     def more_like_this(
         self,

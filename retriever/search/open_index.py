@@ -16,6 +16,7 @@ from retriever.search.commit_view import CommitView, open_legs
 from retriever.search.fusion import FusionConfig
 from retriever.search.leg import LEGS, LegOptions, views_of
 from retriever.search.modes import HYBRID, Plan, legs_named, restricted
+from retriever.search.query_language import is_foreign, without_views
 from retriever.search.stored_fusion import stored_fusion
 from retriever.types import Encoded, Encoder, UserError
 
@@ -174,15 +175,22 @@ class OpenIndex:
             raise UserError(f"{self.reader.path}: has BM25 alone, which reads queries as they are; give another index")
         return encoded
 
-    def _encode(self, texts: Sequence[str], legs: Sequence[str]) -> Encoded | None:
-        """Encode the queries once, in the views that the legs need; for none the encoder is not even loaded."""
+    def _encode(self, texts: Sequence[str], legs: Sequence[str], language: str | None = None) -> Encoded | None:
+        """Encode the queries once, in the views that the legs need; for none the encoder is not even loaded.
+
+        Where a leg reads the words, queries in a language that the encoder does not read have no views. language: that
+        of the queries, where it is known.
+        """
         views = views_of(legs)
         if not views:
             return None
         encoded = self.encoder.encode_queries(texts, dense="dense" in views, sparse="sparse" in views)
-        if encoded.sparse is None or not self.encoder.adapts:
-            return encoded
         with self._view() as view:  # `reopen` may close `self.reader` meanwhile
+            read = self.encoder.languages
+            if read is not None and not all(LEGS[leg].views for leg in legs):
+                encoded = without_views(encoded, [is_foreign(text, read, view.reader, language) for text in texts])
+            if encoded.sparse is None or not self.encoder.adapts:
+                return encoded
             return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, view.reader.token_statistics))
 
     def _check_process(self) -> None:

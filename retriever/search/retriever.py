@@ -14,6 +14,7 @@ from retriever.search.leg import LEGS, LegQuery
 from retriever.search.likeness import query_like
 from retriever.search.modes import CANDIDATES, HYBRID, MODES
 from retriever.search.open_index import OpenIndex
+from retriever.search.query_language import language_code, words_in
 from retriever.search.showing import show
 from retriever.search.steps import PipelineRanking, SearchAt
 from retriever.types import (
@@ -66,6 +67,7 @@ class Retriever(OpenIndex):
         highlight: bool = False,
         fusion: FusionConfig | None = None,
         pipeline: Stages | None = None,
+        language: str | None = None,
     ) -> list[Hit]:
         """Return the best `top_k` documents for `query`, with their texts.
 
@@ -79,9 +81,12 @@ class Retriever(OpenIndex):
         fields: the metadata that hits have, all by default; a document without one of them has it not.
         highlight: say which words of the text were found (`Hit.highlights`), for `retriever.snippet`.
         fusion: how to fuse the legs of this query, if not as the index is opened to.
+        language: of the query, by code or English name, where it is known; else it is looked at: an index made with
+        language "auto" reads words by it, and views of a language that the encoder does not read are left out.
 
         Raises:
-            UserError: the query is empty, top_k below 1, the index cannot answer in this mode, or has not the field.
+            UserError: the query is empty, top_k below 1, the language unknown, the index cannot answer in this mode, or
+                has not the field.
         """
         if not query.strip():
             raise UserError("the query is empty; give at least one word")
@@ -90,9 +95,11 @@ class Retriever(OpenIndex):
             raise UserError(f"mode {mode!r} beside a pipeline, which names its own ({pipeline.mode}); give one of them")
         plan = self.plan(mode if pipeline is None else pipeline.mode, fusion)
         self._check_filter(filter)
-        asked = LegQuery(query, self._encode([query], plan.legs))
-        _say_unread(_unread(asked.encoded), 1)
+        code = language_code(language)
+        encoded = self._encode([query], plan.legs, code)
+        _say_unread(_unread(encoded), 1)
         with self._view(filter) as view:
+            asked = LegQuery(query, encoded, words=words_in(query, code, view.reader))
             if pipeline is not None:
                 at = self._search_at(view, plan, max(showing.end, pipeline.reads))
                 ranked = pipeline.run(at.search(asked), at, explain=showing.end if explain else 0)
@@ -299,4 +306,4 @@ def _say_unread(unread: int, total: int) -> None:
     """Log which queries the legs that read the encoder's views are silent for."""
     if unread:
         what = "the query is" if total == 1 else f"{unread} of {total} queries are"
-        log.warning("%s mostly of characters that the encoder cannot read: only BM25 searches for it", what)
+        log.warning("%s in a language or script that the encoder does not read: BM25 alone searches for it", what)

@@ -55,6 +55,9 @@ PipelineLine = Annotated[
         examples=["hybrid > feedback"],
     ),
 ]
+Language = Annotated[
+    str | None, Field(description="Of the query, by code or English name; looked at by default.", examples=["en"])
+]
 Fields = Annotated[list[str] | None, Field(description="The metadata that hits have; all by default.")]
 
 
@@ -94,6 +97,7 @@ class SearchRequest(Shown):
     query: str = Field(description="What to search for.", examples=[EXAMPLE_QUERY])
     fusion: FusionRequest | None = None
     pipeline: PipelineLine = None
+    language: Language = None
 
 
 class SearchParameters(Shown):
@@ -102,6 +106,7 @@ class SearchParameters(Shown):
     model_config = ADDRESS
     query: str = Field(description="What to search for.", examples=[EXAMPLE_QUERY])
     pipeline: PipelineLine = None
+    language: Language = None
 
 
 class LikeParameters(Shown):

@@ -61,7 +61,8 @@ async def _search(
         request.scope["state"]["asked"]["pipeline"] = found.label
 
     def find(retriever: Retriever) -> list[Hit]:
-        return retriever.search(asked.query, **_shown(asked), **fusion, pipeline=found and found.pipeline)
+        how = {**_shown(asked), **fusion, "pipeline": found and found.pipeline, "language": asked.language}
+        return retriever.search(asked.query, **how)
 
     return await _hits(request, name, asked, find, asked.query)
 
@@ -104,7 +105,7 @@ def _found(
 
 def _shown(asked: Shown) -> dict[str, Any]:
     """Return what was asked for, of what the library takes by the same names."""
-    return asked.model_dump(exclude_unset=True, exclude={"query", "id", "fusion", "pipeline"})
+    return asked.model_dump(exclude_unset=True, exclude={"query", "id", "fusion", "pipeline", "language"})
 
 
 def _check_shown(asked: Shown, limits: Limits) -> None:

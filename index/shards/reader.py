@@ -327,12 +327,17 @@ def check_alike(path: Path, names: Sequence[str], settings: Sequence[IndexSettin
         del one["encoder"]["name"], its["encoder"]["name"]  # where it is: the same weights may be elsewhere
         for key, value in one.items():
             if its[key] != value:
-                shown = (first.encoder.name, other.encoder.name) if key == "encoder" else (value, its[key])
+                shown = (_shown(first), _shown(other)) if key == "encoder" else (value, its[key])
                 raise UserError(
                     f"{path / name}: was made with {key} {shown[1]}, {path / names[0]} with {shown[0]}; shards need "
                     "the same settings: index one of them again"
                 )
     return first
+
+
+def _shown(settings: IndexSettings) -> str:
+    name, sha256, *_ = settings.encoder
+    return f"{name} (sha256 {sha256[:12]})" if sha256 else name
 
 
 def joined_commits(manifest: ShardManifest, commits: Sequence[CommitRecord]) -> CommitRecord:

@@ -1,4 +1,4 @@
-"""The commands that change an index or look after it: add, delete, compact, verify, snapshot, info."""
+"""The commands that change an index or look after it: add, delete, compact, verify, snapshot, merge, info."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from retriever.encoder.runtime import RuntimeConfig
 
-__all__ = ["add", "compact", "delete", "info", "snapshot", "verify"]
+__all__ = ["add", "compact", "delete", "info", "merge", "snapshot", "verify"]
 
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -190,6 +190,32 @@ def snapshot(folder: Path, out: Path, as_json: bool) -> None:
     click.echo(
         f"{out}: commit {taken.commit} of {folder}, {taken.documents} documents; {taken.links} files linked, "
         f"{taken.copies} copied ({human_bytes(taken.copied_bytes)})"
+    )
+
+
+@click.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", "-o", "out", required=True, type=click.Path(path_type=Path), help="The new folder.")
+@json_option
+def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Join the indexes in DIR... into the new sharded index OUT; nothing is encoded, and they stay as they are.
+
+    They need the same encoder and settings, and no document may be in two of them. Most files are hard links.
+
+    \b
+    Example:
+      retriever merge monday tuesday -o week
+    """
+    from retriever.index.shards.merge import merge_indexes
+    from retriever.tables import human_bytes
+
+    merged = merge_indexes(folders, out)
+    if as_json:
+        click.echo(json.dumps(merged._asdict()))
+        return
+    click.echo(
+        f"{out}: {merged.documents} documents in {merged.shards} shards; {merged.links} files linked, "
+        f"{merged.copies} copied ({human_bytes(merged.copied_bytes)})"
     )
 
 

@@ -13,7 +13,7 @@ import click
 from retriever.cli.bench import bench
 from retriever.cli.compare import compare, tune
 from retriever.cli.diagnose import diagnose, scale
-from retriever.cli.edit import add, compact, delete, info, snapshot, verify
+from retriever.cli.edit import add, compact, delete, info, merge, snapshot, verify
 from retriever.cli.evaluate import evaluate, report
 from retriever.cli.experts import experts
 from retriever.cli.export import export
@@ -118,6 +118,10 @@ def _prepare_next_start() -> None:
     metavar="[FOLDER]",
     help="Store a vector for each token, for the stage late-interaction: of the encoder, or of a MultiVectorEncoder.",
 )
+@click.option("--shards", type=click.IntRange(min=1), help="Make an index of so many folders, which are one together.")
+@click.option(
+    "--cluster", metavar="C", help="Build the shards on a Ray cluster: local, or its address (ray://HOST:10001)."
+)
 @click.option("--commit-every-documents", type=click.IntRange(min=1), help="A crash loses no more than this.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; options override it.")
 @json_option
@@ -128,6 +132,8 @@ def index(
     encoder: str,
     runtime: RuntimeConfig,
     resume: bool,
+    shards: int | None,
+    cluster: str | None,
     config: Path | None,
     as_json: bool,
     quiet: bool,
@@ -147,16 +153,21 @@ def index(
     from retriever.indexing.build import IndexingConfig, build_index
     from retriever.tables import human_bytes
 
+    if cluster is not None and shards is None:
+        raise click.UsageError("--cluster needs --shards: how many folders to build, such as one for each processor")
+
     if settings["chunk_tokens"] is not None or settings["chunk_overlap"] is not None:
         settings["chunk"] = True
-    report = build_index(
-        corpus,
-        folder,
-        encoder=load_encoder(encoder, runtime),
-        config=resolve(IndexingConfig, config, **settings),
-        resume=resume,
-        progress=not quiet,
-    )
+    how: dict[str, Any] = {"config": resolve(IndexingConfig, config, **settings)}
+    how |= {"resume": resume, "progress": not quiet}
+    if shards is None:
+        report = build_index(corpus, folder, encoder=load_encoder(encoder, runtime), **how)
+    else:
+        from retriever.cluster.indexing import build_sharded_index
+
+        report = build_sharded_index(
+            corpus, folder, shards=shards, cluster=cluster, encoder=encoder, runtime=runtime, **how
+        )
     say_left_out(report)
     if report.truncated:
         click.echo(
@@ -313,6 +324,7 @@ for command in (
     compact,
     verify,
     snapshot,
+    merge,
     info,
     facets,
     fuse,

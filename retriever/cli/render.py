@@ -180,6 +180,9 @@ def info_text(info: IndexInfo, fusion: FusionConfig | None = None) -> str:
         "fusion": "default" if fusion is None else fusion_text(fusion),
         "commit": str(info.commit),
     }
+    if info.shards:
+        least, most = min(info.shards.values()), max(info.shards.values())
+        lines["shards"] = f"{len(info.shards)}, of {least} to {most} documents"
     if info.chunking is not None:
         lines["chunks"] = f"{info.chunks}, {info.chunks / max(info.documents, 1):.1f} a document, {info.chunking}"
     return "\n".join(f"{name:<10} {value}" for name, value in lines.items())

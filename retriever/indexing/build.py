@@ -139,13 +139,7 @@ def build_index(
     config = config or IndexingConfig()
     folder = Path(folder)
     started = time.monotonic()
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file, need a new or empty folder for the index; give another path")
-    if not resume and folder.exists() and any(folder.iterdir()):
-        raise UserError(
-            f"{folder}: the output folder is not empty; choose another, remove it, or continue an interrupted run "
-            "with --resume"
-        )
+    check_output(folder, resume)
     network = load_encoder(encoder) if isinstance(encoder, str) else encoder
     with opened(corpus, folder.absolute().parent) as source:
         found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
@@ -167,6 +161,17 @@ def build_index(
         sizes=sizes,
         left_out=tuple(source.left_out),
     )
+
+
+def check_output(folder: Path, resume: bool) -> None:
+    """Refuse a folder that an index cannot be made in."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file, need a new or empty folder for the index; give another path")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder}: the output folder is not empty; choose another, remove it, or continue an interrupted run "
+            "with --resume"
+        )
 
 
 def create_index(
@@ -248,25 +253,35 @@ def _batches(
         yield batch
 
 
-def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: Survey, resume: bool) -> FolderWriter:
+def index_settings(config: IndexingConfig, encoder: Encoder) -> IndexSettings:
+    """Return what an index that is built in this way may never change."""
     chunking = chunking_for(encoder, config.chunk_tokens, config.chunk_overlap) if config.chunk else None
-    settings = replace(config.settings(encoder.identity), chunking=chunking, tokens=token_settings(config, encoder))
+    return replace(config.settings(encoder.identity), chunking=chunking, tokens=token_settings(config, encoder))
+
+
+def check_continued(folder: Path, begun: IndexSettings, settings: IndexSettings) -> None:
+    """Refuse to go on with an index in another way than it was begun."""
+    if begun.encoder.sha256 != settings.encoder.sha256:
+        raise UserError(
+            f"{folder}: begun with the encoder {begun.encoder.name}, cannot continue with {settings.encoder.name}; "
+            "give the same one with --encoder"
+        )
+    for name in (field.name for field in fields(settings) if field.name != "encoder"):
+        before, now = getattr(begun, name), getattr(settings, name)
+        if before != now:
+            shown = "rows" if name == "row_dtype" else name
+            raise UserError(
+                f"{folder}: begun with {shown} {before}, cannot continue with {now}; give the same settings"
+            )
+
+
+def _open_writer(folder: Path, encoder: Encoder, config: IndexingConfig, found: Survey, resume: bool) -> FolderWriter:
+    settings = index_settings(config, encoder)
     if not (resume and (folder / "index.json").exists()):
         return FolderWriter.create(folder, settings)
     writer = FolderWriter.open(folder)
     try:
-        if writer.settings.encoder.sha256 != encoder.identity.sha256:
-            raise UserError(
-                f"{folder}: begun with the encoder {writer.settings.encoder.name}, cannot continue with "
-                f"{encoder.identity.name}; give the same one with --encoder"
-            )
-        for name in (field.name for field in fields(settings) if field.name != "encoder"):
-            begun, given = getattr(writer.settings, name), getattr(settings, name)
-            if begun != given:
-                shown = "rows" if name == "row_dtype" else name
-                raise UserError(
-                    f"{folder}: begun with {shown} {begun}, cannot continue with {given}; give the same settings"
-                )
+        check_continued(folder, writer.settings, settings)
         if writer.committed.note and writer.committed.note.get("corpus") != found.digest:
             raise UserError(f"{folder}: begun with another corpus; give the same one, or build a new index")
     except BaseException:

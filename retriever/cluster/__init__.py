@@ -1,0 +1,1 @@
+"""More than one machine: shards are built and searched on a Ray cluster."""

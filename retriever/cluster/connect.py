@@ -1,0 +1,99 @@
+"""Joining a Ray cluster, or starting one on this machine. Nothing else in the project imports Ray first."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from retriever.extras import extra
+from retriever.processes import processors
+from retriever.types import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["LOCAL", "import_ray", "joined"]
+
+LOCAL = "local"
+"""The address that stands for a cluster of this machine alone, which ends with the program that starts it."""
+STORE = 100 << 20
+"""Bytes of shared memory of a cluster of our own: what goes through it is queries and hits."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on the machine's address
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU keep what they see: Ray warns otherwise
+    "RAY_DEDUP_LOGS": "0",
+}
+AUTHENTICATION = "RAY_AUTH_MODE"
+
+
+def import_ray() -> Any:
+    """Import Ray, which reads its settings from the environment as it is imported; raise UserError if it is missing."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with extra("ray"):
+        import ray
+    return ray
+
+
+@contextmanager
+def joined(address: str) -> Iterator[Any]:
+    """Give Ray, connected to a cluster for the time of the block: "local", or an address as `ray.init` takes it.
+
+    A program that has joined a cluster already goes on with that one, which stays.
+
+    Raises:
+        UserError: there is no cluster, it runs another version of Ray or Python, or Ray is not installed.
+    """
+    if address == LOCAL:
+        os.environ.setdefault(AUTHENTICATION, "disabled")  # it listens to this machine alone, and leaves no token
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=_short(), ignore_cleanup_errors=True) as folder:
+        _connect(ray, address, folder)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _short() -> str:
+    """Return a folder with a short name: the paths of Ray's sockets may have 107 bytes."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) < 20 else "/tmp"
+
+
+def _connect(ray: Any, address: str, folder: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    own: dict[str, Any] = {
+        "num_cpus": processors(),
+        "include_dashboard": False,
+        "object_store_memory": STORE,
+        "_temp_dir": folder,
+        "_node_ip_address": "127.0.0.1",
+    }
+    try:
+        if address == LOCAL:
+            ray.init(LOCAL, **own, **quiet)
+        else:
+            ray.init(address, **({} if address.startswith("ray://") else quiet))
+    except (ConnectionError, ValueError, TimeoutError) as error:
+        raise UserError(
+            f"cluster {address!r}: cannot be reached ({_line(error)}); start one with `ray start --head`, "
+            "or give --cluster local"
+        ) from None
+    except RuntimeError as error:
+        if "ersion" not in str(error):
+            raise
+        raise UserError(
+            f"cluster {address!r}: runs another version ({_line(error)}); install there what `pip freeze` shows here"
+        ) from None
+
+
+def _line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split())[:300]

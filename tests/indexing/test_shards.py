@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_nothing_is_encoded_twice_beyond_the_last_commit(tmp_path: Path) -> None
 def test_a_run_is_continued_as_it_was_begun(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         build(tmp_path / "i", CORPUS, 3, SeededEncoder(limit=30))
-    begun = {"encoder": SeededEncoder(), "config": CONFIG, "resume": True}
+    begun: dict[str, Any] = {"encoder": SeededEncoder(), "config": CONFIG, "resume": True}
     with pytest.raises(UserError, match="begun with 3 shards, cannot continue with 4; give the same number"):
         build_shards(CORPUS, tmp_path / "i", shards=4, **begun)
     with pytest.raises(UserError, match="begun with another corpus"):

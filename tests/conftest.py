@@ -143,7 +143,7 @@ def real_encoder_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest
 
     if (default_encoder_path() / "config.json").is_file():
         return default_encoder_path()
-    model, tokenizer = upcycle_checkpoint(str(request.getfixturevalue("real_base")), UpcycleConfig())
+    model, tokenizer, *_ = upcycle_checkpoint(str(request.getfixturevalue("real_base")), UpcycleConfig())
     return save_encoder(model, tokenizer, tmp_path_factory.mktemp("real") / "encoder", "int8")
 
 

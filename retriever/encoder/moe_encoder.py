@@ -58,8 +58,8 @@ __all__ = [
     "folder_digest",
 ]
 
-NORM = "embeddings.norm.weight"
-"""A vector of the network's width."""
+NORM, PROJECTION = "embeddings.norm.weight", "projection.bias"
+"""Vectors of the network's width, and of the dense view's where a matrix behind the pooling gives it another one."""
 SMALLEST_BATCH = 256  # tokens; fewer are not spread over threads
 QUERY_TOKENS = 128
 """Tokens of queries that go through the network together: weights that were read are used again."""
@@ -102,11 +102,15 @@ class QueryStates(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """What is wanted of texts; projection: see `MoEEncoder.encode_by_token`."""
+    """What is wanted of texts.
+
+    projection: see `MoEEncoder.encode_by_token`; prompt: how many tokens of each text are its prompt's.
+    """
 
     dense: bool
     expansions: bool
     projection: FloatArray | None
+    prompt: int
 
 
 class Views(NamedTuple):
@@ -153,9 +157,18 @@ class MoEEncoder(EncoderBase):
         self.identity = EncoderIdentity(
             name or str(self._folder.resolve()),
             folder_digest(self._folder, ("config.json", "tokenizer.json", "model.safetensors")),
-            len(read_values(self._folder, [NORM])[NORM]),
+            self._length(PROJECTION if settings.get("dense_dim") else NORM),
             len(self.vocabulary),
         )
+
+    def _length(self, name: str) -> int:
+        """Return the length of a vector among the weights."""
+        return len(read_values(self._folder, [name])[name])
+
+    @lazy
+    def hidden_size(self) -> int:
+        """Return the width of the network: how many numbers stand for a token."""
+        return self._length(NORM)
 
     @lazy
     def _model(self) -> RetrieverModel | Int8Network:
@@ -232,7 +245,11 @@ class MoEEncoder(EncoderBase):
     @property
     def max_tokens(self) -> int:
         """Return how many tokens of a passage the network reads, beside its prompt and frame."""
-        return self.config.max_length - 2 - len(self.lexicon.token_ids([self.config.document_prompt])[0])
+        return self.config.max_length - 2 - self._prompt_tokens(self.config.document_prompt)
+
+    def _prompt_tokens(self, prompt: str) -> int:
+        """Return how many tokens a prompt has."""
+        return len(self.lexicon.token_ids([prompt])[0]) if prompt else 0
 
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending."""
@@ -250,10 +267,9 @@ class MoEEncoder(EncoderBase):
         if not layers or not text.read:
             return ExpertRoutes(layers, ())
         chosen = self._experts_of(text.read)
-        prompt = len(text.read) - 2 - len(text.own)  # below 0 where the end of the query was cut off
         tokens = [
             TokenExperts(self.vocabulary[text.read[place]], tuple(tuple(layer[place]) for layer in chosen))
-            for place in range(1 + max(0, prompt), len(text.read) - 1)
+            for place in range(1 + self._prompt_tokens(self.config.query_prompt), len(text.read) - 1)
         ]
         return ExpertRoutes(layers, tuple(tokens))
 
@@ -364,7 +380,7 @@ class MoEEncoder(EncoderBase):
     def _query_states(self, text: str) -> QueryStates:
         read = self._read(text, "query_prompt").read
         if not read:
-            return QueryStates(np.zeros((0, self.identity.dense_dim), np.float32), np.zeros(0, np.int32))
+            return QueryStates(np.zeros((0, self.hidden_size), np.float32), np.zeros(0, np.int32))
         if self._query_network is not None:
             states = self._query_network.encode([read], dense=False, sparse=False).states
         else:
@@ -418,7 +434,7 @@ class MoEEncoder(EncoderBase):
         views: list[Views] = []
         running: list[Callable[[], Views]] = []
         read = np.zeros(len(texts), np.int64)
-        wanted = _Wanted(dense, expand, projection)
+        wanted = _Wanted(dense, expand, projection, self._prompt_tokens(prompt))
         for start in range(0, len(texts), self.runtime.window):
             # While one window is in the network, the next is tokenised.
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt, self.config.max_length - 2)
@@ -455,9 +471,10 @@ class MoEEncoder(EncoderBase):
         settings = DEFAULTS | self._settings
         tokens = self._tokenise(texts, settings["query_prompt"], settings["max_length"] - 2)
         lengths, limit = [len(text.read) for text in tokens], settings["max_terms"]
+        prompt = self._prompt_tokens(settings["query_prompt"])
 
         def run(batch: list[int]) -> Views:
-            found = network.encode([tokens[i].read for i in batch], dense=dense, sparse=expand)
+            found = network.encode([tokens[i].read for i in batch], dense=dense, sparse=expand, prompt=prompt)
             if len(texts) == 1:
                 self._recent_states.keep(texts[0], QueryStates(found.states, np.array(tokens[0].read, np.int32)))
             return Views(batch, found.dense, None if found.sparse is None else _top_terms(found.sparse, limit))
@@ -505,7 +522,8 @@ class MoEEncoder(EncoderBase):
         import torch
 
         with torch.inference_mode():
-            out = self._model.encode(self._packed(token_ids), dense=wanted.dense, sparse=wanted.expansions)
+            packed = self._packed(token_ids)
+            out = self._model.encode(packed, dense=wanted.dense, sparse=wanted.expansions, prompt=wanted.prompt)
             assert out.states is not None
             return Views(
                 texts,

@@ -106,7 +106,7 @@ class ProjectedStates:
 
     def __init__(self, encoder: MoEEncoder) -> None:
         self._encoder = encoder
-        self._projection = _projection(encoder.folder / FILE, encoder.identity.dense_dim)
+        self._projection = _projection(encoder.folder / FILE, encoder.hidden_size)
         self.dim = self._projection.shape[1]
         digest = hashlib.sha256(encoder.identity.sha256.encode())
         digest.update(np.ascontiguousarray(self._projection).tobytes())

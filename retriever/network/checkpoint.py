@@ -41,6 +41,8 @@ WEIGHTS = "model.safetensors"
 STORAGE = ("float32", "float16", "int8", "mixed")
 # On CISI int8 for all matrices costs the dense view 0.4 points of nDCG@10, for all but these ones nothing.
 HALF_IN_MIXED = re.compile(r"attention\.|feed_forward\.up")
+# The matrix behind the pooling is small, and every number of the dense view depends on it alone.
+HALF_IN_INT8 = re.compile(r"^projection\.")
 SCALE = ".scale8"
 
 
@@ -85,7 +87,7 @@ def _compact(state: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
         value = value.detach().contiguous()
         if not (value.is_floating_point() and value.ndim > 1 and value.numel()) or storage == "float32":
             stored[name] = value.clone()
-        elif storage == "float16" or (storage == "mixed" and HALF_IN_MIXED.search(name)):
+        elif storage == "float16" or HALF_IN_INT8.search(name) or (storage == "mixed" and HALF_IN_MIXED.search(name)):
             stored[name] = value.to(torch.float16)
         else:
             stored[name], stored[name + SCALE] = quantise_rows(value.float())
@@ -178,7 +180,8 @@ def local_folder(spec: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(spec, allow_patterns=["*.json", "*.txt", "*.safetensors", "README.md"]))
+        patterns = ["*.json", "*.txt", "*.safetensors", "*_Dense/*", "README.md"]
+        return Path(snapshot_download(spec, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{spec}: no such folder, and the hub did not give it ({reason})") from None

@@ -2,7 +2,7 @@
 
 - Tokens are packed: texts of equal length stand together, so that no layer sees padding and attention needs no mask.
 - MoE layers return their routing as a value; nothing is collected on the side.
-- Dense head: mean (or [CLS]) pooling, unit length.
+- Dense head: mean, [CLS] or max pooling, perhaps a matrix behind it, unit length.
 - Sparse head (retriever/sparse_head.py): a transform of the mean of chosen hidden layers, the tied word embeddings as
   decoder, max over the tokens of a text, then log(1 + relu) (SPLADE, Formal et al. 2021; max first gives the same
   weights and is cheaper).
@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from retriever.network.attention import Attention, padded_together
 from retriever.network.checkpoint import MODEL_TYPE, read_weights
 from retriever.network.matmul import Linear
 from retriever.network.moe import ExpertShape, MoELayer, Routing, feed_forward
-from retriever.network.packing import Packed, pack
+from retriever.network.packing import Packed, pack, without_tokens
 from retriever.network.settings import DEFAULTS, check_settings, expert_layers
 from retriever.network.sparse_head import LexicalHead, SparseHead
 
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 __all__ = ["Packed", "RetrieverConfig", "RetrieverModel", "RetrieverOutput", "pack"]
 
 TERM_VALUES = ("sparse_head.scale", "sparse_head.bias")
+POOLING: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda states: states.mean(1),
+    "cls": lambda states: states[:, 0],
+    "max": lambda states: states.amax(1),
+}
+"""What becomes of the hidden states (texts, length, hidden) of texts of one length."""
 
 
 @strict
@@ -50,6 +57,10 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     head_*: the same sizes for the MoE layer of the sparse head; head_experts 0 leaves it out. There, too, a token meets
     head_experts_per_token * head_granularity routed experts and all shared ones.
     vocabulary_experts: clusters of terms, of which a token computes vocabulary_experts_per_token; 0: one computes all.
+    pooling: "mean", "cls" or "max". dense_dim: rows of a matrix behind it, 0 for none; dense_activation: "identity" or
+    "tanh" of what it gives. prompt_in_pooling, prompt_in_terms: whether the dense head pools over a prompt's tokens
+    (else neither over these nor over the opening one, as in sentence-transformers), and whether the sparse head takes
+    terms from them; all other tokens attend to them in any case.
     max_length: tokens read of a text; max_terms: most expanded terms of one. query_mode: where queries' terms come from
     unless told otherwise, "encoder" or "lexical". query_prompt, document_prompt: put before a text.
     """
@@ -73,6 +84,10 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     shared_experts: int = 0
     routed_scale: float = 1.0
     pooling: str = "mean"
+    dense_dim: int = 0
+    dense_activation: str = "identity"
+    prompt_in_pooling: bool = True
+    prompt_in_terms: bool = True
     sparse_layers: list[int] | tuple[int, ...] = (6,)
     head_experts: int = 0
     head_experts_per_token: int = 1
@@ -122,7 +137,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
 
 class RetrieverOutput(NamedTuple):
-    """dense: (n, hidden) unit length; sparse: (n, vocab) expansions >= 0; routings: one per MoE layer, packed.
+    """dense: (n, dense_dim or hidden) unit length; sparse: (n, vocab) expansions >= 0; routings: of MoE layers, packed.
 
     states: (n_tokens, hidden), the last hidden states of a packed batch; None for a padded one.
     The sparse view is the expansions and what `RetrieverModel.lexical` makes of the text's own tokens.
@@ -204,6 +219,7 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.low_precision = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
+        self.projection = Linear(config.hidden_size, config.dense_dim) if config.dense_dim else None
         self.sparse_head = SparseHead(config)
         self.lexical = LexicalHead(config)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -232,15 +248,19 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             routings=out.routings,
         )
 
-    def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
-        """Encode a packed batch: only the requested views are computed; texts stay in packed order."""
+    def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True, prompt: int = 0) -> RetrieverOutput:
+        """Encode a packed batch: only the requested views are computed; texts stay in packed order.
+
+        prompt: how many tokens of each text, from its second on, are a prompt's.
+        """
         vectors, mixed, routings = self.trunk(packed)
         weights = None
         if sparse:
-            words, token_ids = self.embeddings.word.weight, packed.input_ids
-            weights, routing = self.sparse_head(mixed, packed.groups, words, token_ids=token_ids)
+            mixed, own = self.read_by_terms(mixed, packed, prompt)
+            words = self.embeddings.word.weight
+            weights, routing = self.sparse_head(mixed, own.groups, words, token_ids=own.input_ids)
             routings += () if routing is None else (routing,)
-        return RetrieverOutput(self.pool(vectors, packed.groups) if dense else None, weights, routings, vectors)
+        return RetrieverOutput(self.pool(vectors, packed, prompt) if dense else None, weights, routings, vectors)
 
     def trunk(self, packed: Packed) -> tuple[Tensor, Tensor, tuple[Routing, ...]]:
         """Return the last hidden states and those that feed the sparse head, both (n_tokens, hidden), and routings."""
@@ -256,22 +276,38 @@ class RetrieverModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                 routings.append(routing)
         return x, torch.stack([hidden[i] for i in self.config.sparse_layers]).mean(0), tuple(routings)
 
-    def pool(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        """Return the dense view of the last hidden states: float32 (n_texts, hidden) of unit length."""
-        parts = torch.split(x.float(), [group.count * group.length for group in groups])
-        views = [part.view(group.count, group.length, -1) for group, part in zip(groups, parts, strict=True)]
-        pooled = [view[:, 0] if self.config.pooling == "cls" else view.mean(1) for view in views]
-        return F.normalize(torch.cat(pooled), dim=-1)
+    def read_by_terms(self, x: Tensor, packed: Packed, prompt: int) -> tuple[Tensor, Packed]:
+        """Return the states (n_tokens, hidden) that the sparse head reads, and their tokens; prompt: as in `encode`."""
+        if not prompt or self.config.prompt_in_terms:
+            return x, packed
+        places, own = without_tokens(packed, 1, prompt)
+        return x[places], own
+
+    def pool(self, x: Tensor, packed: Packed, prompt: int = 0) -> Tensor:
+        """Return the dense view of the last hidden states: float32 (n_texts, dense_dim or hidden) of unit length."""
+        if prompt and not self.config.prompt_in_pooling:
+            places, packed = without_tokens(packed, 0, 1 + prompt)
+            x = x[places]
+        parts = torch.split(x.float(), [group.count * group.length for group in packed.groups])
+        views = [part.view(group.count, group.length, -1) for group, part in zip(packed.groups, parts, strict=True)]
+        pooled = torch.cat([POOLING[self.config.pooling](view) for view in views])
+        if self.projection is not None:
+            with torch.autocast(x.device.type, enabled=False):
+                pooled = self.projection(pooled)
+            if self.config.dense_activation == "tanh":
+                pooled = pooled.tanh()
+        return F.normalize(pooled, dim=-1)
 
     def set_precision(self, precision: str) -> RetrieverModel:
-        """Cast the weights, except the routers, which decide in float32, and the values per term.
+        """Cast the weights, except the routers, which decide in float32, the values per term, and the projection.
 
         precision: "float32", "bfloat16" or "float16"; `retriever.network.int8` makes another network of it.
         """
         self.low_precision = precision != "float32"
         dtype = getattr(torch, precision)
         for name, value in (*self.named_parameters(), *self.named_buffers()):
-            kept = name.endswith((".router", ".router_bias")) or name.startswith("lexical.") or name in TERM_VALUES
+            kept = name.endswith((".router", ".router_bias")) or name in TERM_VALUES
+            kept |= name.startswith(("lexical.", "projection."))
             if value.is_floating_point():
                 value.data = value.data.float() if kept else value.data.to(dtype)
         return self

@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Group", "Packed", "pack"]
+__all__ = ["Group", "Kept", "Packed", "pack", "without_tokens"]
 
 
 class Group(NamedTuple):
@@ -45,3 +45,24 @@ def pack(token_ids: Sequence[Sequence[int]]) -> Packed:
     input_ids = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64)
     positions = torch.cat([torch.arange(group.length).repeat(group.count) for group in groups])
     return Packed(input_ids, positions, tuple(groups))
+
+
+class Kept(NamedTuple):
+    """Some tokens of a packed batch: int64 (n_kept,) their places, and the batch that they form."""
+
+    places: Tensor
+    packed: Packed
+
+
+def without_tokens(packed: Packed, first: int, count: int) -> Kept:
+    """Leave out `count` tokens of each text from its token `first` on, but never its last one."""
+    parts, groups, start = [], [], 0
+    for group in packed.groups:
+        places = torch.arange(group.start, group.stop).view(group.count, group.length)
+        behind = min(first + count, group.length - 1)
+        own = torch.cat([places[:, : min(first, behind)], places[:, behind:]], dim=1)
+        parts.append(own.flatten())
+        groups.append(Group(start, *own.shape))
+        start = groups[-1].stop
+    places = torch.cat(parts).to(packed.input_ids.device)
+    return Kept(places, Packed(packed.input_ids[places], packed.positions[places], tuple(groups)))

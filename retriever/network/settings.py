@@ -9,7 +9,7 @@ from retriever.names import QUERY_MODES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["DEFAULTS", "check_settings", "expected_shapes", "expert_layers"]
+__all__ = ["ACTIVATIONS", "DEFAULTS", "POOLINGS", "check_settings", "dense_size", "expected_shapes", "expert_layers"]
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 30522,
@@ -29,6 +29,10 @@ DEFAULTS: dict[str, Any] = {
     "shared_experts": 0,
     "routed_scale": 1.0,
     "pooling": "mean",
+    "dense_dim": 0,
+    "dense_activation": "identity",
+    "prompt_in_pooling": True,
+    "prompt_in_terms": True,
     "sparse_layers": (6,),
     "head_experts": 0,
     "head_experts_per_token": 1,
@@ -47,6 +51,9 @@ DEFAULTS: dict[str, Any] = {
 LARGEST = 2**31 - 1
 """Sizes and counts end here: the kernels count in 32 bits."""
 MATRIX = ("weight", "bias")
+POOLINGS = ("mean", "cls", "max")
+ACTIVATIONS = ("identity", "tanh")
+"""What may stand behind the matrix of the dense head."""
 
 
 def _check_kind(name: str, value: object, default: object) -> None:
@@ -65,10 +72,9 @@ def check_settings(values: Mapping[str, Any]) -> None:
     limit, layers = values["max_position_embeddings"], values["num_hidden_layers"]
     if not 3 <= values["max_length"] <= limit:
         raise ValueError(f"max_length is {values['max_length']}, allowed are 3 to max_position_embeddings ({limit})")
-    if values["pooling"] not in ("mean", "cls"):
-        raise ValueError(f"pooling is {values['pooling']!r}, allowed are 'mean' and 'cls'")
-    if values["query_mode"] not in QUERY_MODES:
-        raise ValueError(f"query_mode is {values['query_mode']!r}, allowed are 'encoder' and 'lexical'")
+    for name, choices in (("pooling", POOLINGS), ("dense_activation", ACTIVATIONS), ("query_mode", QUERY_MODES)):
+        if values[name] not in choices:
+            raise ValueError(f"{name} is {values[name]!r}, allowed are {' and '.join(map(repr, choices))}")
     clusters, per_token = values["vocabulary_experts"], values["vocabulary_experts_per_token"]
     if clusters and not 1 <= per_token <= clusters:
         raise ValueError(
@@ -86,6 +92,11 @@ def expert_layers(values: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     return (*layers, *[("sparse head", head)] * bool(head))
 
 
+def dense_size(values: Mapping[str, Any]) -> int:
+    """Return how many numbers a vector of the dense view has."""
+    return int(values["dense_dim"] or values["hidden_size"])
+
+
 def expected_shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each weight of the network, for settings that `check_settings` passes."""
     hidden, vocabulary = values["hidden_size"], values["vocab_size"]
@@ -95,6 +106,8 @@ def expected_shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         **{f"sparse_head.{name}": (vocabulary,) for name in ("scale", "bias", "allowed", "stem")},
         **_linear("sparse_head.transform", hidden, hidden),
     }
+    if values["dense_dim"]:
+        shapes |= _linear("projection", values["dense_dim"], hidden)
     norms = ["embeddings.norm", "sparse_head.norm"]
     inner = values["intermediate_size"]
     for index in range(values["num_hidden_layers"]):

@@ -12,15 +12,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from retriever.network.checkpoint import local_folder
+from retriever.network.known_prompts import lacking_prompts
 from retriever.network.model import RetrieverConfig, RetrieverModel
 from retriever.network.moe import MoELayer
-from retriever.network.parent import SHAPES, check_equal, first_position, load_parent
+from retriever.network.parent import SHAPES, first_position, load_parent
+from retriever.network.parent_vectors import ParentVectors
 from retriever.network.vocabulary import allowed, marks_beginnings, stems, term_prior, zipf_fractions
 from retriever.types import UserError
 
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["EXPANDED_TERMS", "UpcycleConfig", "upcycle", "upcycle_checkpoint"]
+    from retriever.network.sentence_folder import Behind
+
+__all__ = ["EXPANDED_TERMS", "UpcycleConfig", "Upcycled", "upcycle", "upcycle_checkpoint"]
 
 EXPANDED_TERMS = 256
 """Most terms that expand a text, where its expansions say something."""
@@ -67,6 +71,8 @@ class UpcycleConfig:
     head_shared_experts: int = 0
     logit_scale: float = 0.125
     logit_bias: float = 0.9
+    query_prompt: str | None = None
+    document_prompt: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,8 +100,22 @@ class UpcycleConfig:
             raise UserError(f"router_std is {self.router_std}, allowed is 0 or more")
 
 
-def upcycle_checkpoint(base: str, config: UpcycleConfig) -> tuple[RetrieverModel, PreTrainedTokenizerBase]:
-    """Load the checkpoint `base` (a folder or a hub name) and upcycle it; return the model and its tokenizer.
+class Upcycled(NamedTuple):
+    """An encoder made of a checkpoint, and its tokeniser.
+
+    parent: the checkpoint's vectors of some texts; deviation: the largest difference of a number of the encoder's from
+    these, None where it was meant to differ (reinit_fraction > 0); notice: what the user should know, or None.
+    """
+
+    model: RetrieverModel
+    tokenizer: PreTrainedTokenizerBase
+    parent: ParentVectors
+    deviation: float | None
+    notice: str | None
+
+
+def upcycle_checkpoint(base: str, config: UpcycleConfig) -> Upcycled:
+    """Load the checkpoint `base` (a folder or a hub name), upcycle it, and compare the two.
 
     Raises:
         UserError: the checkpoint cannot be loaded, has parts that an encoder of ours has no place for, or the encoder
@@ -103,10 +123,13 @@ def upcycle_checkpoint(base: str, config: UpcycleConfig) -> tuple[RetrieverModel
     """
     folder = local_folder(base)
     parent = load_parent(base, folder)
-    model = upcycle(parent.model, parent.tokenizer, config, parent.settings)
-    if not config.reinit_fraction:
-        check_equal(base, folder, parent, model)
-    return model, parent.tokenizer
+    given = {name: getattr(config, name) for name in ("query_prompt", "document_prompt")}
+    given = {name: prompt for name, prompt in given.items() if prompt is not None}
+    parent = parent._replace(settings=parent.settings | given)
+    model = upcycle(parent.model, parent.tokenizer, config, parent.settings, parent.behind)
+    vectors = ParentVectors(base, folder, parent, max_length=model.config.max_length)
+    deviation = None if config.reinit_fraction else vectors.check(model)
+    return Upcycled(model, parent.tokenizer, vectors, deviation, lacking_prompts(base, folder, parent.settings, given))
 
 
 def upcycle(
@@ -114,10 +137,12 @@ def upcycle(
     tokenizer: PreTrainedTokenizerBase,
     config: UpcycleConfig,
     settings: dict[str, Any] | None = None,
+    behind: Behind | None = None,
 ) -> RetrieverModel:
     """Return a MoE encoder whose dense view equals `parent`'s pooled output (unless reinit_fraction > 0).
 
-    settings: further fields of RetrieverConfig, such as max_length, pooling and the prompts.
+    settings: further fields of RetrieverConfig, such as max_length, pooling and the prompts. behind: what stands behind
+    the pooling, None for nothing.
     """
     shape = parent.config
     if shape.model_type not in SHAPES:
@@ -165,6 +190,9 @@ def upcycle(
             head_granularity=config.head_granularity,
             head_intermediate_size=config.head_intermediate_size,
             head_shared_experts=config.head_shared_experts,
+            dense_dim=0 if behind is None else len(behind.bias),
+            dense_activation="identity" if behind is None else behind.activation,
+            prompt_in_terms=False,
             **told,
         )
     )
@@ -181,6 +209,10 @@ def upcycle(
             else:
                 layer.feed_forward.up.load_state_dict(up.state_dict())
                 layer.feed_forward.down.load_state_dict(down.state_dict())
+        if behind is not None:
+            assert model.projection is not None
+            model.projection.weight.copy_(behind.weight)
+            model.projection.bias.copy_(behind.bias)
         _start_sparse_head(model, vocabulary, set(tokenizer.all_special_ids), config, generator)
     model.train(False)
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from tqdm import tqdm
 from transformers import AutoTokenizer, PrinterCallback, TrainingArguments
 
 from retriever.config import from_mapping
@@ -17,8 +19,10 @@ from retriever.encoder.lexicon import frame_ids
 from retriever.languages import folder_languages
 from retriever.network.checkpoint import local_folder
 from retriever.network.folder import load_model, save_encoder
+from retriever.network.known_prompts import Prompts
 from retriever.network.lexical import token_counts
 from retriever.network.model import RetrieverConfig
+from retriever.network.settings import dense_size
 from retriever.network.upcycle import EXPANDED_TERMS, UpcycleConfig, upcycle_checkpoint
 from retriever.train.data import stream
 from retriever.train.mixture import Mixture
@@ -166,16 +170,20 @@ class _Parts(NamedTuple):
 
 
 def _prepare(config: TrainConfig) -> _Parts:
-    model, tokenizer = _start(config)
+    model, tokenizer, notice = _start(config)
     model.config.max_terms = model.config.max_terms or EXPANDED_TERMS  # what is trained is to be heard
-    _check(model, config)
+    if notice:
+        tqdm.write(notice, file=sys.stderr)
+    _check(model, tokenizer, config)
     model.train()
     _freeze(model, config)
     fast = tokenizer.backend_tokenizer
     fast.no_truncation()
     fast.no_padding()
     _count_documents(model, fast, config)
-    return _Parts(model, tokenizer, Collator(fast, model.sparse_head.stem.numpy(), frame_ids(fast), config))
+    prompts = Prompts(model.config.query_prompt, model.config.document_prompt)
+    stem = model.sparse_head.stem.numpy()
+    return _Parts(model, tokenizer, Collator(fast, stem, frame_ids(fast), config, prompts))
 
 
 def _arguments(config: TrainConfig, run: Path) -> TrainingArguments:
@@ -238,7 +246,15 @@ def _steps_of(checkpoint: Path) -> int:
     return int(checkpoint.name.partition("-")[2])
 
 
-def _start(config: TrainConfig) -> tuple[RetrieverModel, PreTrainedTokenizerBase]:
+class _Start(NamedTuple):
+    """The network that training starts from, its tokeniser, and what the user should know of it, or None."""
+
+    model: RetrieverModel
+    tokenizer: PreTrainedTokenizerBase
+    notice: str | None = None
+
+
+def _start(config: TrainConfig) -> _Start:
     """Load the encoder to continue with, or upcycle a dense checkpoint."""
     folder = local_folder(config.base)
     path = folder / "config.json"
@@ -247,19 +263,20 @@ def _start(config: TrainConfig) -> tuple[RetrieverModel, PreTrainedTokenizerBase
     if json.loads(path.read_text(encoding="utf-8")).get("model_type") == RetrieverConfig.model_type:
         if config.upcycle:
             raise UserError(f"{folder}: is an encoder already; leave `upcycle` out, or give a dense checkpoint as base")
-        return load_model(folder), AutoTokenizer.from_pretrained(folder)
-    return upcycle_checkpoint(config.base, from_mapping(UpcycleConfig, config.upcycle, "upcycle"))
+        return _Start(load_model(folder), AutoTokenizer.from_pretrained(folder))
+    made = upcycle_checkpoint(config.base, from_mapping(UpcycleConfig, config.upcycle, "upcycle"))
+    return _Start(made.model, made.tokenizer, made.notice)
 
 
 def _parent(config: TrainConfig) -> RetrieverModel:
     """Return the network that the dense view is held to: where training starts, or the dense checkpoint's function."""
     exact = {"reinit_fraction": 0.0} if config.upcycle.get("reinit_fraction") else {}
-    parent, _ = _start(replace(config, upcycle=config.upcycle | exact))
+    parent = _start(replace(config, upcycle=config.upcycle | exact)).model
     parent.requires_grad_(False)
     return parent.set_precision(config.precision)
 
 
-def _check(model: RetrieverModel, config: TrainConfig) -> None:
+def _check(model: RetrieverModel, tokenizer: PreTrainedTokenizerBase, config: TrainConfig) -> None:
     """Refuse settings that do not fit the network."""
     shape = model.config
     limits = {
@@ -275,8 +292,13 @@ def _check(model: RetrieverModel, config: TrainConfig) -> None:
             f"head_router is {config.head_router!r}, but the sparse head has no experts that begin in this run; "
             "set upcycle.head_experts, or leave head_router out"
         )
-    if any(dim > shape.hidden_size for dim in config.matryoshka_dims) and config.losses.matryoshka:
-        raise UserError(f"matryoshka_dims are {list(config.matryoshka_dims)}, the base has {shape.hidden_size}")
+    size = dense_size(vars(shape))
+    if any(dim > size for dim in config.matryoshka_dims) and config.losses.matryoshka:
+        raise UserError(f"matryoshka_dims are {list(config.matryoshka_dims)}, the base has {size}")
+    for name in ("query", "document"):
+        room, prompt = getattr(config, f"{name}_tokens"), getattr(shape, f"{name}_prompt")
+        if prompt and len(tokenizer(prompt)["input_ids"]) >= room:
+            raise UserError(f"{name}_tokens is {room}, which {name}_prompt {prompt!r} fills; allow more")
     if config.states and config.frozen_layers < shape.num_hidden_layers:
         raise UserError(
             f"states is {config.states!r}, but states are stored of a frozen trunk alone; "
@@ -289,6 +311,8 @@ def _freeze(model: RetrieverModel, config: TrainConfig) -> None:
     model.embeddings.requires_grad_(False)
     for layer in model.layers[: config.frozen_layers]:
         layer.requires_grad_(False)
+    if model.projection is not None and config.frozen_layers == len(model.layers):  # the dense view is the parent's
+        model.projection.requires_grad_(False)
 
 
 def _count_documents(model: RetrieverModel, tokenizer: Any, config: TrainConfig) -> None:

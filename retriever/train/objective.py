@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from retriever.network.known_prompts import Prompts
 from retriever.network.lexical import token_counts
 from retriever.network.moe import load_balancing_loss, router_z_loss
 from retriever.network.packing import Packed, pack
@@ -33,6 +34,7 @@ MARGIN = 0.95
 """A candidate whose cosine to the query, by the parent, is above this share of the positive's may be a positive itself
 (the positive-aware threshold of NV-Retriever, Moreira et al. 2024): it is no negative."""
 
+NO_PROMPTS = Prompts("", "")
 SAMPLED_TERMS = 1024
 STEP_SEEDS = 1_000_003
 """Seeds of the sampler are seed * STEP_SEEDS + step: a resumed run draws the same samples."""
@@ -41,10 +43,14 @@ LENGTH_STEP = 16
 
 
 class Texts(NamedTuple):
-    """tokens: what the network reads of each text; counts: float32 (texts, vocab), the tokens of each whole text."""
+    """tokens: what the network reads of each text; counts: float32 (texts, vocab), the tokens of each whole text.
+
+    prompt: how many of the tokens of each text, from the second on, are its prompt's, which are not counted.
+    """
 
     tokens: list[list[int]]
     counts: Tensor
+    prompt: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,19 @@ class Batch:
 
 
 class Collator:
-    """Turns examples into a batch."""
+    """Turns examples into a batch, each text behind its prompt."""
 
     def __init__(
-        self, tokenizer: Tokenizer, stem: NDArray[np.int32], frame: tuple[int, int], config: TrainConfig
+        self,
+        tokenizer: Tokenizer,
+        stem: NDArray[np.int32],
+        frame: tuple[int, int],
+        config: TrainConfig,
+        prompts: Prompts = NO_PROMPTS,
     ) -> None:
         self._tokenizer, self._stem, self._config = tokenizer, stem, config
         self._cls, self._sep = frame
+        self._prompts = prompts
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Tokenise; a query has its first `negatives` negatives."""
@@ -77,16 +89,21 @@ class Collator:
         passages = [example.positive for example in examples]
         passages += [text for example in examples for text in example.negatives[:limit]]
         return Batch(
-            self._texts([example.query for example in examples], self._config.query_tokens),
-            self._texts(passages, self._config.document_tokens),
+            self._texts([example.query for example in examples], self._config.query_tokens, self._prompts.query),
+            self._texts(passages, self._config.document_tokens, self._prompts.document),
             torch.tensor(owners, dtype=torch.int64),
             _teacher(examples, limit),
         )
 
-    def _texts(self, texts: list[str], room: int) -> Texts:
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        tokens = [[self._cls, *own[: _cut(len(own), room - 2)], self._sep] for own in ids]
-        return Texts(tokens, torch.from_numpy(token_counts(ids, self._stem).toarray()))
+    def _texts(self, texts: list[str], room: int, prompt: str) -> Texts:
+        own = self._ids(texts)
+        ids = self._ids([prompt + text for text in texts]) if prompt else own
+        tokens = [[self._cls, *read[: _cut(len(read), room - 2)], self._sep] for read in ids]
+        counts = torch.from_numpy(token_counts(own, self._stem).toarray())
+        return Texts(tokens, counts, len(self._ids([prompt])[0]))
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def _cut(length: int, room: int) -> int:
@@ -192,7 +209,7 @@ class Objective(nn.Module):
 
     def _view(self, texts: Texts) -> View:
         if self._cache is not None:
-            return View(self._cache.states(self.model, texts.tokens), ())
+            return View(self._cache.states(self.model, texts.tokens, texts.prompt), ())
         return _run(self.model, texts)
 
     def _anchor(self, texts: Texts, view: View) -> Tensor:
@@ -206,10 +223,8 @@ class Objective(nn.Module):
     def _expansions(self, states: States, terms: Tensor | None = None) -> tuple[Tensor, Routing | None]:
         """Return the sparse head's weights in the order of the texts."""
         model = self.model
-        packed, words = states.packed, model.embeddings.word.weight
-        weights, routing = model.sparse_head(
-            states.hidden, packed.groups, words, terms, token_ids=packed.input_ids.to(model.device)
-        )
+        read, words = states.packed, model.embeddings.word.weight
+        weights, routing = model.sparse_head(states.hidden, read.groups, words, terms, token_ids=read.input_ids)
         return weights[_inverse(states.order, weights.device)], routing
 
     def _terms(self, counts: Tensor, expansions: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -273,8 +288,9 @@ def _run(model: RetrieverModel, texts: Texts) -> View:
     packed = pack([texts.tokens[i] for i in order])
     packed = Packed(packed.input_ids.to(model.device), packed.positions.to(model.device), packed.groups)
     last, mixed, routings = model.trunk(packed)
-    dense = model.pool(last, packed.groups)[_inverse(order, last.device)]
-    return View(States(mixed, dense, packed, order), routings)
+    dense = model.pool(last, packed, texts.prompt)[_inverse(order, last.device)]
+    hidden, read = model.read_by_terms(mixed, packed, texts.prompt)
+    return View(States(hidden, dense, read, order), routings)
 
 
 def _inverse(order: list[int], device: torch.device) -> Tensor:

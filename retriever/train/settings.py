@@ -134,13 +134,23 @@ class TrainConfig:
 def load_train_config(path: str | Path, **overrides: Any) -> TrainConfig:
     """Read a configuration, overridden by those `overrides` that are not None.
 
+    `like: FILE`, beside the file, has the settings that the file does not name; a setting is taken as a whole.
     ${NAME} in a path is the environment's variable, ~ the home folder; relative paths are relative to the working
     directory, as those of the command line are.
 
     Raises:
         UserError: the file cannot be read, or a setting is unknown, missing or impossible.
     """
-    values = load_yaml(path) | {name: value for name, value in overrides.items() if value is not None}
+    values = load_yaml(path)
+    if "like" in values:
+        like = values.pop("like")
+        if not isinstance(like, str):
+            raise UserError(f"{path}: like is {like!r}, need the name of a file beside it")
+        above = load_yaml(Path(path).parent / like)
+        if "like" in above:
+            raise UserError(f"{path}: {like} is itself like {above['like']}; name that one")
+        values = above | values
+    values |= {name: value for name, value in overrides.items() if value is not None}
     source = str(path)
     for name in ("base", "output", "sources"):
         if name not in values:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from retriever.network.packing import Packed, pack
+from retriever.network.settings import dense_size
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ __all__ = ["StateCache", "States", "trunk_key"]
 class States(NamedTuple):
     """Texts as the trunk leaves them, packed in the order of `order`.
 
-    hidden: (n_tokens, hidden), what the sparse head reads; dense: float32 (n, hidden) unit vectors, in the order of the
-    texts; packed: the groups and ids; order: the text at each place of the pack.
+    hidden: (n_tokens, hidden), what the sparse head reads; dense: float32 (n, dense_dim) unit vectors, in the order of
+    the texts; packed: the tokens that the sparse head reads; order: the text at each place of the pack.
     """
 
     hidden: Tensor
@@ -41,11 +42,15 @@ class States(NamedTuple):
 def trunk_key(model: RetrieverModel) -> str:
     """Return the sha256 of all that decides what the trunk says: its weights, the pooling and the hidden states taken.
 
-    The heads do not enter it: runs that differ in nothing else share their states.
+    The sparse head does not enter it: runs that differ in nothing else share their states.
     """
-    digest = hashlib.sha256(repr((model.config.pooling, list(model.config.sparse_layers))).encode())
+    config = model.config
+    said: tuple[object, ...] = config.pooling, list(config.sparse_layers)
+    if config.dense_activation != "identity" or not config.prompt_in_pooling:
+        said += config.dense_activation, config.prompt_in_pooling
+    digest = hashlib.sha256(repr(said).encode())
     for name, value in model.state_dict().items():
-        if name.startswith(("embeddings.", "layers.")):
+        if name.startswith(("embeddings.", "layers.", "projection.")):
             digest.update(name.encode())
             digest.update(value.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
@@ -69,7 +74,7 @@ class StateCache:
         stem = f"states-{rank}" if rank else "states"
         self._path, self._log = folder / f"{stem}.f16", folder / f"{stem}.jsonl"
         self._places: dict[str, int] = {}
-        self._rows = 0  # a text has a row for each token and one more for its vector
+        self._rows = 0  # a text has rows for its vector, as many as that fills, and one for each token
         self._checked = False
         self._log.touch()
         self._file = self._path.open("ab")
@@ -98,27 +103,33 @@ class StateCache:
                 end += len(line)
         os.truncate(self._log, end)
 
-    def states(self, model: RetrieverModel, tokens: Sequence[Sequence[int]]) -> States:
+    def states(self, model: RetrieverModel, tokens: Sequence[Sequence[int]], prompt: int = 0) -> States:
         """Return the states of token lists, computing those not seen before with `model` and caching them.
+
+        prompt: how many tokens of each, from the second on, are a prompt's.
 
         Raises:
             UserError: the folder holds the states of another trunk.
         """
         if not self._checked:
             self._check(model)
-        keys = [hashlib.sha1(np.array(ids, np.int32).tobytes()).hexdigest() for ids in tokens]
+        mark = b"" if model.config.prompt_in_pooling else f"{prompt} ".encode()
+        keys = [hashlib.sha1(mark + np.array(ids, np.int32).tobytes()).hexdigest() for ids in tokens]
         missing = {key: ids for key, ids in zip(keys, tokens, strict=True) if key not in self._places}
         if missing:
-            self._add(model, missing)
+            self._add(model, missing, prompt)
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        packed = pack([tokens[i] for i in order])
         values = np.memmap(self._path, np.float16, "r", shape=(self._rows, self._width))
-        spans = [values[self._places[keys[i]] : self._places[keys[i]] + len(tokens[i]) + 1] for i in order]
-        device = model.device
-        hidden = torch.from_numpy(np.concatenate([span[1:] for span in spans])).to(device).float()
-        vectors = np.stack([values[self._places[key]] for key in keys]).astype(np.float32)
+        size = dense_size(vars(model.config))
+        above = -(-size // self._width)
+        starts = [self._places[keys[i]] + above for i in order]
+        spans = [values[start : start + len(tokens[i])] for start, i in zip(starts, order, strict=True)]
+        hidden = torch.from_numpy(np.concatenate(spans)).to(model.device).float()
+        vectors = np.stack([values[self._places[key] : self._places[key] + above].reshape(-1)[:size] for key in keys])
+        packed, device = pack([tokens[i] for i in order]), model.device
         packed = Packed(packed.input_ids.to(device), packed.positions.to(device), packed.groups)
-        return States(hidden, torch.from_numpy(vectors).to(device), packed, order)
+        hidden, packed = model.read_by_terms(hidden, packed, prompt)
+        return States(hidden, torch.from_numpy(vectors.astype(np.float32)).to(device), packed, order)
 
     def close(self) -> None:
         """Close the file that is written to."""
@@ -139,22 +150,24 @@ class StateCache:
             )
         self._checked = True
 
-    def _add(self, model: RetrieverModel, texts: dict[str, Sequence[int]]) -> None:
+    def _add(self, model: RetrieverModel, texts: dict[str, Sequence[int]], prompt: int) -> None:
         keys = sorted(texts, key=lambda key: len(texts[key]))
         packed = pack([texts[key] for key in keys])
         packed = Packed(packed.input_ids.to(model.device), packed.positions.to(model.device), packed.groups)
         with torch.no_grad():
             last, mixed, _ = model.trunk(packed)
-            dense = model.pool(last, packed.groups).to(torch.float16).cpu().numpy()
+            dense = model.pool(last, packed, prompt).to(torch.float16).cpu().numpy()
+        dense = np.pad(dense, ((0, 0), (0, -dense.shape[1] % self._width)))
+        above = dense.shape[1] // self._width
         values = mixed.to(torch.float16).cpu().numpy()
         lines, start = [], 0
         for row, key in enumerate(keys):
             length = len(texts[key])
             self._file.write(dense[row].tobytes())
             self._file.write(values[start : start + length].tobytes())
-            lines.append(json.dumps([key, self._rows, length + 1]))
+            lines.append(json.dumps([key, self._rows, length + above]))
             self._places[key] = self._rows
-            self._rows += length + 1
+            self._rows += length + above
             start += length
         self._file.flush()  # before the log, which says that the rows are there
         with self._log.open("a", encoding="utf-8") as log:

@@ -152,7 +152,7 @@ def test_truncation_is_counted(folder: Path) -> None:
 
 def test_prompts_go_before_the_text(folder: Path) -> None:
     plain = MoEEncoder(folder)
-    change_config(folder, query_prompt="the moon ", document_prompt="flour ")
+    change_config(folder, query_prompt="the moon ", document_prompt="flour ", prompt_in_terms=True)
     encoder = MoEEncoder(folder)
     for prompt, side in (("the moon ", "encode_queries"), ("flour ", "encode_documents")):
         found = getattr(encoder, side)(["yeast"])
@@ -380,7 +380,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         (lambda f: change_config(f, num_hidden_layers="two"), "config.json"),
         (lambda f: change_config(f, max_length=65), "max_length"),
         (lambda f: change_config(f, max_length=2), "max_length"),
-        (lambda f: change_config(f, pooling="max"), "pooling is 'max'"),
+        (lambda f: change_config(f, pooling="sum"), "pooling is 'sum'"),
         (lambda f: change_config(f, sparse_layers=[3]), "sparse_layers"),
         (lambda f: change_config(f, sparse_layers=[]), "sparse_layers"),
         (lambda f: change_config(f, experts_per_token=9), "allowed are 1 to 8"),

@@ -30,6 +30,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocabulary_experts": 4,
         "vocabulary_experts_per_token": 3,
     },
+    "maximum": {"pooling": "max"},
+    "a matrix and tanh behind the mean": {"dense_dim": 100, "dense_activation": "tanh"},
+    "a prompt left out": {"prompt_in_pooling": False, "prompt_in_terms": False},
 }
 LENGTHS = [1, 3, 3, 16, 17, 40, 41, 300]
 
@@ -59,8 +62,8 @@ def texts(seed: int = 0) -> list[list[int]]:
 def test_both_views_are_near_the_reference(shape: str) -> None:
     packed = pack(texts())
     with torch.inference_mode():
-        expected = network(**SHAPES[shape]).encode(packed)
-        found = Int8Network(network(**SHAPES[shape])).encode(packed)
+        expected = network(**SHAPES[shape]).encode(packed, prompt=2)
+        found = Int8Network(network(**SHAPES[shape])).encode(packed, prompt=2)
     assert found.dense is not None
     assert expected.dense is not None
     assert cosine_similarity(found.dense, expected.dense).min() > 0.995
@@ -77,9 +80,9 @@ def test_neighbours_change_no_bit(shape: str) -> None:
     model = Int8Network(network(**SHAPES[shape]))
     ids = texts(1)
     with torch.inference_mode():
-        together = model.encode(pack(ids))
-        alone = [model.encode(pack([text])) for text in ids]
-        again = model.encode(pack(ids))
+        together = model.encode(pack(ids), prompt=2)
+        alone = [model.encode(pack([text]), prompt=2) for text in ids]
+        again = model.encode(pack(ids), prompt=2)
     for name in ("dense", "sparse"):
         whole = getattr(together, name)
         assert torch.equal(torch.cat([getattr(one, name) for one in alone]), whole)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def folder(tiny_multilingual: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the encoder that `retriever upcycle` makes of it, in float32."""
-    model, tokenizer = upcycle_checkpoint(str(tiny_multilingual), UpcycleConfig(router_std=0.5))
+    model, tokenizer, *_ = upcycle_checkpoint(str(tiny_multilingual), UpcycleConfig(router_std=0.5))
     target = tmp_path_factory.mktemp("upcycled") / "encoder"
     return save_encoder(model, tokenizer, target, "float32", languages=["de", "en", "ja"])
 
@@ -80,7 +80,7 @@ def test_the_card_goes_with_the_encoder(folder: Path, encoder: MoEEncoder) -> No
 
 def test_expansions_are_off_until_they_are_asked_for(tiny_multilingual: Path, folder: Path, tmp_path: Path) -> None:
     assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_terms"] == 0
-    model, tokenizer = upcycle_checkpoint(str(tiny_multilingual), UpcycleConfig(max_terms=20, logit_bias=0.0))
+    model, tokenizer, *_ = upcycle_checkpoint(str(tiny_multilingual), UpcycleConfig(max_terms=20, logit_bias=0.0))
     more = MoEEncoder(save_encoder(model, tokenizer, tmp_path / "more", "float32"))
     few, many = (one.encode_documents(SENTENCES).sparse for one in (MoEEncoder(folder), more))
     assert few is not None and many is not None

@@ -39,26 +39,10 @@ def resized(parent: Parent, rows: int) -> Any:
     return model
 
 
-@pytest.mark.parametrize("extra", ["dense", "truncate", "concatenated"])
-def test_a_module_without_a_place_is_named_with_the_way_out(tiny_parent: Parent, tmp_path: Path, extra: str) -> None:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Dense
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
-    trunk = Transformer(str(saved(tiny_parent, tmp_path / "base")))
-    pooling = Pooling(32, pooling_mode=["cls", "mean"] if extra == "concatenated" else "mean")
-    modules = [trunk, pooling, *([Dense(32, 8)] if extra == "dense" else [])]
-    cut = 4 if extra == "truncate" else None
-    SentenceTransformer(modules=modules, device="cpu", truncate_dim=cut).save(str(tmp_path / "st"))
-    words = {"dense": r"has a Dense module \(2_Dense\)", "truncate": "truncate_dim", "concatenated": r"'cls\+mean'"}
-    with pytest.raises(UserError, match=rf"{words[extra]}.*use it as it is with --encoder st:"):
-        upcycle_checkpoint(str(tmp_path / "st"), UpcycleConfig())
-
-
 def test_padded_rows_are_cut_and_the_encoder_works(tiny_parent: Parent, tmp_path: Path) -> None:
-    plain, _ = upcycle_checkpoint(str(saved(tiny_parent, tmp_path / "plain")), UpcycleConfig())
+    plain, _, *_ = upcycle_checkpoint(str(saved(tiny_parent, tmp_path / "plain")), UpcycleConfig())
     padded = saved(tiny_parent, tmp_path / "padded", resized(tiny_parent, 208))
-    model, tokenizer = upcycle_checkpoint(str(padded), UpcycleConfig())
+    model, tokenizer, *_ = upcycle_checkpoint(str(padded), UpcycleConfig())
     assert model.config.vocab_size == len(tokenizer) == 200
     for name, value in plain.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
@@ -90,14 +74,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tiny_parent: Paren
 
 
 def test_an_encoder_that_differs_from_its_parent_is_refused(tiny_parent: Parent, tmp_path: Path) -> None:
-    from retriever.network.parent import check_equal, load_parent
+    from retriever.network.parent import load_parent
+    from retriever.network.parent_vectors import ParentVectors
     from retriever.network.upcycle import upcycle
 
     folder = saved(tiny_parent, tmp_path / "base")
     parent = load_parent("base", folder)
     model = upcycle(parent.model, parent.tokenizer, UpcycleConfig(), parent.settings)
-    check_equal("base", folder, parent, model)
+    vectors = ParentVectors("base", folder, parent, max_length=model.config.max_length)
+    assert 0 < vectors.check(model) < 1e-5 and vectors.least_cosine(model) > 0.999999
     with torch.no_grad():
         model.embeddings.norm.weight[0] += 0.1
     with pytest.raises(UserError, match=r"differs from it by .* on twenty texts, 1e-05 is promised"):
-        check_equal("base", folder, parent, model)
+        vectors.check(model)

@@ -30,6 +30,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "heads of 6, a vocabulary that fills no block": {"hidden_size": 60, "num_attention_heads": 10, "vocab_size": 509},
     "vocabulary experts": {"vocabulary_experts": 70, "vocabulary_experts_per_token": 9, "head_experts": 4},
     "all of few of them": {"vocabulary_experts": 3, "vocabulary_experts_per_token": 3},
+    "maximum": {"pooling": "max"},
+    "a matrix behind the mean": {"dense_dim": 100},
+    "a matrix and tanh behind [CLS]": {"dense_dim": 20, "dense_activation": "tanh", "pooling": "cls"},
     "wide heads": {"hidden_size": 160, "num_attention_heads": 2, "routed_scale": 2.0},
 }
 LENGTHS = [1, 2, 3, 3, 15, 16, 17, 40, 65, 130, 300]
@@ -87,9 +90,21 @@ def texts() -> list[list[int]]:
 def test_both_views_are_those_of_documents(shape: str, storage: str, tmp_path: Path) -> None:
     folder = saved(network(**SHAPES[shape]), tmp_path, storage)
     assert runs_alone(folder)
+    both_agree(folder)
+
+
+@pytest.mark.skipif(not exact_int8(), reason=OVERFLOWS)
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("dense_dim", [0, 48])
+def test_a_prompt_left_out_is_left_out_in_both(pooling: str, dense_dim: int, tmp_path: Path) -> None:
+    shape = {"prompt_in_pooling": False, "prompt_in_terms": False, "pooling": pooling, "dense_dim": dense_dim}
+    both_agree(saved(network(**shape), tmp_path), prompt=3)
+
+
+def both_agree(folder: Path, prompt: int = 0) -> None:
     with torch.inference_mode():
-        expected = Int8Network(RetrieverModel.from_pretrained(folder)).encode(pack(texts()))
-    found = QueryNetwork(folder, "small").encode(texts(), dense=True, sparse=True)
+        expected = Int8Network(RetrieverModel.from_pretrained(folder)).encode(pack(texts()), prompt=prompt)
+    found = QueryNetwork(folder, "small").encode(texts(), dense=True, sparse=True, prompt=prompt)
     for view, other in ((found.dense, expected.dense), (found.sparse, expected.sparse)):
         assert view is not None and other is not None
         assert cosine_similarity(torch.from_numpy(view), other).min() > 0.998
@@ -97,8 +112,9 @@ def test_both_views_are_those_of_documents(shape: str, storage: str, tmp_path: P
             np.testing.assert_array_equal(view, other.numpy())
 
 
-def test_a_text_does_not_depend_on_the_others(tmp_path: Path) -> None:
-    queries = QueryNetwork(saved(network(**SHAPES["experts in the head"]), tmp_path), "alone")
+@pytest.mark.parametrize("shape", ["experts in the head", "maximum", "a matrix behind the mean"])
+def test_a_text_does_not_depend_on_the_others(shape: str, tmp_path: Path) -> None:
+    queries = QueryNetwork(saved(network(**SHAPES[shape]), tmp_path), "alone")
     together = queries.encode(texts(), dense=True, sparse=True)
     assert together.dense is not None and together.sparse is not None
     for i, text in enumerate(texts()):

@@ -122,7 +122,7 @@ def test_a_run(config: TrainConfig, base: Path) -> None:
     encoder = load_encoder(config.output)
     encoded = encoder.encode_documents(["Yeast makes bread rise.", "the moon"])
     assert encoded.dense is not None and encoded.sparse is not None and encoded.sparse.nnz > 0
-    start, _ = retriever.train.loop._start(config)
+    start = retriever.train.loop._start(config).model
     found, before = weights(config), start.state_dict()
     moved = {name for name in found if not torch.equal(found[name], before[name])}
     assert {"sparse_head.scale", "sparse_head.transform.weight", "lexical.gain", "lexical.fraction"} <= moved
@@ -323,7 +323,7 @@ def test_loss_weights() -> None:
 
 
 def test_every_parameter_that_learns_has_one_kind(base: Path, pairs: Path, tmp_path: Path) -> None:
-    model, _ = retriever.train.loop._start(make_config("all layers", base, pairs, tmp_path))
+    model, *_ = retriever.train.loop._start(make_config("all layers", base, pairs, tmp_path))
     groups = parameter_groups(model)
     names = {id(value): name for name, value in model.named_parameters()}
     kinds = {names[id(value)]: kind for kind, values in groups.items() for value in values}

@@ -53,7 +53,7 @@ def check(cache: StateCache, model: RetrieverModel, texts: Sequence[list[int]] =
             packed = pack([text])
             last, mixed, _ = model.trunk(packed)
             torch.testing.assert_close(hidden[i], mixed, rtol=1e-3, atol=2e-3)  # float16
-            torch.testing.assert_close(found.dense[i], model.pool(last, packed.groups)[0], rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(found.dense[i], model.pool(last, packed)[0], rtol=1e-3, atol=1e-3)
 
 
 def no_trunk(*_: Any) -> None:

@@ -30,10 +30,12 @@ from retriever.network.int8.matrices import (
     taken,
 )
 from retriever.network.int8.matrix_decoder import MatrixDecoder
+from retriever.network.int8.pooling import Projection, pooled
 from retriever.network.int8.tiles import processor_has
 from retriever.network.matmul import ROWS
 from retriever.network.model import RetrieverOutput
 from retriever.network.moe import MoELayer, Routing
+from retriever.network.packing import without_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,12 +58,19 @@ class Int8Network:
         self.config: RetrieverConfig = model.config
         self._embeddings, self._embeddings_norm = model.embeddings, _norm(model.embeddings.norm)
         self._layers = [Layer(layer, model.config.num_attention_heads) for layer in model.layers]
+        self._projection: Projection | None = None
+        if model.projection is not None:
+            weight, bias = (value.detach().float().numpy() for value in model.projection.parameters())
+            self._projection = Projection(weight, bias, model.config.dense_activation)
         self._head = Head(model.sparse_head, model.embeddings.word.weight)
         self._embeddings.word.to(torch.bfloat16)  # only looked up
         self._scratch = Scratch()
 
-    def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
-        """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
+    def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True, prompt: int = 0) -> RetrieverOutput:
+        """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order.
+
+        prompt: how many tokens of each text, from its second on, are a prompt's.
+        """
         x: FloatArray = self._embeddings.summed(packed).numpy()
         kernels.norm(x, *self._embeddings_norm)
         spots = spots_of(packed.groups, self.config.num_attention_heads)
@@ -75,14 +84,23 @@ class Int8Network:
         weights = None
         if sparse:
             hidden /= np.float32(len(self.config.sparse_layers))
-            weights, found = self._head.forward(hidden, packed, self._scratch)
+            read = packed
+            if prompt and not self.config.prompt_in_terms:
+                places, read = without_tokens(packed, 1, prompt)
+                hidden = hidden[places.numpy()]
+            weights, found = self._head.forward(hidden, read, self._scratch)
             routings += found
-        vectors = self._pool(x, packed.groups) if dense else None
+        vectors = self._pool(x, packed, prompt) if dense else None
         return RetrieverOutput(vectors, weights, tuple(routings), torch.from_numpy(x))
 
-    def _pool(self, x: FloatArray, groups: Sequence[Group]) -> Tensor:
-        """Return the dense view of the last hidden states (n_tokens, hidden), (n_texts, hidden) of unit length."""
-        ends = ends_of(groups)
+    def _pool(self, x: FloatArray, packed: Packed, prompt: int) -> Tensor:
+        """Return the dense view of the last hidden states (n_tokens, hidden), (n_texts, dense_dim) of unit length."""
+        if prompt and not self.config.prompt_in_pooling:
+            places, packed = without_tokens(packed, 0, 1 + prompt)
+            x = x[places.numpy()]
+        ends = ends_of(packed.groups)
+        if self._projection is not None or self.config.pooling == "max":
+            return torch.from_numpy(pooled(x, ends, self.config.pooling, self._projection))
         vectors = np.empty((len(ends) - 1, x.shape[1]), np.float32)
         kernels.pool(x, ends, self.config.pooling == "cls", vectors)
         return torch.from_numpy(vectors)

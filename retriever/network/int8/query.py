@@ -14,6 +14,7 @@ import numpy as np
 from retriever.lazy import lazy
 from retriever.machine_code import Argument, argument, load_kernels
 from retriever.network.int8.packed import BLOCK, TILE
+from retriever.network.int8.pooling import pooled, without_tokens
 from retriever.network.int8.weights import Experts, Matrix, Weights
 
 if TYPE_CHECKING:
@@ -64,17 +65,20 @@ class QueryNetwork:
         self._norm = _arguments(self._weights.norm("embeddings.norm"))
         self._layers = [_Layer(self._weights, index) for index in range(int(settings["num_hidden_layers"]))]
 
-    def encode(self, texts: Sequence[Sequence[int]], *, dense: bool, sparse: bool) -> Views:
-        """Encode texts, each of one token at least; the results of one do not depend on the others."""
-        return self._run(texts, dense, sparse)
+    def encode(self, texts: Sequence[Sequence[int]], *, dense: bool, sparse: bool, prompt: int = 0) -> Views:
+        """Encode texts, each of one token at least; the results of one do not depend on the others.
+
+        prompt: how many tokens of each text, from its second on, are a prompt's.
+        """
+        return self._run(texts, dense, sparse, prompt)
 
     def routes(self, text: Sequence[int]) -> list[NDArray[np.int64]]:
         """Return for each layer of experts, that of the sparse head last, those of each token (tokens, active)."""
         seen: list[NDArray[np.int64]] = []
-        self._run([text], False, True, seen)
+        self._run([text], False, True, 0, seen)
         return seen
 
-    def _run(self, texts: Sequence[Sequence[int]], dense: bool, sparse: bool, seen: _Seen = None) -> Views:
+    def _run(self, texts: Sequence[Sequence[int]], dense: bool, sparse: bool, prompt: int, seen: _Seen = None) -> Views:
         """Encode texts; seen: is given the experts of each token in each layer that has any."""
         ends = np.cumsum([0, *map(len, texts)])
         x = self._embedded(texts)
@@ -92,10 +96,14 @@ class QueryNetwork:
         weights = None
         if sparse:
             hidden /= np.float32(len(chosen))
-            values, step = self._read(hidden, room, seen)
             ids = np.array([token for text in texts for token in text], np.int64)
-            weights = self._head.decoder.weights(values, step, ends=ends, token_ids=ids)
-        return Views(self._pooled(rows, bounds) if dense else None, weights, x)
+            own = ends
+            if prompt and not self._settings["prompt_in_terms"]:
+                kept, own = without_tokens(ends, 1, prompt)
+                hidden, ids = hidden[kept], ids[kept]
+            values, step = self._read(hidden, room, seen)
+            weights = self._head.decoder.weights(values, step, ends=own, token_ids=ids)
+        return Views(self._pooled(x, ends, prompt) if dense else None, weights, x)
 
     def _pass(self, layer: _Layer, rows: Argument, bounds: Argument, room: _Room, seen: _Seen) -> None:
         """Put a layer's output in the place of its input."""
@@ -117,9 +125,16 @@ class QueryNetwork:
         embedded: FloatArray = words + self._weights.array("embeddings.position.weight")[positions]
         return embedded
 
-    def _pooled(self, rows: Argument, bounds: Argument) -> FloatArray:
-        vectors = np.empty((len(bounds.array) - 1, rows.array.shape[1]), np.float32)
-        self._kernels["pool"](rows, bounds, self._settings["pooling"] == "cls", vectors)
+    def _pooled(self, x: FloatArray, ends: NDArray[np.int64], prompt: int) -> FloatArray:
+        """Return the dense view of the last hidden states."""
+        if prompt and not self._settings["prompt_in_pooling"]:
+            kept, ends = without_tokens(ends, 0, 1 + prompt)
+            x = x[kept]
+        pooling, projection = self._settings["pooling"], self._weights.projection
+        if projection is not None or pooling == "max":
+            return pooled(x, ends, pooling, projection)
+        vectors = np.empty((len(ends) - 1, x.shape[1]), np.float32)
+        self._kernels["pool"](x, ends, pooling == "cls", vectors)
         return vectors
 
     def _read(self, hidden: FloatArray, room: _Room, seen: _Seen) -> tuple[NDArray[np.int8], FloatArray]:

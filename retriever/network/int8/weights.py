@@ -15,6 +15,7 @@ from retriever.network.checkpoint import SCALE, read_settings, read_values, stor
 from retriever.network.int8.decoder import Decoder, VocabularyRouter, decoder_arrays, router_arrays, slots_of
 from retriever.network.int8.packed import BLOCK, bfloat16_bits, pack_bfloat16, pack_int8
 from retriever.network.int8.packed_file import kept_arrays
+from retriever.network.int8.pooling import Projection
 from retriever.network.settings import DEFAULTS, check_settings, expected_shapes
 
 if TYPE_CHECKING:
@@ -112,6 +113,14 @@ class Weights:
         found: FloatArray = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return found
 
+    @property
+    def projection(self) -> Projection | None:
+        """Return the matrix behind the pooling, if there is one."""
+        if not self.settings["dense_dim"]:
+            return None
+        weight, bias = self._arrays["projection.weight"], self._arrays["projection.bias"]
+        return Projection(weight, bias, self.settings["dense_activation"])
+
     def feed_forward(self, index: int) -> list[Experts]:
         """Return what stands in the place of a layer's feed-forward part, one after another."""
         settings = self.settings
@@ -175,6 +184,9 @@ class _Folder:
         yield from self._norm("embeddings.norm")
         for index in range(settings["num_hidden_layers"]):
             yield from self._layer(f"layers.{index}", settings["num_attention_heads"], index in settings["moe_layers"])
+        if settings["dense_dim"]:
+            for part in ("weight", "bias"):
+                yield f"projection.{part}", self.floats(f"projection.{part}")
         yield from self._matrix("sparse_head.transform")
         yield from self._norm("sparse_head.norm")
         if settings["head_experts"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import uvicorn
@@ -27,6 +27,36 @@ class ServerConfig(uvicorn.Config):
     limits: Limits
 
 
+class _Joined:
+    """A transport that sends what is written in one go together: head and body of an answer, which come one by one.
+
+    The client is woken up once, and the system is called once.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, when whoever writes has nothing more to write now."""
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+
+    def _send(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def close(self) -> None:
+        """Close, after what was written."""
+        self._send()
+        self._transport.close()
+
+
 class Connection(H11Protocol):
     """Uvicorn's connection, with a time for the headers of a request and for the reading of an answer."""
 
@@ -37,7 +67,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; close at once where there are too many."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Joined(transport, self.loop)))
         if len(self.connections) > self._limits.connections:
             self._answer(503, "busy", f"{self._limits.connections} connections are open, which is the most; try later")
         else:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 
 from retriever import types
 from retriever.search.highlights import snippet
+from retriever.serve.address import parameters_of, read_address
 from retriever.serve.answers import EncodedAnswer, ExpertsAnswer, FacetsAnswer, HitsAnswer, RankingsAnswer
 from retriever.serve.models import (
     BatchRequest,
@@ -39,10 +40,15 @@ __all__ = ["router"]
 router = APIRouter(tags=["search"])
 
 
-@router.get("/indexes/{name}/search", operation_id="search_by_address", responses=answers(HitsAnswer))
-async def search_by_address(request: Request, name: str, asked: Annotated[SearchParameters, Query()]) -> Any:
+@router.get(
+    "/indexes/{name}/search",
+    operation_id="search_by_address",
+    responses=answers(HitsAnswer),
+    openapi_extra=parameters_of(SearchParameters),
+)
+async def search_by_address(request: Request, name: str) -> Any:
     """Return the best hits for a query."""
-    return await _search(request, name, asked, {})
+    return await _search(request, name, read_address(request, SearchParameters), {})
 
 
 @router.post("/indexes/{name}/search", operation_id="search", responses=answers(HitsAnswer))

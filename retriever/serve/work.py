@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from retriever.search.time_limit import OverdueError, time_limit
 from retriever.serve.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
 __all__ = ["Work"]
 
@@ -43,39 +45,51 @@ class Work:
                 f"{self.waiting} requests are at work or waiting, which is the most; ask again in a second",
                 {"retry-after": "1"},
             )
-        self.at_work += 1
         loop = asyncio.get_running_loop()
-        ends = monotonic() + self.seconds if self._stops else math.inf
-
-        def limited() -> T:
-            with time_limit(ends):
-                return work()
-
+        answer: asyncio.Future[T] = loop.create_future()
+        job = self._pool.submit(self._do, work, monotonic() + self.seconds, loop, answer)
+        self.at_work += 1
+        timer = loop.call_later(self.seconds, self._late, job, answer)
         try:
-            future = self._pool.submit(limited)
-        except BaseException:
-            self.at_work -= 1
-            raise
-        future.add_done_callback(lambda _: self._ended(loop))
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
-        except (TimeoutError, OverdueError):
-            future.cancel()  # if it has not begun
+            return await answer
+        except OverdueError:
             raise ProblemError(
                 503,
                 "timeout",
                 f"it took longer than {self.seconds:g} s; ask for less, or again later",
                 {"retry-after": "5"},
             ) from None
+        finally:
+            timer.cancel()
 
-    def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _do(
+        self, work: Callable[[], T], ends: float, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[T]
+    ) -> None:
+        """Work, in a thread, and hand over what comes of it: by one call, since each one wakes the loop."""
+        value: Any = None
+        error: BaseException | None = None
         try:
-            loop.call_soon_threadsafe(self._free)
-        except RuntimeError:  # the loop was closed meanwhile
-            self._free()
+            with time_limit(ends if self._stops else math.inf):
+                value = work()
+        except BaseException as found:
+            error = found
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(self._ended, answer, value, error)
 
-    def _free(self) -> None:
+    def _ended(self, answer: asyncio.Future[T], value: Any, error: BaseException | None) -> None:
         self.at_work -= 1
+        if answer.done():  # nobody waits any longer
+            return
+        if error is None:
+            answer.set_result(value)
+        else:
+            answer.set_exception(error)
+
+    def _late(self, job: Future[None], answer: asyncio.Future[T]) -> None:
+        if job.cancel():  # it has not begun
+            self.at_work -= 1
+        if not answer.done():
+            answer.set_exception(OverdueError())
 
     def close(self) -> None:
         """Wait for what is at work, and begin nothing more."""

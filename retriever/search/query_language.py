@@ -64,15 +64,13 @@ def is_foreign(text: str, read: Collection[str], reader: IndexReader, language: 
         return False
     if language is not None:
         return language != OTHER
-    terms = list(dict.fromkeys(reader.query_terms(text)))
-    if len(terms) < LEAST_TERMS:
-        return False
-    rare = reader.num_chunks / RARE
-    known = sum(count >= max(1, rare) for count in reader.bm25_frequencies(terms))
-    if known > KNOWN * len(terms):
-        return False
     found = likely_language(text)
-    return found.code not in read and found.score >= SURE
+    if found.code in read or found.score < SURE:
+        return False
+    terms = list(dict.fromkeys(reader.query_terms(text)))
+    least = max(1, reader.num_chunks / RARE)
+    known = sum(count >= least for count in reader.bm25_frequencies(terms))
+    return len(terms) >= LEAST_TERMS and known <= KNOWN * len(terms)
 
 
 def without_views(encoded: Encoded, rows: Sequence[bool]) -> Encoded:

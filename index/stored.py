@@ -24,7 +24,12 @@ class StoredDocument(NamedTuple):
 def check_document(document: Document) -> Document:
     """Return a document; raise UserError for one whose parts are not of their types, or that has no id."""
     shown = _shown(document)
-    fields = {"id": document.doc_id, "title": document.title, "text": document.text}
+    fields = {
+        "id": document.doc_id,
+        "title": document.title,
+        "text": document.text,
+        "expansion": document.expansion,
+    }
     for name, value in fields.items():
         if not isinstance(value, str):
             raise UserError(
@@ -50,6 +55,7 @@ def stored_text(document: Document, chunks: Sequence[Span] | None, language: str
     try:
         parts: dict[str, object] = {} if chunks is None else {"chunks": chunks}
         parts |= {"language": language} if language else {}
+        parts |= {"expansion": document.expansion} if document.expansion else {}
         raw = json.dumps(fields | {"metadata": dict(document.metadata)} | parts, ensure_ascii=False, allow_nan=False)
         raw.encode()
     except UnicodeEncodeError:
@@ -67,7 +73,8 @@ def read_stored(folder: Path, text: str) -> StoredDocument:
     """Read what `stored_text` wrote; raise UserError, which names the index folder, for anything else."""
     try:
         fields = json.loads(text)
-        document = Document(fields["id"], fields["text"], fields["title"], fields["metadata"])
+        metadata, expansion = fields["metadata"], fields.get("expansion", "")
+        document = Document(fields["id"], fields["text"], fields["title"], metadata, expansion)
         return StoredDocument(document, [Span(*span) for span in fields.get("chunks", ())])
     except (ValueError, KeyError, TypeError):
         raise damaged(folder, "a stored document cannot be read", VERIFY) from None

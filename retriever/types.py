@@ -96,21 +96,25 @@ class Span(NamedTuple):
 
 
 class Document(NamedTuple):
-    """One record of a corpus: an opaque id, a text, an optional title and further fields."""
+    """One record of a corpus: an opaque id, a text, an optional title and further fields.
+
+    expansion: words that it is found by as well and that are not shown, such as questions that it answers.
+    """
 
     doc_id: str
     text: str
     title: str = ""
     metadata: Mapping[str, MetadataValue] = FrozenMapping()
+    expansion: str = ""
 
     @property
     def contents(self) -> str:
-        """Return title and text as the one field that every leg reads (BEIR's "flat" form).
+        """Return title, text and expansion as the one field that every leg reads (BEIR's "flat" form).
 
         >>> Document("d1", "Trees make wood.", title="Trees").contents
         'Trees Trees make wood.'
         """
-        return f"{self.title} {self.text}".strip()
+        return f"{self.title} {self.text} {self.expansion}".strip()
 
     def split(self, spans: Sequence[Span]) -> list[Document]:
         """Return the document's chunks as documents: spans of its text, each with its title.

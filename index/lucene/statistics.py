@@ -108,7 +108,7 @@ class LiveStatistics:
         if raw is None:
             return 0
         fields = json.loads(raw)
-        document = Document(fields["id"], fields["text"], fields["title"])
+        document = Document(fields["id"], fields["text"], fields["title"], expansion=fields.get("expansion", ""))
         spans = [Span(*span) for span in fields.get("chunks", ())] or [Span(0, len(document.text))]
         language = fields.get("language", "")
         return sum(len(analysis.terms(part.contents, language)) for part in document.split(spans))

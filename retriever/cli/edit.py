@@ -45,6 +45,7 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_t
     help="Ids that stand twice in CORPUS: skip keeps the first.",
 )
 @click.option("--on-bad", type=ON_BAD, default="error", show_default=True, help="Unreadable records.")
+@click.option("--expand", metavar="MODULE:FUNCTION", help="As for `index`.")
 @json_option
 @quiet_option
 def add(
@@ -54,6 +55,7 @@ def add(
     runtime: RuntimeConfig,
     on_duplicate: str,
     on_bad: str,
+    expand: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -73,7 +75,7 @@ def add(
         corpus,
         encoder=encoder,
         runtime=runtime,
-        config=IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad),
+        config=IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad, expand=expand),
         progress=not quiet,
     )
     say_left_out(report)

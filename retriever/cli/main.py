@@ -118,6 +118,9 @@ def _prepare_next_start() -> None:
     metavar="[FOLDER]",
     help="Store a vector for each token, for the stage late-interaction: of the encoder, or of a MultiVectorEncoder.",
 )
+@click.option(
+    "--expand", metavar="MODULE:FUNCTION", help="Gives for each of many texts words to be found by, too (doc2query)."
+)
 @click.option("--shards", type=click.IntRange(min=1), help="Make an index of so many folders, which are one together.")
 @click.option(
     "--cluster", metavar="C", help="Build the shards on a Ray cluster: local, or its address (ray://HOST:10001)."

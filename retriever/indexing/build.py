@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.corpus.corpus import NumberedDocument, Survey, documents, survey
 from retriever.encoder.load import load_encoder
 from retriever.encoder.tokens import load_token_encoder, token_encoder_of
+from retriever.functions import check_function_name
 from retriever.index.commit import UNFINISHED, unfinished
 from retriever.index.faiss_types import choose_type
 from retriever.index.places import open_reader
@@ -20,11 +22,12 @@ from retriever.index.settings import IndexSettings, TokenSettings
 from retriever.index.writer import FolderWriter
 from retriever.indexing.chunking import Chunker, chunking_for
 from retriever.indexing.documents import opened
+from retriever.indexing.expansion import expanded, expansion_of
 from retriever.languages import analyzer_named
 from retriever.types import EncodedByToken, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from retriever.corpus.corpus import Corpus
     from retriever.corpus.left_out import LeftOut
@@ -57,6 +60,8 @@ class IndexingConfig:
     chunk_overlap are those of the part before.
     tokens: what encodes documents token by token, too, for the stage late-interaction: "own", the encoder itself, or
     the folder of a MultiVectorEncoder; None for nothing.
+    expand: a function, or "module:function", that gives for each of n texts words to be found by as well (see
+    `Expansion`).
 
     Raises:
         UserError: settings that cannot be built or stored.
@@ -79,10 +84,13 @@ class IndexingConfig:
     chunk_tokens: int | None = None
     chunk_overlap: int | None = None
     tokens: str | None = None
+    expand: str | Callable[..., object] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
         choose_type(self.dense_type, rows=0)  # refuses an unknown one
+        if isinstance(self.expand, str):
+            check_function_name(self.expand)
         if self.batch < 1 or self.commit_every_documents < 1 or not self.commit_every_seconds > 0:
             raise UserError("batch, commit_every_documents and commit_every_seconds must be above 0")
         self.settings(EncoderIdentity("none", "", 0, 0))
@@ -140,6 +148,7 @@ def build_index(
     folder = Path(folder)
     started = time.monotonic()
     check_output(folder, resume)
+    expansion_of(config.expand)  # what cannot be imported is known before anything is done
     network = load_encoder(encoder) if isinstance(encoder, str) else encoder
     with opened(corpus, folder.absolute().parent) as source:
         found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
@@ -334,7 +343,7 @@ def write_stream(
     Returns how many documents there were.
     """
     count, pending, last_commit = 0, 0, time.monotonic()
-    for added in add_batches(writer, stream, encoder, config.batch):
+    for added in add_batches(writer, expanded(stream, expansion_of(config.expand)), encoder, config.batch):
         advance(added.documents)
         count, pending = count + added.documents, pending + added.documents
         late = time.monotonic() - last_commit >= config.commit_every_seconds

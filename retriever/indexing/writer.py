@@ -14,6 +14,7 @@ from retriever.index.places import open_writer
 from retriever.index.stored import check_document
 from retriever.indexing.build import IndexingConfig, add_batches, write_stream
 from retriever.indexing.documents import opened
+from retriever.indexing.expansion import expansion_of
 from retriever.lazy import lazy
 from retriever.types import UserError
 
@@ -167,6 +168,7 @@ def add_corpus(
 
     config = config or IndexingConfig()
     started = time.monotonic()
+    expansion_of(config.expand)  # what cannot be imported is known before anything is done
     with IndexWriter.open(folder, encoder, runtime=runtime) as writer:
         network = writer.encoder  # refused before the survey, which may take long
         with opened(corpus, Path(folder).absolute().parent) as source:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from retriever.functions import check_function_name, function_named
 from retriever.lazy import lazy
 from retriever.types import UserError
 
@@ -39,14 +40,34 @@ def registered_scorer(name: str, scorer: Scorer) -> Iterator[None]:
 
 
 def scorer_named(name: str) -> Scorer:
-    """Return the scorer of a name; raise UserError for an unknown one. A model is loaded with its first text."""
+    """Return the scorer of a name; raise UserError for an unknown one.
+
+    A model is loaded, and a module with a function imported, with the first text.
+    """
     kind, colon, model = name.partition(":")
     if kind == CROSS_ENCODER and colon and model:
         return CrossEncoderScorer(model)
-    if name not in SCORERS:
-        known = ", ".join([f"{CROSS_ENCODER}:NAME (a folder or hub name)", *SCORERS])
-        raise UserError(f"no scorer is called {name!r}; there are {known}")
-    return SCORERS[name]
+    if name in SCORERS:
+        return SCORERS[name]
+    if kind and model:
+        return FunctionScorer(check_function_name(name))
+    known = ", ".join([f"{CROSS_ENCODER}:NAME (a folder or hub name)", "MODULE:FUNCTION", *SCORERS])
+    raise UserError(f"no scorer is called {name!r}; there are {known}")
+
+
+class FunctionScorer:
+    """A function of the user's own, "module:function"."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @lazy
+    def _function(self) -> Scorer:
+        return function_named(self.name)
+
+    def __call__(self, query: str, texts: Sequence[str]) -> Sequence[float]:
+        """Return its scores of texts (n,)."""
+        return self._function(query, texts)
 
 
 class CrossEncoderScorer:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever.rank import Duo, Feedback, LateInteraction, Mmr, Pipeline, Rerank, Rescore
+from retriever.rank import Duo, Expand, Feedback, LateInteraction, Mmr, Pipeline, Rerank, Rescore
 from retriever.rank.scorers import registered_scorer
 from retriever.rank.stage import STAGES, Stage, on_top, register
 from retriever.search.retriever import Retriever
@@ -192,7 +192,7 @@ def test_functions_have_names_while_they_are_registered() -> None:
 def test_a_stage_is_registered_once() -> None:
     with pytest.raises(ValueError, match="taken"):
         register(Mmr)
-    assert list(STAGES.values())[:6] == [Feedback, LateInteraction, Rescore, Rerank, Duo, Mmr]
+    assert list(STAGES.values())[:7] == [Feedback, LateInteraction, Rescore, Rerank, Duo, Mmr, Expand]
 
 
 def test_documents_without_hits(retriever: Retriever) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "LegPart",
     "MetadataValue",
     "Parameters",
+    "PartialHits",
     "Qrels",
     "Query",
     "QueryRanking",
@@ -250,6 +251,14 @@ class Hit(NamedTuple):
     highlights: tuple[Span, ...] = ()
     stages: tuple[StagePart, ...] = ()
     title_highlights: tuple[Span, ...] = ()
+
+
+class PartialHits(list[Hit]):
+    """The hits of a search that some shards did not answer. lost: the names of these shards."""
+
+    def __init__(self, hits: Sequence[Hit], lost: Sequence[str]) -> None:
+        super().__init__(hits)
+        self.lost = tuple(lost)
 
 
 class Snippet(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import contextmanager
+import threading
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from retriever.extras import extra
@@ -29,6 +30,11 @@ QUIET = {
 AUTHENTICATION = "RAY_AUTH_MODE"
 
 
+_joining = threading.Lock()
+_ours: list[ExitStack] = []
+"""Of the connection that was made here, once for each of its users: the last one ends it."""
+
+
 def import_ray() -> Any:
     """Import Ray, which reads its settings from the environment as it is imported; raise UserError if it is missing."""
     for name, value in QUIET.items():
@@ -50,15 +56,26 @@ def joined(address: str) -> Iterator[Any]:
     if address == LOCAL:
         os.environ.setdefault(AUTHENTICATION, "disabled")  # it listens to this machine alone, and leaves no token
     ray = import_ray()
-    if ray.is_initialized():
+    with _joining:
+        if not _ours and not ray.is_initialized():
+            _ours.append(ExitStack())
+            try:
+                folder = tempfile.TemporaryDirectory(prefix="ray-", dir=_short(), ignore_cleanup_errors=True)
+                _connect(ray, address, _ours[0].enter_context(folder))
+            except BaseException:
+                _ours.pop().close()
+                raise
+            _ours[0].callback(ray.shutdown)
+        elif _ours:
+            _ours.append(_ours[0])
+    try:
         yield ray
-        return
-    with tempfile.TemporaryDirectory(prefix="ray-", dir=_short(), ignore_cleanup_errors=True) as folder:
-        _connect(ray, address, folder)
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+    finally:
+        with _joining:
+            if _ours and len(_ours) == 1:
+                _ours[0].close()
+            if _ours:
+                _ours.pop()
 
 
 def _short() -> str:

@@ -8,7 +8,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from retriever.search.highlights import joined
-from retriever.search.leg import LEGS, LegOptions, LegQuery
+from retriever.search.leg import LEGS, BatchLeg, LegOptions, LegQuery
 from retriever.search.time_limit import current_limit
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class CommitView:
         self._limit.check()
         self._selection = None if filter is None else reader.select(filter)
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Return the names of shards that answers are without; of an index on a cluster alone."""
+        return getattr(self.reader, "lost", ())
+
     def run(self, leg: str, query: LegQuery, depth: int) -> Ranking:
         """Return the best `depth` hits of one leg."""
         self._limit.check()
@@ -75,6 +80,11 @@ class CommitView:
         self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor
     ) -> list[Ranking]:
         """Search one leg for each query of a batch, several at a time."""
+        opened = self._legs[leg]
+        if isinstance(opened, BatchLeg):
+            self._limit.check()
+            asked = [LegQuery(query.text, encoded, row) for row, query in enumerate(batch)]
+            return opened.run_several(asked, depth, self._selection)
         with _all_done() as futures:
             futures += [
                 pool.submit(self.run, leg, LegQuery(query.text, encoded, row), depth) for row, query in enumerate(batch)

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from retriever.ranking import order
+from retriever.search.leg import BatchLeg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +37,14 @@ class JoinedLeg:
         found = self.reader.pairs(lambda _, part: part[0].run(query, depth, part[1]), parts)
         return found[0] if len(found) == 1 else order(chain.from_iterable(found), top_k=depth)
 
+    def run_several(
+        self, queries: Sequence[LegQuery], depth: int, selection: Sequence[Any] | None = None
+    ) -> list[Ranking]:
+        """Return the best `depth` hits of each query: every shard is asked once."""
+        parts = list(zip(self._legs, selection or [None] * len(self._legs), strict=True))
+        found = self.reader.pairs(lambda _, part: _several(part[0], queries, depth, part[1]), parts)
+        return [order(chain.from_iterable(own), top_k=depth) for own in zip(*found, strict=True)]
+
     def chunks(self, query: LegQuery, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]:
         """Return the scores of the chunks of these documents, of those that it finds."""
         held = self.reader.by_shard(documents)
@@ -56,6 +65,12 @@ class JoinedLeg:
     def highlight(self, query: LegQuery, text: str, encoder: Encoder | None) -> list[Span]:
         """Return the characters of a text that the query's terms find."""
         return self._legs[0].highlight(query, text, encoder)
+
+
+def _several(leg: OpenLeg, queries: Sequence[LegQuery], depth: int, selection: Any) -> list[Ranking]:
+    if isinstance(leg, BatchLeg):
+        return leg.run_several(queries, depth, selection)
+    return [leg.run(query, depth, selection) for query in queries]
 
 
 def joined_legs(reader: JoinedReader, legs: Sequence[Mapping[str, OpenLeg]]) -> dict[str, OpenLeg]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from retriever.names import HYBRID, SPARSE_BACKENDS
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEGS",
+    "BatchLeg",
     "Candidates",
     "Leg",
     "LegOptions",
@@ -161,6 +162,15 @@ class OpenLeg(Protocol):
         self, query: LegQuery, doc_id: str, chunk: int, vocabulary: Sequence[str]
     ) -> list[TermMatch]: ...
     def highlight(self, query: LegQuery, text: str, encoder: Encoder | None) -> list[Span]: ...  # noqa: D102
+
+
+@runtime_checkable
+class BatchLeg(OpenLeg, Protocol):
+    """A leg that is asked several queries at once, where each question has a price of its own."""
+
+    def run_several(self, queries: Sequence[LegQuery], depth: int, selection: Any = None) -> list[Ranking]:
+        """Return for each query what `run` does."""
+        ...
 
 
 LEGS: dict[str, type[Leg]] = {}

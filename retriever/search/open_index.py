@@ -6,6 +6,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 from retriever.encoder.of_index import load_index_encoder
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from retriever.cluster.replicas import SearchCluster
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.index.contract import IndexReader
 
 __all__ = ["OpenIndex"]
+
+CLUSTER = "retriever.cluster.reader"
+"""What opens an index on a cluster; it stands above this room, as it searches with the legs, and is an extra."""
 
 
 class OpenIndex:
@@ -67,6 +72,7 @@ class OpenIndex:
         query_mode: str | None = None,
         verify: bool = False,
         sparse_backend: str = LegOptions.sparse_backend,
+        cluster: str | SearchCluster | None = None,
     ) -> Self:
         """Open an index as it stands at its last commit: a folder, or a sharded one.
 
@@ -77,11 +83,16 @@ class OpenIndex:
         sparse_backend: what searches the sparse terms: "postings" and "lucene" give the same ranking, the first without
         Java and faster; "two-step" is Lucene, faster and not quite exact; "seismic" is approximate, and reads all terms
         into memory with the first query, and after `reopen`.
+        cluster: of a sharded index: search its shards on a Ray cluster, "local" or its address, or a `SearchCluster`.
 
         Raises:
-            UserError: the folder is missing, foreign or damaged.
+            UserError: the folder is missing, foreign or damaged, or the cluster cannot be reached.
         """
-        reader = open_reader(path, verify=verify)
+        if cluster is None:
+            reader = open_reader(path, verify=verify)
+        else:
+            from_cluster = import_module(CLUSTER).open_reader
+            reader = from_cluster(path, cluster, verify=verify, options=LegOptions(sparse_backend))
         try:
             return cls(
                 reader, encoder, fusion=fusion, runtime=runtime, query_mode=query_mode, sparse_backend=sparse_backend

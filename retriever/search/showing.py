@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from retriever.index.files import VERIFY, damaged
 from retriever.search.leg import views_of
 from retriever.search.passages import Passages, best_passages
-from retriever.types import Hit, LegPart
+from retriever.types import Hit, LegPart, PartialHits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +41,8 @@ def show(
     fused = plan.fuse(rankings)
     shown = showing.cut(fused.ranking if ranked is None else ranked.found.ranking)
     stored = view.reader.stored(hit.doc_id for hit in shown)
+    if view.lost:
+        shown = [hit for hit in shown if hit.doc_id in stored]
     if len(stored) < len(shown):
         raise damaged(view.reader.path, "what was found is not stored", VERIFY)
     passages = dict.fromkeys(stored, Passages((), {}))
@@ -69,7 +71,8 @@ def show(
             stages=() if ranked is None else ranked.parts.get(doc_id, ()),
         )
 
-    return [hit(rank, *found) for rank, found in enumerate(shown, start=showing.offset + 1)]
+    hits = [hit(rank, *found) for rank, found in enumerate(shown, start=showing.offset + 1)]
+    return PartialHits(hits, view.lost) if view.lost else hits
 
 
 def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> dict[str, dict[str, LegPart]]:

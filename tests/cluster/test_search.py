@@ -1,0 +1,139 @@
+"""A sharded index searched on a Ray cluster of two nodes answers as in one process, and goes on when actors die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retriever import Document, IndexWriter, Retriever, UserError, build_index
+from retriever.cluster.replicas import SearchCluster
+from retriever.indexing.build import IndexingConfig
+from retriever.indexing.shards import build_shards
+from retriever.search.modes import MODES
+from retriever.testing import SeededEncoder
+from retriever.types import PartialHits, Query
+
+ray = pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+WORDS = ["river", "stone", "bread", "winter", "garden", "paper", "silver", "letter", "island", "candle"]
+QUERIES = [Query(text, text) for text in ("river", "river stone winter", "bread bread candle", "island", "none")]
+CONFIG = IndexingConfig(dense_type="flat")
+
+
+def document(number: int) -> Document:
+    random = np.random.default_rng(number)
+    return Document(f"d{number}", " ".join(random.choice(WORDS, random.integers(1, 6))), metadata={"n": number})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "index"
+    build_index([document(n) for n in range(200)], folder, encoder=SeededEncoder(), config=CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded") / "index"
+    build_shards([document(n) for n in range(200)], folder, shards=2, encoder=SeededEncoder(), config=CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Keep a local cluster for all tests of the module."""
+    from retriever.cluster.connect import LOCAL, joined
+
+    with joined(LOCAL):
+        yield LOCAL
+
+
+def test_every_answer_is_that_of_one_index(whole: Path, sharded: Path, cluster: str) -> None:
+    with (
+        Retriever.open(whole, SeededEncoder()) as one,
+        Retriever.open(sharded, SeededEncoder(), cluster=cluster) as remote,
+    ):
+        for where in (None, "n < 50"):
+            expected = list(one.rank_modes(QUERIES, 300, modes=MODES, filter=where))
+            assert list(remote.rank_modes(QUERIES, 300, modes=MODES, filter=where)) == expected
+        for query in QUERIES:
+            mine = one.search(query.text, 20, explain=True, highlight=True, filter="n < 150")
+            assert remote.search(query.text, 20, explain=True, highlight=True, filter="n < 150") == mine
+        assert remote.fields() == one.fields()
+        assert remote.facets("n", top_k=200) == one.facets("n", top_k=200)
+        assert remote.facets("n", top_k=20, filter="n < 9") == one.facets("n", top_k=20, filter="n < 9")
+        assert remote.more_like_this("d7", 5) == one.more_like_this("d7", 5)
+        assert remote.documents(["d7", "unknown"]) == one.documents(["d7", "unknown"])
+        with pytest.raises(UserError, match="the index has no field 'm'"):
+            remote.search("river", filter="m = 1")
+
+
+def test_a_dead_replica_is_replaced(sharded: Path, cluster: str) -> None:
+    how = SearchCluster(cluster, replicas=2, patience=60)
+    with Retriever.open(sharded, SeededEncoder(), cluster=how) as retriever:
+        expected = list(retriever.rank_modes(QUERIES, 50, modes=MODES))
+        session = retriever.reader._session  # type: ignore[attr-defined]
+        for shard in session.shards:
+            pids = [ray.get(actor.__ray_call__.remote(lambda _: os.getpid())) for actor in shard.actors]
+            os.kill(pids[0], signal.SIGKILL)
+            for _ in range(4):
+                assert list(retriever.rank_modes(QUERIES, 50, modes=MODES)) == expected
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                try:
+                    newer = ray.get(shard.actors[0].__ray_call__.remote(lambda _: os.getpid()), timeout=30)
+                    break
+                except ray.exceptions.RayActorError:
+                    time.sleep(0.2)
+            assert newer != pids[0]
+        assert list(retriever.rank_modes(QUERIES, 50, modes=MODES)) == expected
+
+
+def test_a_lost_shard_is_an_error_or_a_partial_answer_that_says_so(
+    sharded: Path, cluster: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for partial in (False, True):
+        how = SearchCluster(cluster, patience=3, partial=partial)
+        with Retriever.open(sharded, SeededEncoder(), cluster=how) as retriever:
+            whole_answer = retriever.search("river", 200, mode="bm25")
+            session = retriever.reader._session  # type: ignore[attr-defined]
+            ray.kill(session.shards[0].actors[0])  # for good
+            if not partial:
+                with pytest.raises(UserError, match=r"shard-00000: no replica of this shard answers within 3 s; look"):
+                    retriever.search("river")
+                continue
+            hits = retriever.search("river", 200, mode="bm25")
+            assert isinstance(hits, PartialHits) and hits.lost == ("shard-00000",)
+            with Retriever.open(sharded / "shard-00001") as alone:
+                own = set(alone.reader.selected_ids(None))
+            assert [hit.doc_id for hit in hits] == [hit.doc_id for hit in whole_answer if hit.doc_id in own]
+            scores = {hit.doc_id: hit.score for hit in whole_answer}
+            assert [hit.score for hit in hits] == [scores[hit.doc_id] for hit in hits]
+            assert "the answer is partial: shard-00000: no replica" in caplog.text
+
+
+def test_new_commits_are_seen_after_reopen(sharded: Path, cluster: str) -> None:
+    with Retriever.open(sharded, SeededEncoder(), cluster=cluster) as retriever:
+        assert not retriever.reopen()
+        with IndexWriter.open(sharded, SeededEncoder()) as writer:
+            writer.add([Document("new", "an owl")])
+            writer.commit()
+        assert retriever.search("owl", mode="bm25") == []
+        assert retriever.reopen()
+        assert [hit.doc_id for hit in retriever.search("owl", mode="bm25")] == ["new"]
+        with IndexWriter.open(sharded, SeededEncoder()) as writer:
+            writer.delete(["new"])
+            writer.commit()
+
+
+def test_what_is_no_cluster_is_said_in_one_line(whole: Path, sharded: Path) -> None:
+    with pytest.raises(UserError, match="not a sharded index"):
+        Retriever.open(whole, SeededEncoder(), cluster="local")
+    with pytest.raises(UserError, match="hedged requests need a second replica"):
+        SearchCluster(hedge=0.1)

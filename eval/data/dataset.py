@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from retriever.eval.data.qrels import Judgement
 
 
-__all__ = ["Dataset", "judged"]
+__all__ = ["ASKED_IN", "Dataset", "asked_by", "judged"]
+
+
+ASKED_IN = " in "
+"""What joins the name of the data set that the queries are of and that of the documents."""
 
 
 class Dataset(NamedTuple):
@@ -30,6 +34,23 @@ class Dataset(NamedTuple):
     queries: list[Query]
     qrels: Qrels
     exclude_self: bool = False
+
+
+def asked_by(dataset: Dataset, other: Dataset) -> Dataset:
+    """Return a data set with the queries of another one, whose ids are the same: the same questions in its language.
+
+    Raises:
+        UserError: the other has not all of its queries.
+    """
+    texts = {query.query_id: query.text for query in other.queries}
+    missing = [query.query_id for query in dataset.queries if query.query_id not in texts]
+    if missing:
+        raise UserError(
+            f"{other.name}: has no judged query {missing[0]!r}, as {dataset.name} has ({len(missing)} such queries); "
+            "take queries from a data set of the same questions"
+        )
+    queries = [Query(query.query_id, texts[query.query_id]) for query in dataset.queries]
+    return dataset._replace(name=f"{other.name}{ASKED_IN}{dataset.name}", queries=queries)
 
 
 def judged(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retriever.config import from_mapping, load_yaml
-from retriever.corpus.arrow import read_hf
+from retriever.corpus.arrow import config_names, read_hf
 from retriever.corpus.ir_datasets import ir_errors, load_ir
 from retriever.corpus.queries import load_queries, unique_queries
 from retriever.eval.data.dataset import Dataset, judged
@@ -16,7 +16,9 @@ from retriever.eval.data.qrels import Judgement, judgements, parse_grade
 from retriever.types import Query, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from retriever.corpus.formats import Row
 
 __all__ = ["from_hub", "from_ir_datasets", "from_yaml"]
 
@@ -24,27 +26,40 @@ SPLITS = ("train", "dev", "validation", "test")
 
 
 def from_hub(name: str, split: str) -> Dataset:
-    """Load BEIR's layout on the hub: NAME has the configurations "corpus" and "queries", NAME-qrels the splits.
+    """Load one of the layouts that retrieval data sets have on the hub.
 
-    `name` may be a local folder beside its "-qrels".
+    `name` is NAME or, of a data set with several languages, NAME:LANGUAGE; NAME may be a local folder. Documents,
+    queries and judgements are the configurations "corpus", "queries" and "qrels" (or "default") of NAME, with
+    "LANGUAGE-" before each where one is named, as MTEB lays them out; or, as BEIR does, the splits of NAME-qrels.
     """
+    name, _, part = name.partition(":")
+    configs, prefix = config_names(name), f"{part}-" if part else ""
+    if part and f"{prefix}corpus" not in configs:
+        parts = sorted(config.removesuffix("-corpus") for config in configs if config.endswith("-corpus"))
+        raise UserError(f"hf:{name}:{part}: has no such part; choose one of {', '.join(parts) or 'none'}")
+    judged_here = next((f"{prefix}{config}" for config in ("qrels", "default") if f"{prefix}{config}" in configs), None)
     rows = (
         row._replace(fields={key: str(value) if type(value) is int else value for key, value in row.fields.items()})
         if row.fields
         else row
-        for row in read_hf(name, "queries/queries")  # ids may be whole numbers there
+        for row in read_hf(name, f"{prefix}queries/", preferred=(split, "queries"))  # ids may be whole numbers there
+    )
+    source, found = (
+        (f"{name}-qrels", read_hf(f"{name}-qrels", split))
+        if judged_here is None
+        else (f"{name}:{judged_here}", read_hf(name, f"{judged_here}/{split}"))
     )
     return judged(
-        Path(name).name.lower(),
-        f"hf:{name}:corpus/corpus",
+        "-".join(filter(None, (Path(name).name.lower(), part))),
+        f"hf:{name}:{prefix}corpus/",
         unique_queries(f"hf:{name}", rows, allow_empty=True),
-        _hub_judgements(name, split),
-        f"hf:{name}-qrels, split {split}",
+        _hub_judgements(found),
+        f"hf:{source}, split {split}",
     )
 
 
-def _hub_judgements(name: str, split: str) -> Iterator[Judgement]:
-    for source, fields, problem in read_hf(f"{name}-qrels", split):
+def _hub_judgements(rows: Iterable[Row]) -> Iterator[Judgement]:
+    for source, fields, problem in rows:
         missing = {"query-id", "corpus-id", "score"} - (fields or {}).keys()
         if fields is None or missing:
             raise UserError(f"{source}: {problem or f'no field {min(missing)}'}; need query-id, corpus-id and score")

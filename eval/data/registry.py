@@ -12,10 +12,13 @@ from retriever.config import load_yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PublishedFigure", "RegistryEntry", "entries", "entry"]
+__all__ = ["PublishedFigure", "RegistryEntry", "entries", "entry", "families"]
 
 FILE = Path(__file__).parents[2] / "configs" / "eval" / "datasets.yaml"
-HUB = re.compile(r"^(beir|mteb)[/-]")
+LANGUAGES_FILE = FILE.with_name("languages.yaml")
+HUB = re.compile(r"^(beir|mteb)[/-](?!nl-)")
+TRANSLATED = {re.compile(r"(?:clips/)?beir-nl-(.+)"): "nl", re.compile(r"(?:clarin-knext/)?(.+)-pl"): "pl"}
+"""Translations of BEIR's data sets, by what they are called: BEIR-NL, and those that PIRB takes."""
 
 
 class PublishedFigure(NamedTuple):
@@ -37,7 +40,8 @@ class RegistryEntry(NamedTuple):
 
     split: the one that is reported. documents, queries: how many there are; queries is 0 where that is not known.
     fields: what a document has. md5: of BEIR's archive, "" for none. public: whether that can be downloaded.
-    exclude_self: the document with the query's own id is no hit.
+    exclude_self: the document with the query's own id is no hit. language: of the documents. give: what names the data
+    set to `retriever evaluate --dataset`, "" for BEIR's own names.
     """
 
     name: str
@@ -49,15 +53,24 @@ class RegistryEntry(NamedTuple):
     public: bool
     exclude_self: bool
     figures: tuple[PublishedFigure, ...]
+    language: str = "en"
+    give: str = ""
 
 
 def entry(name: str) -> RegistryEntry | None:
     """Return what is known of a data set, None if nothing is; "BeIR/ArguAna" and "mteb/arguana" are "arguana".
 
-    >>> entry("BeIR/arguana").exclude_self
-    True
+    >>> entry("BeIR/arguana").exclude_self, entry("clips/beir-nl-arguana").language
+    (True, 'nl')
     """
-    return entries().get(HUB.sub("", name.lower()))
+    short = HUB.sub("", name.lower())
+    if found := entries().get(short) or families().get(short):
+        return found
+    for pattern, language in TRANSLATED.items():
+        original = entries().get(match[1]) if (match := pattern.fullmatch(short)) else None
+        if original is not None:
+            return original._replace(name=short.rpartition("/")[2], md5="", figures=(), language=language)
+    return None
 
 
 @cache
@@ -90,4 +103,29 @@ def entries() -> Mapping[str, RegistryEntry]:
             exclude_self=known.get("exclude_self", False),
             figures=figures,
         )
+    return found
+
+
+@cache
+def families() -> Mapping[str, RegistryEntry]:
+    """Return the data sets in other languages by FAMILY-LANGUAGE, and by what the hub's names are called."""
+    found = {}
+    for family, known in load_yaml(LANGUAGES_FILE)["families"].items():
+        for code, (documents, queries) in known["sizes"].items():
+            one = RegistryEntry(
+                name=f"{family}-{code}",
+                split=known["split"],
+                documents=documents,
+                queries=queries,
+                fields=tuple(known["fields"]),
+                md5="",
+                public=True,
+                exclude_self=False,
+                figures=(),
+                language=code,
+                give=known["give"].replace("LANGUAGE", code),
+            )
+            found[one.name] = one
+            if "also" in known:
+                found[f"{known['also']}-{code}" if len(known["sizes"]) > 1 else known["also"]] = one
     return found

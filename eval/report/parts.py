@@ -51,7 +51,13 @@ def _table(results: Results, measure: str) -> str:
             top = max(means.values(), default=0.0)
             row.append(NOTHING if mean is None else Cell(f"{mean:.4f}", "best" if mean == top else ""))
         rows.append(row)
-    return html_table([measure, *(d.name for d in results.datasets), *(["mean"] if several else [])], rows)
+    names = [*(dataset.name for dataset in results.datasets), *(["mean"] if several else [])]
+    if results.datasets_are_rows:
+        columns_of = [row[1:] for row in rows]
+        return html_table(
+            [measure, *results.system_names], [[name, *cells] for name, *cells in zip(names, *columns_of, strict=True)]
+        )
+    return html_table([measure, *names], rows)
 
 
 def _value(system: SystemResult, measure: str, best: float) -> Cell:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from retriever.eval.data.dataset import ASKED_IN
 from retriever.files import atomic_file, file_errors
 from retriever.types import UserError
 
@@ -35,6 +36,7 @@ __all__ = [
     "write_results",
 ]
 
+MOST_COLUMNS = 4
 RESULTS, PER_QUERY = "results.json", "per-query.parquet"
 FORMAT, VERSION = "retriever-results", 1
 SIGNIFICANT = 0.05
@@ -195,6 +197,18 @@ class Results(NamedTuple):
         """Return every system once, in the order of the first data set that has it."""
         return list(dict.fromkeys(system.name for dataset in self.datasets for system in dataset.systems))
 
+    @property
+    def datasets_are_rows(self) -> bool:
+        """Say whether tables have a row for each data set, as there are more of them than fit side by side."""
+        return len(self.datasets) > MOST_COLUMNS
+
+    @property
+    def crossed(self) -> dict[tuple[str, str], DatasetResult]:
+        """Return the data sets by whose queries they were asked and whose documents they have; {} unless these vary."""
+        pairs = {asked: dataset for dataset in self.datasets if (asked := asked_pair(dataset.name)) is not None}
+        several = all(len({pair[side] for pair in pairs}) > 1 for side in (0, 1))
+        return pairs if several and len(pairs) == len(self.datasets) else {}
+
     def means(self, measure: str) -> dict[str, float]:
         """Return the mean over the data sets of each system that was measured on all of them."""
         values = {
@@ -202,6 +216,16 @@ class Results(NamedTuple):
             for name in self.system_names
         }
         return {name: sum(of) / len(of) for name, of in values.items() if len(of) == len(self.datasets)}
+
+
+def asked_pair(name: str) -> tuple[str, str] | None:
+    """Return whose queries and whose documents a data set has that is asked by the queries of another one.
+
+    >>> asked_pair("xquad-de in xquad-en"), asked_pair("xquad-en")
+    (('xquad-de', 'xquad-en'), None)
+    """
+    queries, _, documents = name.rpartition(ASKED_IN)
+    return (queries, documents) if queries else None
 
 
 def results_json(results: Results, indent: int | None = None) -> str:

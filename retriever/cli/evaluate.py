@@ -46,6 +46,13 @@ def _modes(_ctx: click.Context, _param: click.Parameter, modes: str) -> tuple[st
 @click.option("--per-query", is_flag=True, help="Print each query's values too.")
 @click.option("--dataset", "datasets", multiple=True, help="A data set, such as a BEIR folder: index, search, measure.")
 @click.option("--split", default="test", show_default=True)
+@click.option(
+    "--queries-from",
+    multiple=True,
+    metavar="DATASET",
+    help="Ask in the words of another data set of the same questions.",
+)
+@click.option("--language", metavar="L", help="Of the documents, as for `index`.  [default: the data set's, if known]")
 @click.option("--index", "folder", type=click.Path(path_type=Path), help="Index of the one data set; made if missing.")
 @click.option(
     "--modes",
@@ -96,6 +103,7 @@ def evaluate(
     Example:
       retriever evaluate run.trec qrels.tsv -m nDCG@10 -m R@100
       retriever evaluate --dataset nfcorpus --modes bm25,hybrid
+      retriever evaluate --dataset xquad-en --queries-from xquad-de --queries-from xquad-zh --encoder st:MODEL
       retriever evaluate --dataset nfcorpus --dataset cranfield --encoder default --encoder st:parent --output report
     """
     # The other options are the settings of ExperimentConfig, by their names, and those of its fusion.
@@ -133,7 +141,7 @@ def evaluate(
 
         write_report(output)
         click.echo(f"{output / 'report.html'}", err=True)
-    if len(datasets) == 1 and len(loaded) == 1:
+    if len(found.evaluations) == 1 and len(loaded) == 1:
         [evaluations] = found.evaluations.values()
         _show(evaluations, "mode", per_query, as_json, found.results)
     else:

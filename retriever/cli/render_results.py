@@ -27,12 +27,18 @@ class Cell(NamedTuple):
 def results_text(results: Results, *, bold: bool = False) -> str:
     """Return a table of systems by measures for one data set, or else by data sets for each measure.
 
+    Many data sets have a row each; where all were asked in the words of each other, a system has a table.
+
     bold: print the best of each column in bold letters, for a terminal.
     """
     if len(results.datasets) == 1:
         [dataset] = results.datasets
         columns = {measure: _column(dataset.systems, measure) for measure in results.measures}
         tables = [_table("mode", results.system_names, columns, bold)]
+    elif results.crossed:
+        tables = [
+            _crossed(results, measure, system, bold) for measure in results.measures for system in results.system_names
+        ]
     else:
         tables = [_of_measure(results, measure, bold) for measure in results.measures]
     return "\n\n".join(tables)
@@ -52,7 +58,25 @@ def _of_measure(results: Results, measure: str, bold: bool) -> str:
     means = results.means(measure)
     best = max(means.values(), default=0.0)
     columns["mean"] = {name: Cell(f"{mean:.4f}", mean == best) for name, mean in means.items()}
+    if results.datasets_are_rows:
+        rows = {
+            name: {of: cells[name] for of, cells in columns.items() if name in cells} for name in results.system_names
+        }
+        return _table(measure, list(columns), rows, bold)
     return _table(measure, results.system_names, columns, bold)
+
+
+def _crossed(results: Results, measure: str, system: str, bold: bool) -> str:
+    """Return a table of one system: a row for each data set of queries, a column for each of documents."""
+    columns: dict[str, dict[str, Cell]] = {}
+    for (queries, documents), dataset in results.crossed.items():
+        for found in dataset.systems:
+            if found.name == system:
+                columns.setdefault(documents, {})[queries] = Cell(
+                    f"{found.mean[measure]:.4f}", mark=found.mark(measure)
+                )
+    asked = list(dict.fromkeys(queries for queries, _ in results.crossed))
+    return _table(f"{system}, {measure}: queries of", asked, columns, bold)
 
 
 def _column(systems: Sequence[SystemResult], measure: str) -> dict[str, Cell]:

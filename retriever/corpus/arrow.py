@@ -14,11 +14,11 @@ from retriever.corpus.formats import Row
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from retriever.streams import Readable
 
-__all__ = ["read_hf", "read_parquet"]
+__all__ = ["config_names", "read_hf", "read_parquet"]
 
 PARQUET_BATCH = 256  # rows held in memory at once
 
@@ -155,24 +155,36 @@ def _one_error(name: str) -> Iterator[None]:
         log.setLevel(level)
 
 
-def _choose_split(name: str, splits: Iterable[str]) -> str:
-    """Return "corpus" (as BEIR names it) or the only split there is."""
+def _choose_split(name: str, splits: Iterable[str], preferred: Sequence[str]) -> str:
+    """Return the first preferred split, or the only one that there is."""
     names = sorted(splits)
-    if "corpus" in names:
-        return "corpus"
+    for wanted in preferred:
+        if wanted in names:
+            return wanted
     if len(names) == 1:
         return names[0]
     raise UserError(f"hf:{name}: has the splits {', '.join(names)}; choose one with hf:{name}:{names[0]}")
 
 
-def read_hf(name: str, split: str | None = None) -> Iterator[Row]:
-    """Yield the rows of a data set of `datasets`, streamed; `split` may be SPLIT or CONFIG/SPLIT."""
+def config_names(name: str) -> list[str]:
+    """Return the configurations of a data set of `datasets`."""
+    import datasets
+
+    with _one_error(name):
+        return list(datasets.get_dataset_config_names(name))
+
+
+def read_hf(name: str, split: str | None = None, *, preferred: Sequence[str] = ("corpus",)) -> Iterator[Row]:
+    """Yield the rows of a data set of `datasets`, streamed; `split` may be SPLIT, CONFIG/SPLIT or CONFIG/.
+
+    preferred: the splits to take where none is named, the first that is there; else the only one.
+    """
     import datasets
 
     config, _, part = (split or "").rpartition("/")
     with _one_error(name):
         loaded = datasets.load_dataset(name, config or None, split=part or None, streaming=True)
-        rows = loaded if part else loaded[_choose_split(name, loaded)]
+        rows = loaded if part else loaded[_choose_split(name, loaded, preferred)]
         number = 0
         for table in rows.with_format("arrow").iter(batch_size=PARQUET_BATCH):
             for fields in _batch_rows(table):

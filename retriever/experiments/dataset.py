@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from retriever.corpus.corpus import open_corpus, survey
 from retriever.encoder.runtime import numerics
 from retriever.eval.comparison import compare
+from retriever.eval.data.dataset import ASKED_IN
 from retriever.eval.data.qrels import judged_documents
+from retriever.eval.data.registry import entry
 from retriever.eval.data.runs import write_run
 from retriever.eval.evaluator import Evaluation, evaluate_run, others_than_trec_eval
 from retriever.eval.measures import parse_measures
@@ -22,6 +24,7 @@ from retriever.experiments.examples import FirstHits, choose_examples, first_hit
 from retriever.experiments.systems import bytes_per_document, plan_systems, search_legs
 from retriever.files import cache_errors, cache_root
 from retriever.indexing.build import IndexingConfig, build_index, holds, interrupted
+from retriever.languages import ENGLISH, LANGUAGES, analyzer_named
 from retriever.ranking import separate_ties
 from retriever.search.leg import views_of
 from retriever.search.modes import reads_text_alone
@@ -67,7 +70,7 @@ class MeasuredDataset:
         A mode that reads the queries' texts alone (BM25) is the same with every encoder: it is measured with the first.
         """
         config = self._config
-        path, seconds = _index(self._data, self._survey, encoder, folder, progress)
+        path, seconds = _index(self._data, self._survey, encoder, folder, _language(self._data, config), progress)
         with Retriever.open(path, encoder, fusion=config.fusion) as retriever:
             known = {mode for mode in config.modes if reads_text_alone(mode) and mode in self.evaluations}
             modes = [mode for mode in dict.fromkeys(config.modes) if mode not in known]
@@ -151,8 +154,16 @@ class MeasuredDataset:
         )
 
 
+def _language(data: Dataset, config: ExperimentConfig) -> str:
+    """Return the language that the documents are to be read in."""
+    known = entry(data.name.rpartition(ASKED_IN)[2])
+    if config.language is not None:
+        return analyzer_named(config.language)
+    return analyzer_named(known.language) if known and known.language in LANGUAGES else ENGLISH
+
+
 def _index(
-    data: Dataset, found: Survey, encoder: Encoder, folder: Path | None, progress: bool
+    data: Dataset, found: Survey, encoder: Encoder, folder: Path | None, language: str, progress: bool
 ) -> tuple[Path, float | None]:
     """Return the index of a data set, and the seconds that making it took, None if it was there."""
     if folder is None:
@@ -160,14 +171,18 @@ def _index(
         # Vectors of one precision are not those of another, nor are terms of one scale: each has its own index.
         storage = IndexingConfig()
         stored = f"{numerics(encoder)}-{storage.rows}-x{storage.impact_scale}"
-        folder = cache_folder() / _file_name(f"{data.name}-{found.digest[:12]}-{name}-{stored}")
+        read = "" if language == ENGLISH else f"-{language}"
+        corpus = data.name.rpartition(ASKED_IN)[2]
+        folder = cache_folder() / _file_name(f"{corpus}-{found.digest[:12]}-{name}-{stored}{read}")
     begun = (folder / "index.json").exists()
     if not begun or interrupted(folder):
         with cache_errors("indexes"):
             folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.parent.is_dir():
             folder = _until_exit() / folder.name
-        return folder, build_index(data.corpus, folder, encoder=encoder, resume=begun, progress=progress).seconds
+        how = IndexingConfig(language=language)
+        report = build_index(data.corpus, folder, encoder=encoder, config=how, resume=begun, progress=progress)
+        return folder, report.seconds
     if not holds(folder, found):
         raise UserError(
             f"{folder}: not the index of {data.corpus} as it is now (another corpus, other policies, or changed "

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.encoder.load import load_encoder
-from retriever.eval.data.dataset import Dataset
+from retriever.eval.data.dataset import Dataset, asked_by
 from retriever.eval.data.datasets import load_dataset
 from retriever.eval.evaluator import DEFAULT_MEASURES, evaluate_run
 from retriever.eval.measures import parse_measures
 from retriever.eval.report.results import DatasetResult, EncoderResult, Results, write_per_query, write_results
 from retriever.experiments.dataset import MeasuredDataset, cache_folder
 from retriever.experiments.environment import environment
+from retriever.languages import analyzer_named
 from retriever.names import BASELINE, QUERY_MODES
 from retriever.rank.pipeline import pipeline_of
 from retriever.ranking import separate_ties, without_self
@@ -26,7 +27,7 @@ from retriever.search.retriever import Retriever
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from retriever.eval.evaluator import Evaluation
@@ -43,7 +44,8 @@ class ExperimentConfig:
     modes: of search, or pipelines as in "hybrid > feedback". query_modes: how queries become sparse terms ("encoder",
     "lexical"); none for the encoder's own way. baseline: the system that the others are compared with; the first one
     where there is none of this name. fusion: None for what the index says, or else the default. fresh: search again
-    what was searched before.
+    what was searched before. language: of the documents, as `IndexingConfig` takes it; None for what is known of the
+    data set, else English. queries_from: data sets of the same questions, in whose words each data set is asked.
 
     Raises:
         UserError: a mode, query mode or measure that does not exist, or top_k below 1.
@@ -57,6 +59,8 @@ class ExperimentConfig:
     baseline: str = BASELINE
     fusion: FusionConfig | None = None
     fresh: bool = False
+    language: str | None = None
+    queries_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
@@ -70,6 +74,8 @@ class ExperimentConfig:
             if query_mode not in QUERY_MODES:
                 raise UserError(f"query mode {query_mode!r} is unknown; choose among {', '.join(QUERY_MODES)}")
         parse_measures(self.measures)
+        if self.language is not None:
+            analyzer_named(self.language)
         if self.top_k < 1:
             raise UserError(f"top_k is {self.top_k}; need 1 or more")
 
@@ -116,6 +122,17 @@ def evaluate(
 
 def _load(dataset: str | Path | Dataset, config: ExperimentConfig) -> Dataset:
     return dataset if isinstance(dataset, Dataset) else load_dataset(dataset, config.split)
+
+
+def _asked(
+    datasets: Sequence[str | Path | Dataset], config: ExperimentConfig
+) -> Iterator[tuple[str | Path | Dataset, Dataset]]:
+    """Yield each data set as it was given and as it is asked: by its own queries, or by those of others."""
+    others = [load_dataset(spec, config.split) for spec in config.queries_from]
+    for dataset in datasets:
+        data = _load(dataset, config)
+        for asked in [asked_by(data, other) for other in others] or [data]:
+            yield dataset, asked
 
 
 def _evaluate_index(data: Dataset, retriever: Retriever, config: ExperimentConfig) -> dict[str, Evaluation]:
@@ -168,8 +185,7 @@ def run_experiment(
     found: list[DatasetResult] = []
     evaluations: dict[str, dict[str, Evaluation]] = {}
     notes: list[str] = []
-    for dataset in datasets:
-        data = _load(dataset, config)
+    for dataset, data in _asked(datasets, config):
         source = str(data.corpus if isinstance(dataset, Dataset) else dataset)
         if data.name in evaluations:
             raise UserError(f"{source}: a second data set called {data.name}; give the folders different names")

@@ -61,6 +61,25 @@ def test_several_data_sets(second: Path, tmp_path: Path) -> None:
     assert [line.split("\t")[:2] for line in lines if "\t" in line] == [["tiny", "bm25"]] * 6 + [["second", "bm25"]] * 6
 
 
+def test_asked_in_the_words_of_another_data_set(tmp_path: Path) -> None:
+    """The same questions backwards find less; the index is the data set's own, whoever asks."""
+    other = tmp_path / "other"
+    shutil.copytree(TINY, other)
+    queries = [json.loads(line) for line in (TINY / "queries.jsonl").read_text().splitlines()]
+    (other / "queries.jsonl").write_text(
+        "".join(json.dumps(query | {"text": query["text"][::-1]}) + "\n" for query in queries)
+    )
+    options = ["evaluate", "--dataset", TINY, "--queries-from", other, "--queries-from", TINY, *QUIET, "--json"]
+    found = json.loads(call(*options, "--language", "other").stdout)
+    backwards, own = found["datasets"]
+    assert [backwards["name"], own["name"]] == ["other in tiny", "tiny in tiny"]
+    assert own["systems"][0]["mean"]["nDCG@10"] > 0.5 > backwards["systems"][0]["mean"]["nDCG@10"]
+    assert own["indexes"][0]["folder"] == backwards["indexes"][0]["folder"]
+    assert own["indexes"][0]["analyzer"] == "other"
+    result = CliRunner().invoke(cli, [*map(str, options), "--language", "klingon"])
+    assert result.exit_code == 1 and "'klingon' has no analyser" in result.stderr
+
+
 def test_the_report_is_written_again(tmp_path: Path) -> None:
     out = tmp_path / "out"
     call("evaluate", "--dataset", TINY, *QUIET, "--output", out)
@@ -124,6 +143,29 @@ def test_tables_show_the_best_and_what_is_significant() -> None:
     chance = results(("one", {"a": (0.5, 1.0), "b": (0.75, 0.5)}))
     assert marks_text(chance) == ""
     assert results_text(chance).splitlines() == ["mode     P@1", "a     0.5000", "b     0.7500"]
+
+
+def test_many_data_sets_have_a_row_each() -> None:
+    sets = [(f"xquad-{code}", {"a": (0.5, 1.0), "b": (0.75, 0.01)}) for code in ("de", "en", "es", "hi", "zh")]
+    assert results_text(results(*sets)).splitlines() == [
+        "P@1            a        b",
+        "xquad-de  0.5000   0.7500+",
+        "xquad-en  0.5000   0.7500+",
+        "xquad-es  0.5000   0.7500+",
+        "xquad-hi  0.5000   0.7500+",
+        "xquad-zh  0.5000   0.7500+",
+        "mean      0.5000   0.7500",
+    ]
+
+
+def test_queries_of_each_in_documents_of_each_are_a_table() -> None:
+    values = {"de in en": 0.25, "zh in en": 0.5, "de in zh": 0.125, "zh in zh": 1.0}
+    text = results_text(results(*((name, {"dense": (value, 1.0)}) for name, value in values.items())))
+    assert text.splitlines() == [
+        "dense, P@1: queries of      en      zh",
+        "de                      0.2500  0.1250",
+        "zh                      0.5000  1.0000",
+    ]
 
 
 def test_the_options_are_the_settings_of_an_experiment_with_their_defaults() -> None:

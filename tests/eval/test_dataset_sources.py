@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retriever.corpus.corpus import open_corpus
-from retriever.eval.data.dataset import Dataset
+from retriever.eval.data.dataset import Dataset, asked_by
 from retriever.eval.data.datasets import load_dataset
 from retriever.types import Query, UserError
 
@@ -73,6 +73,67 @@ def test_the_layout_of_the_hub(tmp_path: Path) -> None:
         load_dataset(spec, "dev")
     with pytest.raises(UserError, match="cannot be loaded"):
         load_dataset(f"hf:{tmp_path}/none")
+
+
+def mteb(folder: Path, prefix: str = "", qrels: str = "qrels", split: str = "test") -> str:
+    """Write a data set as MTEB lays them out, in one place: its configurations, with `prefix` before their names."""
+    parts: dict[str, list[dict[str, object]]] = {
+        f"{prefix}corpus": [{"_id": key, "title": "", "text": text} for key, text in DOCUMENTS.items()],
+        f"{prefix}queries": [{"_id": "q1", "text": f"{prefix}one"}, {"_id": "q2", "text": "not judged"}],
+        f"{prefix}{qrels}": [{"query-id": "q1", "corpus-id": "d2", "score": 1}],
+    }
+    configs = ""
+    for part, rows in parts.items():
+        jsonl(folder / f"{part}.jsonl", rows)
+        name = "train" if part.endswith("corpus") else split
+        configs += f"- config_name: {part}\n  data_files:\n  - split: {name}\n    path: {part}.jsonl\n"
+    card = folder / "README.md"
+    before = card.read_text().removesuffix("---\n") if card.exists() else "---\nconfigs:\n"
+    card.write_text(f"{before}{configs}---\n")
+    return f"hf:{folder}"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_layout_of_mteb_in_one_place(tmp_path: Path) -> None:
+    """As BSARD and BEIR-NL have it: judgements are the configuration "qrels" or "default"."""
+    for qrels in ("qrels", "default"):
+        dataset = load_dataset(mteb(tmp_path / qrels / "BSARDRetrieval", qrels=qrels))
+        assert dataset.name == "bsardretrieval"
+        assert dataset.queries == [Query("q1", "one")] and dataset.qrels == {"q1": {"d2": 1}}
+        assert corpus_of(dataset) == DOCUMENTS
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_dataset(f"hf:{tmp_path / 'qrels' / 'BSARDRetrieval'}", "dev")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_layout_of_mteb_with_several_languages(tmp_path: Path) -> None:
+    """As MIRACL, Mr.TyDi and NeuCLIR have it: each language has configurations of its own."""
+    for language in ("ar-", "zh-"):
+        spec = mteb(tmp_path / "MIRACLRetrieval", language, split="dev")
+    dataset = load_dataset(f"{spec}:zh", "dev")
+    assert dataset.name == "miraclretrieval-zh"
+    assert dataset.queries == [Query("q1", "zh-one")] and dataset.qrels == {"q1": {"d2": 1}}
+    assert corpus_of(dataset) == DOCUMENTS
+    with pytest.raises(UserError, match="has no such part; choose one of ar, zh"):
+        load_dataset(f"{spec}:de", "dev")
+
+
+def test_the_same_questions_in_another_language(tmp_path: Path) -> None:
+    def made(name: str, texts: dict[str, str]) -> Dataset:
+        folder = tmp_path / name
+        jsonl(folder / "corpus.jsonl", [{"_id": "d1", "text": "river"}])
+        jsonl(folder / "queries.jsonl", [{"_id": key, "text": text} for key, text in texts.items()])
+        (folder / "qrels").mkdir()
+        lines = "".join(f"{key}\td1\t1\n" for key in texts)
+        (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")
+        return load_dataset(folder)
+
+    english, german = made("x-en", {"1": "river", "2": "sea"}), made("x-de", {"2": "Meer", "1": "Fluss", "3": "Wald"})
+    crossed = asked_by(english, german)
+    assert crossed.name == "x-de in x-en" and crossed.qrels == english.qrels and crossed.corpus == english.corpus
+    assert crossed.queries == [Query("1", "Fluss"), Query("2", "Meer")]
+    with pytest.raises(UserError, match=r"x-en: has no judged query '3', as x-de has \(1 such queries\)"):
+        asked_by(german, english)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from retriever.eval.data.datasets import load_dataset
-from retriever.eval.data.registry import FILE, entries, entry
+from retriever.eval.data.registry import FILE, entries, entry, families
 from retriever.eval.measures import parse_measures
 
 
@@ -17,6 +19,47 @@ def test_names_of_the_hubs_are_those_of_the_folders() -> None:
         found = entry(name)
         assert found is not None and found.name == "arguana" and found.exclude_self
     assert entry("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "known_as", "language"),
+    [
+        ("miracl-ar", "miracl-ar", "ar"),
+        ("miraclretrieval-ar", "miracl-ar", "ar"),
+        ("mr-tydi-sw", "mr-tydi-sw", "sw"),
+        ("neuclir-2022-zh", "neuclir-2022-zh", "zh"),
+        ("xquad-de", "xquad-de", "de"),
+        ("bsardretrieval", "bsard-fr", "fr"),
+        ("clips/beir-nl-nfcorpus", "beir-nl-nfcorpus", "nl"),
+        ("beir-nl-nfcorpus", "beir-nl-nfcorpus", "nl"),
+        ("clarin-knext/arguana-pl", "arguana-pl", "pl"),
+        ("mteb/scifact", "scifact", "en"),
+    ],
+)
+def test_data_sets_in_other_languages(name: str, known_as: str, language: str) -> None:
+    found = entry(name)
+    assert found is not None and (found.name, found.language) == (known_as, language)
+    assert found.exclude_self == ("arguana" in name)
+
+
+def test_translations_have_the_sizes_of_the_original_and_no_figures() -> None:
+    original, dutch = entry("nfcorpus"), entry("beir-nl-nfcorpus")
+    assert original is not None and dutch is not None and original.figures and not dutch.figures
+    assert (dutch.documents, dutch.queries, dutch.split) == (original.documents, original.queries, original.split)
+    assert entry("beir-nl-nothing") is None
+
+
+def test_families_have_the_sizes_of_ir_datasets() -> None:
+    ir_datasets = pytest.importorskip("ir_datasets")
+    catalogue = json.loads((Path(ir_datasets.__file__).parent / "etc" / "metadata.json").read_text())
+    compared = 0
+    for found in families().values():
+        match = re.match(r"ir:([^/,]+(?:/1)?/[a-z]+)/([\w-]+)", found.give)
+        if match:
+            documents, queries = (catalogue[name] for name in (match[1], f"{match[1]}/{match[2]}"))
+            assert (documents["docs"]["count"], queries["queries"]["count"]) == (found.documents, found.queries)
+            compared += 1
+    assert compared >= 35
 
 
 def test_the_queries_stand_in_the_corpus_of_two_sets() -> None:

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from retriever.serve.keys import Key, Scope
     from retriever.serve.settings import ServeSettings
 
-__all__ = ["check_access", "needed_scope"]
+__all__ = ["check_access", "is_closed", "needed_scope"]
 
 READS = ("GET", "HEAD", "OPTIONS")
 QUESTIONS = re.compile(r"/indexes/[^/]+/(search|search/batch|encode|documents/get)|/mcp(/.*)?")
 """What is asked by POST and changes nothing."""
 CLOSED = re.compile(r"/(indexes|metrics|mcp)(/.*)?")
 """What needs a key; all else is the same for everybody: the page, the description of the interface, /healthz."""
+
+
+def is_closed(path: str) -> bool:
+    """Say whether something is not for everybody: documents, what is known of them, and figures."""
+    return CLOSED.fullmatch(path) is not None
 
 
 def needed_scope(method: str, path: str) -> Scope | None:
@@ -31,7 +36,7 @@ def needed_scope(method: str, path: str) -> Scope | None:
     >>> needed_scope("POST", "/indexes/a/documents"), needed_scope("DELETE", "/indexes/a/documents/search")
     ('write', 'write')
     """
-    if not CLOSED.fullmatch(path):
+    if not is_closed(path):
         return None
     return "read" if method in READS or (method == "POST" and QUESTIONS.fullmatch(path)) else "write"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -40,6 +41,7 @@ CHANGES_WAITING, CHANGE_SECONDS = 16, 3600.0
 """How many changes may wait for each other, and how long one may take."""
 HEADERS = ("authorization", "content-type", "x-api-key", "x-request-id")
 DETAILS = {
+    400: "the body cannot be read; send one JSON object, which is not nested too deeply",
     404: "nothing is here; /openapi.json says what is where",
     405: "not with this method; /openapi.json says which",
 }
@@ -94,11 +96,13 @@ async def _lifespan(
     searches = Work(settings.threads, limits.waiting, limits.seconds, stops=True)
     changes = Work(1, CHANGES_WAITING, CHANGE_SECONDS)
     app.state.server = ServerState(settings, indexes, pipelines, searches, changes, metrics)
+    gc.freeze()  # what stays until the end is not looked through for garbage in the midst of a search
     log.info("ready", extra={"fields": {"indexes": list(settings.indexes), "write": settings.write}})
     try:
         async with app.state.mcp.lifespan(app) if settings.mcp else nullcontext():
             yield
     finally:
+        gc.unfreeze()
         changes.close()
         searches.close()
         indexes.close()

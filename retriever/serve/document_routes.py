@@ -29,6 +29,7 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["documents"])
 JSON, LINES = "application/json", "application/x-ndjson"
+TOO_LONG = "a list of documents has at most {} bytes, since it is read as a whole; send {}, one document a line"
 OnDuplicate = Annotated[
     Literal["error", "skip", "replace"], Query(description="Ids that stand twice: skip keeps the first.")
 ]
@@ -90,7 +91,7 @@ async def add(request: Request, name: str, on_duplicate: OnDuplicate = "error", 
     The body is {"documents": [...]}, or, as application/x-ndjson, one document a line.
     """
     state = state_of(request)
-    index = state.indexes[name]
+    index, limits = state.indexes[name], state.settings.limits
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (JSON, LINES):
         raise ProblemError(
@@ -98,8 +99,10 @@ async def add(request: Request, name: str, on_duplicate: OnDuplicate = "error", 
         )
     with tempfile.TemporaryDirectory(prefix="retriever-") as folder:
         path = Path(folder) / "documents.jsonl"
-        with path.open("wb") as file:
+        with state.changes.arriving(), path.open("wb") as file:
             async for part in request.stream():
+                if kind == JSON and file.tell() + len(part) > limits.listed:
+                    raise ProblemError(413, "too-large", TOO_LONG.format(limits.listed, LINES))
                 file.write(part)
 
         def change() -> dict[str, Any]:

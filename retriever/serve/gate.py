@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from retriever.serve.access import check_access
 from retriever.serve.body import Body
-from retriever.serve.hosts import check_host, check_origin, one_header
+from retriever.serve.hosts import check_fetch, check_host, check_origin, one_header
 from retriever.serve.problems import ProblemError
 from retriever.types import UserError
 from retriever.wire import VERSION, VERSION_HEADER
@@ -37,6 +37,7 @@ SECURITY = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 ]  # fmt: skip
 """Headers of every answer: the page loads nothing from elsewhere and stands in no frame."""
 
@@ -75,6 +76,7 @@ class Gate:
         host = one_header(headers, b"host") or ""
         check_host(host, self._settings)
         check_origin(one_header(headers, b"origin"), host, self._settings)
+        check_fetch(one_header(headers, b"sec-fetch-site"), one_header(headers, b"origin"), scope["path"])
         return check_access(scope["method"], scope["path"], headers, self._settings)
 
     def _note(self, scope: Scope, passage: _Passage) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from retriever.serve.access import is_closed
 from retriever.serve.problems import ProblemError
 from retriever.serve.settings import is_loopback
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from retriever.serve.settings import ServeSettings
 
-__all__ = ["check_host", "check_origin"]
+__all__ = ["check_fetch", "check_host", "check_origin", "one_header"]
 
 ANY = "*"
 
@@ -46,6 +47,18 @@ def check_origin(origin: str | None, host: str, settings: ServeSettings) -> None
         403, "other-site", f"pages of {ascii(origin)[:80]} may not ask this server; start it with --origin URL to "
         "let them"
     )  # fmt: skip
+
+
+def check_fetch(site: str | None, origin: str | None, path: str) -> None:
+    """Refuse what a page of another site has a browser fetch without an Origin, as an image or by a link.
+
+    Its script cannot read the answer, but it can have the server search, and see how long that takes. site: what the
+    browser says of it (Sec-Fetch-Site). The search page itself may be linked to.
+    """
+    if site in ("cross-site", "same-site") and origin is None and is_closed(path):
+        raise ProblemError(
+            403, "other-site", "pages of other sites may not ask this server; open the search page, or ask it yourself"
+        )
 
 
 def _without_port(host: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
 from retriever.names import HYBRID
 from retriever.search.fusion import METHODS, MISSING, NORMALISATIONS, FusionConfig
@@ -58,10 +58,40 @@ PipelineLine = Annotated[
 Language = Annotated[
     str | None, Field(description="Of the query, by code or English name; looked at by default.", examples=["en"])
 ]
-Fields = Annotated[list[str] | None, Field(description="The metadata that hits have; all by default.")]
+MOST = 1_000
+"""Fields or weights; an index has a few."""
 
 
-class Shown(BaseModel):
+def _not_too_many(values: Any) -> Any:
+    if isinstance(values, list | dict) and len(values) > MOST:
+        raise ValueError(f"{len(values)} are too many, need {MOST} or less")
+    return values
+
+
+Fields = Annotated[
+    list[str] | None,
+    BeforeValidator(_not_too_many),
+    Field(description="The metadata that hits have; all by default."),
+]
+
+
+class _Asked(BaseModel):
+    """What a client sends. The first thing that is wrong with it is said: a million would take a gigabyte to say.
+
+    Lists stop at their first wrong item, and of the fields that there are not, one is kept to be complained of.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown_field(cls, values: Any) -> Any:
+        fields = cls.model_fields
+        if not isinstance(values, dict) or len(values) <= len(fields):
+            return values
+        unknown = next(name for name in values if name not in fields)
+        return {name: value for name, value in values.items() if name in fields or name == unknown}
+
+
+class Shown(_Asked):
     """Which hits of a ranking are shown, and how."""
 
     top_k: int = Field(10, ge=1, description="How many hits.")
@@ -74,12 +104,14 @@ class Shown(BaseModel):
     highlight: bool = Field(False, description="Say which words were found, with a snippet.")
 
 
-class FusionRequest(BaseModel):
+class FusionRequest(_Asked):
     """How hybrid search fuses its legs; what is left out is at its default."""
 
     model_config = BODY
     method: Literal[tuple(METHODS)] = FusionConfig.method  # type: ignore[valid-type]
-    weights: dict[str, float] | None = Field(None, examples=[{"bm25": 0.3, "sparse": 0.2, "dense": 0.5}])
+    weights: Annotated[dict[str, float] | None, BeforeValidator(_not_too_many)] = Field(
+        None, examples=[{"bm25": 0.3, "sparse": 0.2, "dense": 0.5}]
+    )
     normalisation: Literal[tuple(NORMALISATIONS)] = FusionConfig.normalisation  # type: ignore[valid-type]
     missing: Literal[tuple(MISSING)] = FusionConfig.missing  # type: ignore[valid-type]
     k: float = Field(FusionConfig.k, description="Of reciprocal rank fusion.")
@@ -116,14 +148,14 @@ class LikeParameters(Shown):
     id: str = Field(description="The document's id.", examples=[EXAMPLE_DOCUMENT["id"]])
 
 
-class ExpertsParameters(BaseModel):
+class ExpertsParameters(_Asked):
     """The query whose tokens are followed."""
 
     model_config = ADDRESS
     query: str = Field(examples=[EXAMPLE_QUERY])
 
 
-class FacetParameters(BaseModel):
+class FacetParameters(_Asked):
     """Which values of a field to count, and in which documents."""
 
     model_config = ADDRESS
@@ -134,7 +166,7 @@ class FacetParameters(BaseModel):
     filter: Filter = None
 
 
-class QueryItem(BaseModel):
+class QueryItem(_Asked):
     """One query of a batch."""
 
     model_config = BODY
@@ -142,35 +174,35 @@ class QueryItem(BaseModel):
     text: str = Field(examples=[EXAMPLE_QUERY])
 
 
-class BatchRequest(BaseModel):
+class BatchRequest(_Asked):
     """Many queries, each ranked in each mode; queries are encoded once and each leg is searched once."""
 
     model_config = BODY
-    queries: list[QueryItem]
+    queries: Annotated[list[QueryItem], FailFast()]
     top_k: int = Field(1000, ge=1)
-    modes: list[Mode] = Field([HYBRID], min_length=1)
+    modes: Annotated[list[Mode], FailFast()] = Field([HYBRID], min_length=1)
     filter: Filter = None
     fusion: FusionRequest | None = None
 
 
-class EncodeRequest(BaseModel):
+class EncodeRequest(_Asked):
     """Texts to encode, in one view or both, as queries or as documents."""
 
     model_config = BODY
-    texts: list[str] = Field(examples=[[EXAMPLE_QUERY]])
+    texts: Annotated[list[str], FailFast()] = Field(examples=[[EXAMPLE_QUERY]])
     kind: Literal["query", "document"] = "query"
     dense: bool = True
     sparse: bool = True
 
 
-class IdsRequest(BaseModel):
+class IdsRequest(_Asked):
     """Documents by their ids."""
 
     model_config = BODY
-    ids: list[str] = Field(examples=[["d01", "d02"]])
+    ids: Annotated[list[str], FailFast()] = Field(examples=[["d01", "d02"]])
 
 
-class DocumentRequest(BaseModel):
+class DocumentRequest(_Asked):
     """A document whose id stands in the address."""
 
     model_config = BODY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 from pathlib import Path
+from reprlib import Repr
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -18,6 +19,10 @@ __all__ = ["ProblemError", "problem_body", "validation_detail", "without_paths"]
 
 SHOWN = 60
 """Characters of a wrong value that its error repeats."""
+
+
+_REPR = Repr()  # reads no more of a value than it shows
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 2 * SHOWN
 
 
 class ProblemError(HTTPException):
@@ -70,6 +75,6 @@ def validation_detail(errors: Sequence[Mapping[str, Any]]) -> str:
         return f"{place}: no such field; leave it out{more}"
     if kind == "json_invalid":
         return f"the body is not JSON ({error.get('ctx', {}).get('error', message)}); send one JSON object"
-    found = ascii(error.get("input"))
+    found = _REPR.repr(error.get("input")).encode("ascii", "backslashreplace").decode()
     shown = found if len(found) <= SHOWN else f"{found[: SHOWN - 3]}..."
     return f"{place}: found {shown}; {message[:1].lower()}{message[1:]}{more}"

@@ -26,7 +26,7 @@ class Limits:
     query: characters of a query, a filter or a mode. top_k: hits of one answer. depth: how far `offset` and `top_k` may
     reach. reads: hits that a stage of a client's pipeline may read. batch: queries, texts or ids of one request.
     body: bytes of a request. documents: bytes of a request that adds documents. headers: bytes of a request line with
-    its headers.
+    its headers. listed: bytes of a JSON list of documents, which is read as a whole.
     waiting: searches at work or waiting in one process; more are answered 429. connections: open ones of one process.
     seconds: how long a search may take. header_seconds, body_seconds: how long a client may take to send them, and
     `body_seconds` to read an answer. Times are in seconds.
@@ -39,6 +39,7 @@ class Limits:
     batch: int = 1_000
     body: int = 4 * 2**20
     documents: int = 256 * 2**20
+    listed: int = 16 * 2**20
     headers: int = 16 * 2**10
     waiting: int = 64
     connections: int = 1_000

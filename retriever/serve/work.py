@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,7 @@ from retriever.search.time_limit import OverdueError, time_limit
 from retriever.serve.problems import ProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
 __all__ = ["Work"]
@@ -29,8 +29,31 @@ class Work:
 
     def __init__(self, threads: int, waiting: int, seconds: float, *, stops: bool = False) -> None:
         self.waiting, self.seconds, self._stops = waiting, seconds, stops
-        self.at_work = 0
+        self.at_work = self.on_the_way = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Count a request whose body is still to come, which takes space meanwhile.
+
+        Raises:
+            ProblemError: too many are coming, at work or waiting already.
+        """
+        self._check()
+        self.on_the_way += 1
+        try:
+            yield
+        finally:
+            self.on_the_way -= 1
+
+    def _check(self) -> None:
+        if self.at_work + self.on_the_way >= self.waiting:
+            raise ProblemError(
+                429,
+                "busy",
+                f"{self.waiting} requests are at work or waiting, which is the most; ask again in a second",
+                {"retry-after": "1"},
+            )
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do something in a thread.
@@ -38,13 +61,7 @@ class Work:
         Raises:
             ProblemError: too much is waiting already, or it takes too long.
         """
-        if self.at_work >= self.waiting:
-            raise ProblemError(
-                429,
-                "busy",
-                f"{self.waiting} requests are at work or waiting, which is the most; ask again in a second",
-                {"retry-after": "1"},
-            )
+        self._check()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         job = self._pool.submit(self._do, work, monotonic() + self.seconds, loop, answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from retriever.indexing.build import build_index
 from retriever.indexing.writer import IndexWriter, add_corpus
 from retriever.search.retriever import Retriever
 from retriever.serve.app import create_app
-from retriever.serve.settings import ServeSettings
+from retriever.serve.problems import ProblemError
+from retriever.serve.settings import Limits, ServeSettings
+from retriever.serve.work import Work
 from retriever.types import Document, UserError
 from retriever.wire import document_from_wire, document_to_wire
 
@@ -204,3 +207,28 @@ def test_an_index_that_another_takes_the_place_of(tmp_path: Path, caplog: pytest
         until(lambda: seen("stone") == {"new"})
         until(lambda: client.get("/readyz").status_code == 200)
     assert len([record for record in caplog.records if "cannot be opened" in record.message]) == 1
+
+
+def test_a_list_is_read_as_a_whole_and_so_has_to_be_short(served_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(served_folder, tmp_path / "tiny")
+    settings = ServeSettings({"tiny": folder}, write=True, limits=Limits(listed=500))
+    records = [{"id": f"w{number}", "text": "Marble is hard."} for number in range(20)]
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        answer = client.post(URL, json={"documents": records})
+        assert answer.status_code == 413
+        assert "send application/x-ndjson, one document a line" in answer.json()["detail"]
+        lines = "\n".join(map(json.dumps, records))
+        assert client.post(URL, content=lines, headers=LINES).json()["added"] == 20
+
+
+async def test_only_so_many_uploads_are_on_their_way() -> None:
+    work = Work(1, 2, 10.0)
+    with work.arriving(), work.arriving():
+        with pytest.raises(ProblemError) as error, work.arriving():
+            pass
+        assert error.value.status_code == 429
+        with pytest.raises(ProblemError):
+            await work.run(lambda: 1)
+    assert await work.run(lambda: 1) == 1
+    assert work.at_work == work.on_the_way == 0
+    work.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 READ, WRITE = "r" * 20, "w" * 20
 SEARCH = "/indexes/tiny/search"
@@ -137,6 +137,22 @@ def test_pages_of_other_sites(client: TestClient, keyed: TestClient) -> None:
     assert keyed.get("/healthz", headers={"origin": "https://evil.org"}).status_code == 403
 
 
+def test_pages_of_other_sites_have_nothing_fetched_by_a_browser(client: TestClient) -> None:
+    for site in ("cross-site", "same-site"):
+        for path in (SEARCH + "?query=bread", "/indexes", "/metrics"):
+            answer = client.get(path, headers={"sec-fetch-site": site, "sec-fetch-mode": "no-cors"})
+            assert answer.status_code == 403 and answer.json()["type"].endswith("other-site"), path
+        assert client.get("/", headers={"sec-fetch-site": site}).status_code == 200
+    for site in ("same-origin", "none"):
+        assert client.get(SEARCH + "?query=bread", headers={"sec-fetch-site": site}).status_code == 200
+    assert client.get("/").headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_a_site_that_is_named_may_fetch(keyed: TestClient) -> None:
+    headers = {"sec-fetch-site": "cross-site", "origin": "https://app.example.org", **bearer(READ)}
+    assert keyed.get(SEARCH + "?query=bread", headers=headers).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "said"),
     [
@@ -170,6 +186,41 @@ def test_limits_of_batches(keyed: TestClient) -> None:
         answer = keyed.post(f"/indexes/tiny/{path}", json=body, headers=bearer(READ))
         assert answer.status_code == 400, path
         assert "this server" in answer.json()["detail"]
+
+
+WRONG = {
+    "items": ("search", b'{"query": "a", "fields": [' + b"[]," * 1_000_000 + b"[]]}"),
+    "unknown fields": ("search", b'{"query": "a"' + b"".join(b',"%x":1' % i for i in range(300_000)) + b"}"),
+    "ids": ("documents/get", b'{"ids": [' + b"0," * 1_500_000 + b"0]}"),
+    "queries": ("search/batch", b'{"queries": [' + b'{"a":1},' * 400_000 + b"1]}"),
+    "texts": ("encode", b'{"texts": [' + b"0," * 1_500_000 + b"0]}"),
+    "weights": ("search", b'{"query": "a", "fusion": {"weights": {' + b'"a":0,' * 300_000 + b'"b":""}}}'),
+    "unequal weights": (
+        "search",
+        b'{"query": "a", "fusion": {"weights": {"a":""' + b"".join(b',"%x":""' % i for i in range(200_000)) + b"}}}",
+    ),
+    "depth": ("search", b'{"query": ' + b"[" * 900 + b"]" * 900 + b"}"),
+    "too much depth": ("search", b'{"query": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "digits": ("search", b'{"query": "a", "top_k": ' + b"9" * 1_000_000 + b"}"),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the most memory is Linux's to say")
+@pytest.mark.parametrize("name", WRONG)
+def test_a_million_errors_are_not_all_written_down(client: TestClient, name: str) -> None:
+    path, body = WRONG[name]
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    answer = client.post(f"/indexes/tiny/{path}", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422) and len(answer.text) < 500
+    assert answer.json()["detail"]
+    assert memory("VmHWM") - before < 250 * 1024
+
+
+def memory(name: str) -> int:
+    """Return what this process holds, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def test_answers_say_nothing_of_the_machine(keyed: TestClient, served_folder: Path) -> None:

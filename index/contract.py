@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from retriever.index.settings import IndexSettings
     from retriever.index.sparse import Postings
     from retriever.index.stored import StoredDocument
+    from retriever.search.leg import LegQuery
     from retriever.types import (
         BoolArray,
         Document,
@@ -43,11 +44,17 @@ Selection: TypeAlias = Any
 """What `IndexReader.select` returns: the documents of a filter, understood by that reader alone."""
 
 
+LegsTogether: TypeAlias = (
+    "Callable[[Sequence[str], Sequence[LegQuery], int, Selection | None], dict[str, list[Ranking]]]"
+)
+
+
 class IndexReader(Protocol):
     """One commit of an index, searched by any number of threads; `FolderReader` says what each part means.
 
     path: what messages call the index, and what opens it again. Legs search it, see
-    `retriever.search.commit_view.open_legs`.
+    `retriever.search.commit_view.open_legs`. legs_together: finds the best documents for several queries by several
+    legs in one round, of those legs that it can search so, where that is faster than one by one; else None.
     """
 
     @property
@@ -70,6 +77,8 @@ class IndexReader(Protocol):
     def index_fields(self) -> list[IndexField]: ...
     @property
     def token_statistics(self) -> TermStatistics: ...
+    @property
+    def legs_together(self) -> LegsTogether | None: ...
 
     def select(self, text: str) -> Selection: ...
     def selected_ids(self, selection: Selection | None) -> list[str]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,10 @@ class Kind(NamedTuple):
     module: str
 
 
-KINDS: dict[str, Kind] = {"shards": Kind(is_sharded, "retriever.search.sharded")}
+KINDS: dict[str, Kind] = {
+    "shards": Kind(is_sharded, "retriever.search.sharded"),
+    "qdrant": Kind(lambda place: re.match(r"qdrants?:/|qdrant-(edge|local):", place) is not None, "retriever.qdrant"),
+}
 """The kinds by name, asked in this order; what none of them claims is a folder of ours."""
 FOLDERS = "retriever.index.folders"
 

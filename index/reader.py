@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -92,6 +92,8 @@ class FolderReader:
     num_chunks: one for each document, or more where they are split. alive: bool (rows,). postings: the sparse terms of
     all rows, dead ones too; None in an index of an older version that was not changed since.
     """
+
+    legs_together: ClassVar[None] = None
 
     def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader, trusted: str = "") -> None:
         self.path, self.settings, self._lucene = path, settings, lucene
@@ -330,6 +332,10 @@ class FolderReader:
         """Return in how many chunks each analysed term stands."""
         return self._lucene.document_frequencies("contents", terms)
 
+    def token_rows(self) -> Iterator[TermImpacts]:
+        """Yield in which live rows each vocabulary id is a token of the text itself, ids ascending."""
+        return self._lucene.impacts("token")
+
     def bm25_chunks(self, text: str, ids: Sequence[str]) -> list[ScoredChunk]:
         """Return the BM25 scores of the chunks of documents, of those that hold a term of the query."""
         return self._lucene.bm25_chunks(text, ids)
@@ -418,8 +424,12 @@ class FolderReader:
 
     def stored(self, ids: Iterable[str]) -> dict[str, StoredDocument]:
         """Return the documents of these ids with their chunks; unknown ids are left out."""
-        raws = {doc_id: self._lucene.raw(doc_id) for doc_id in ids}
-        return {doc_id: read_stored(self.path, raw) for doc_id, raw in raws.items() if raw is not None}
+        return {doc_id: read_stored(self.path, raw) for doc_id, raw in self.raws(ids).items()}
+
+    def raws(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the JSON that is stored of the documents of these ids; unknown ids are left out."""
+        raws = ((doc_id, self._lucene.raw(doc_id)) for doc_id in ids)
+        return {doc_id: raw for doc_id, raw in raws if raw is not None}
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents of these ids; unknown ids are left out."""

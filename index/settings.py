@@ -22,6 +22,7 @@ __all__ = [
     "IndexSettings",
     "TokenSettings",
     "check_settings",
+    "parse_settings",
     "read_settings",
     "settings_bytes",
     "write_settings",
@@ -127,6 +128,11 @@ def read_settings(folder: Path) -> IndexSettings:
         ) from None
     except PermissionError:
         raise UserError(f"{path}: permission denied; give the user read access to the index folder") from None
+    return parse_settings(path, text)
+
+
+def parse_settings(path: Path | str, text: bytes) -> IndexSettings:
+    """Read what `settings_bytes` wrote; raise UserError, which names `path`, for anything else."""
     try:
         values = json.loads(text)
     except ValueError:

@@ -69,8 +69,8 @@ def stored_text(document: Document, chunks: Sequence[Span] | None, language: str
     return raw
 
 
-def read_stored(folder: Path, text: str) -> StoredDocument:
-    """Read what `stored_text` wrote; raise UserError, which names the index folder, for anything else."""
+def read_stored(folder: Path | str, text: str) -> StoredDocument:
+    """Read what `stored_text` wrote; raise UserError, which names the index, for anything else."""
     try:
         fields = json.loads(text)
         metadata, expansion = fields["metadata"], fields.get("expansion", "")

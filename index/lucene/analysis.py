@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from retriever.index.lucene.jvm import as_type, java, lucene, well_formed
-from retriever.index.lucene.tokens import Token, tokens
+from retriever.index.lucene.tokens import Token, overlaps, tokens
 from retriever.languages import AUTO, ENGLISH, OTHER, detect, detect_query, normalised
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ CLASSES = {
 }
 """Lucene's analyser of each language, in the package org.apache.lucene.analysis."""
 
+OVERLAPPING = ("pl", "uk")
+"""Languages whose analysers give a word of several readings all their stems, at one place."""
+
 UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uaa60-\uaa7f\ua9e0-\ua9ff]+)")
 """Thai, Lao, Burmese and Khmer, which put no spaces between words."""
 CLUSTER = re.compile(
@@ -89,6 +92,10 @@ class Analysis(ABC):
     def tokens(self, text: str) -> list[Token]:
         """Return the terms of a document's text with their characters."""
 
+    def overlaps(self, text: str) -> int:
+        """Return how many terms of a text stand at the place of another one: Lucene's lengths leave these out."""
+        return 0
+
     def query_terms(self, text: str, languages: Sequence[str]) -> list[str]:
         """Return the terms of a query; languages: of the documents, the most frequent ones first."""
         return self.terms(text)
@@ -115,6 +122,10 @@ class _LuceneAnalysis(Analysis):
     def tokens(self, text: str) -> list[Token]:
         # As it was typed, so that the places are right; the terms are then what they would have been.
         return [token._replace(term=normalised(token.term, self._name)) for token in tokens(self.java, text)]
+
+    def overlaps(self, text: str) -> int:
+        # Others never put two terms at a place, and looking takes as long as analysis.
+        return overlaps(self.java, self.indexed(text)) if self._name in OVERLAPPING else 0
 
     def indexed(self, text: str, language: str = "") -> str:
         return well_formed(normalised(text, self._name))

@@ -15,6 +15,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retriever.index.comparisons import (
+    SPELLINGS,
+    alphabetical,
+    greatest_double,
+    kinds_of,
+    least_double,
+    no_match,
+    rounded,
+    truth,
+    whole,
+)
 from retriever.index.filters import AllOf, AnyOf, Condition, Not, OneOf, Ordered, Value
 from retriever.index.lucene.jvm import as_type, bytes_ref, java, lucene, one_at_a_time, well_formed
 from retriever.index.lucene.metadata import (
@@ -29,7 +40,6 @@ from retriever.index.lucene.metadata import (
     integer_term,
 )
 from retriever.index.moments import Moment, parse_moment
-from retriever.types import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,28 +55,8 @@ __all__ = [
     "within",
 ]
 
-TRUTH = ("true", "false")
-SPELLINGS = {word: (word, word.capitalize(), word.upper()) for word in TRUTH}
 EARLIEST, LATEST = -(1 << 62), 1 << 62
 LAST_NANOSECOND = 999_999_999
-KINDS = {
-    TEXT: "text",
-    MOMENTS: "dates and times",
-    BOOLEANS: "true and false",
-    DOUBLES: "numbers",
-    INTEGERS: "numbers",
-    ROUNDED: "numbers",
-}
-"""What to call the kinds of a field."""
-REMEDIES = {
-    TEXT: "write text in quotes",
-    MOMENTS: "write one as 2025-02-03 or 2025-02-03T12:45:46Z",
-    BOOLEANS: "write true or false",
-    DOUBLES: "write a number, without quotes",
-    INTEGERS: "write a number, without quotes",
-    ROUNDED: "write a number, without quotes",
-}
-"""What to write instead of a value that a field of this kind cannot hold."""
 
 
 @one_at_a_time()
@@ -133,17 +123,10 @@ def within(query: Any, selected: Any) -> Any:
     return _combined((as_type("search.Query", query), "MUST"), (selected, "FILTER"))
 
 
-def _kinds_of(field: str, kinds: Mapping[str, set[str]]) -> set[str]:
-    if field not in kinds:
-        known = ", ".join(["id", *sorted(kinds)])
-        raise UserError(f"filter: the index has no field {field!r}; its fields are {known}")
-    return kinds[field]
-
-
 def _one_of(condition: OneOf, kinds: Mapping[str, set[str]]) -> Any:
     if condition.field == "id":
         return _among("id", [value.text for value in condition.values])
-    held = _kinds_of(condition.field, kinds)
+    held = kinds_of(condition.field, kinds)
     found, texts = [], list[str]()
     for value in condition.values:
         clauses = _clauses(condition.field, "=", value, held)
@@ -158,9 +141,9 @@ def _ordered(condition: Ordered, kinds: Mapping[str, set[str]]) -> Any:
     field, order, value = condition
     if field == "id":
         if value.number is not None:
-            raise _alphabetical(field, order, value)
+            raise alphabetical(field, order, value)
         return _terms("id", order, value.text)
-    return _any_of(_clauses(field, order, value, _kinds_of(field, kinds)).queries)
+    return _any_of(_clauses(field, order, value, kinds_of(field, kinds)).queries)
 
 
 def _any_of(queries: Sequence[Any]) -> Any:
@@ -179,9 +162,9 @@ def _clauses(field: str, order: str, value: Value, held: set[str]) -> _Clauses:
     if value.number is not None and held & NUMBERS:
         return _Clauses(_numbers(field, order, value.number, held), [])
     queries, texts = list[Any](), list[str]()
-    truth = _truth(value)
-    if truth and BOOLEANS in held:
-        queries.append(_terms(f"{BOOLEANS}.{field}", order, truth))
+    meant = truth(value)
+    if meant and BOOLEANS in held:
+        queries.append(_terms(f"{BOOLEANS}.{field}", order, meant))
     moment = parse_moment(value.text) if MOMENTS in held else None
     if moment is not None:
         queries.append(_moments(field, order, moment))
@@ -189,33 +172,13 @@ def _clauses(field: str, order: str, value: Value, held: set[str]) -> _Clauses:
             queries.append(_written_before(field, order, value.text))
     elif TEXT in held and order != "=":
         if value.number is not None:
-            raise _alphabetical(field, order, value)
+            raise alphabetical(field, order, value)
         queries.append(_terms(f"{TEXT}.{field}", order, value.text))
     if TEXT in held and order == "=":
-        texts = [value.text, *(SPELLINGS.get(truth, ()) if not value.quoted and value.number is None else ())]
+        texts = [value.text, *(SPELLINGS.get(meant, ()) if not value.quoted and value.number is None else ())]
     if not queries and not texts:
-        raise _no_match(field, value, held)
+        raise no_match(field, value, held)
     return _Clauses(queries, texts)
-
-
-def _truth(value: Value) -> str:
-    """Return "true" or "false" where a value may mean that, else nothing."""
-    if value.text in ("0", "1"):
-        return TRUTH[value.text == "0"]
-    return value.text.lower() if value.text.lower() in TRUTH else ""
-
-
-def _alphabetical(field: str, order: str, value: Value) -> UserError:
-    return UserError(
-        f"filter: {field!r} holds text, and {order} {value.text} compares numbers; "
-        f"write {field} {order} '{value.text}' to compare it in alphabetical order"
-    )
-
-
-def _no_match(field: str, value: Value, held: set[str]) -> UserError:
-    found = " and ".join(sorted({KINDS[kind] for kind in held}))
-    remedies = " or ".join(sorted({REMEDIES[kind] for kind in held}))
-    return UserError(f"filter: {field!r} holds {found}, which {value.text!r} can never be; {remedies}")
 
 
 @one_at_a_time()
@@ -262,48 +225,15 @@ def _term_range(name: str, low: Any, high: Any, with_low: bool, with_high: bool)
 def _numbers(field: str, order: str, number: float, held: set[str]) -> list[Any]:
     """Return the queries of the numbers that are in this order to one, exactly."""
     queries = []
-    low, high = _least_double(order, number), _greatest_double(order, number)
+    low, high = least_double(order, number), greatest_double(order, number)
     if DOUBLES in held and low <= high:
         queries.append(_between(f"{DOUBLES}.{field}", low, high))
     if ROUNDED in held:  # what was rounded compares with what the number is rounded to
-        rounded = _rounded(number)
-        queries.append(_between(f"{ROUNDED}.{field}", _least_double(order, rounded), _greatest_double(order, rounded)))
-    if INTEGERS in held and not (order == "=" and number != _whole(number)):
+        nearest = rounded(number)
+        queries.append(_between(f"{ROUNDED}.{field}", least_double(order, nearest), greatest_double(order, nearest)))
+    if INTEGERS in held and not (order == "=" and number != whole(number)):
         queries += _integers(f"{INTEGERS}.{field}", order, number)
     return queries
-
-
-def _rounded(number: float) -> float:
-    """Return the nearest double."""
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf if number > 0 else -math.inf
-
-
-def _whole(number: float) -> float:
-    """Return the largest integer that is not above a number; infinity is one."""
-    return number if math.isinf(_rounded(number)) else math.floor(number)
-
-
-def _least_double(order: str, number: float) -> float:
-    """Return the least double that is in this order to a number, infinity if there is none."""
-    if order in ("<", "<="):
-        return -math.inf
-    nearest = _rounded(number)
-    if nearest < number or (nearest == number and order == ">"):
-        return math.nextafter(nearest, math.inf)
-    return nearest
-
-
-def _greatest_double(order: str, number: float) -> float:
-    """Return the greatest double that is in this order to a number, minus infinity if there is none."""
-    if order in (">", ">="):
-        return math.inf
-    nearest = _rounded(number)
-    if nearest > number or (nearest == number and order == "<"):
-        return math.nextafter(nearest, -math.inf)
-    return nearest
 
 
 def _between(name: str, low: float, high: float) -> Any:

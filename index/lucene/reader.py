@@ -156,10 +156,10 @@ class LuceneReader:
         with self._impact.searcher() as searcher:
             return stored_terms(searcher, field, self._all_rows(), shape)
 
-    def impacts(self) -> Iterator[TermImpacts]:
-        """Yield the impacts of all live chunks, terms ascending."""
+    def impacts(self, field: str = "impact") -> Iterator[TermImpacts]:
+        """Yield what a field ("impact" or "token") holds of all live chunks, terms ascending."""
         with self._impact.searcher() as searcher, damage_named(self._folder):
-            yield from term_impacts(searcher, "impact", self._all_rows())
+            yield from term_impacts(searcher, field, self._all_rows())
 
     def _all_rows(self) -> NDArray[np.int64]:
         with self._loading:

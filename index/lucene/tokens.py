@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from retriever.index.lucene.jvm import as_type, lucene_object, well_formed
 
-__all__ = ["Token", "tokens"]
+__all__ = ["Token", "overlaps", "tokens"]
 
 LAST_OF_ONE_UNIT = "\uffff"
 
@@ -35,6 +35,20 @@ def tokens(analyzer: Any, text: str) -> list[Token]:
     stream.end()
     stream.close()  # or the analyser refuses the next text
     return _in_characters(found, text)
+
+
+def overlaps(analyzer: Any, text: str) -> int:
+    """Return how many terms of a text stand at the place of the one before. Make calls one at a time."""
+    stream = analyzer.tokenStream("contents", text)
+    name = "analysis.tokenattributes.PositionIncrementAttribute"
+    increment = as_type(name, stream.addAttribute(lucene_object(name)))
+    found = 0
+    stream.reset()
+    while stream.incrementToken():
+        found += increment.getPositionIncrement() == 0
+    stream.end()
+    stream.close()
+    return found
 
 
 def _in_characters(found: list[Token], text: str) -> list[Token]:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class JoinedReader:
 
     Every document is in one shard, whichever it is: where one is needed all are asked.
     """
+
+    legs_together: ClassVar[None] = None
 
     def __init__(self, path: Path, manifest: ShardManifest, shards: Sequence[ShardReader]) -> None:
         self.path, self.manifest, self.shards = path, manifest, shards

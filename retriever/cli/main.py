@@ -40,6 +40,7 @@ from retriever.cli.options import (
     sparse_backend_option,
 )
 from retriever.cli.pipelines import pipeline_options
+from retriever.cli.push import push
 from retriever.cli.reproduce import reproduce
 from retriever.cli.runs import facets, fuse
 from retriever.cli.serve import serve
@@ -328,6 +329,7 @@ for command in (
     verify,
     snapshot,
     merge,
+    push,
     info,
     facets,
     fuse,

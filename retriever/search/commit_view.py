@@ -66,29 +66,36 @@ class CommitView:
 
     def run_side_by_side(self, legs: Sequence[str], query: LegQuery, depth: int, pool: Executor) -> dict[str, Ranking]:
         """Return the best `depth` hits of several legs, or of none."""
+        known = {leg: rankings[0] for leg, rankings in self._together(legs, [query], depth).items()}
+        legs = [leg for leg in legs if leg not in known]
         if not legs:
-            return {}
+            return known
         # The slowest leg first: with fewer cores than legs it is what the others run beside.
         *others, own = sorted(legs, key=lambda leg: -self._legs[leg].cost)
         with _all_done() as futures:
             submitted = {leg: pool.submit(self.run, leg, query, depth) for leg in others}
             futures += submitted.values()
             found = {own: self.run(own, query, depth)}  # here: to another thread it takes as long as some searches
-            return {leg: found[leg] if leg == own else submitted[leg].result() for leg in legs}
+            return known | {leg: found[leg] if leg == own else submitted[leg].result() for leg in legs}
+
+    def _together(self, legs: Sequence[str], queries: Sequence[LegQuery], depth: int) -> dict[str, list[Ranking]]:
+        """Return what the reader finds in one round for all queries, by the legs that it can search so."""
+        self._limit.check()
+        asked = self.reader.legs_together
+        return {} if asked is None else asked(legs, queries, depth, self._selection)
 
     def run_batch(
         self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor
     ) -> list[Ranking]:
         """Search one leg for each query of a batch, several at a time."""
-        opened = self._legs[leg]
+        opened, queries = self._legs[leg], [LegQuery(query.text, encoded, row) for row, query in enumerate(batch)]
         if isinstance(opened, BatchLeg):
             self._limit.check()
-            asked = [LegQuery(query.text, encoded, row) for row, query in enumerate(batch)]
-            return opened.run_several(asked, depth, self._selection)
+            return opened.run_several(queries, depth, self._selection)
+        if leg in (known := self._together([leg], queries, depth)):
+            return known[leg]
         with _all_done() as futures:
-            futures += [
-                pool.submit(self.run, leg, LegQuery(query.text, encoded, row), depth) for row, query in enumerate(batch)
-            ]
+            futures += [pool.submit(self.run, leg, query, depth) for query in queries]
             return [future.result() for future in futures]
 
     def facets(self, field: str, top_k: int) -> list[FacetCount]:

@@ -196,6 +196,7 @@ class Changes(RuleBasedStateMachine):
 
     def _committed(self) -> None:
         self.committed = dict(self.current)
+        assert isinstance(self.writer.folder, FolderWriter)
         assert set(self.writer.folder.doc_ids) == set(self.current)
         assert self.follower.reopen()
         check(self.follower, self.committed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retriever import Retriever
+from retriever import Encoded, Retriever
 from retriever.qdrant.push import push
 from tests.remote.conftest import folder, library
 
@@ -26,7 +26,7 @@ def close_to(found: object, expected: object, relative: float = 2e-6) -> bool:
         return found == pytest.approx(expected, rel=relative, abs=relative)
     if isinstance(found, dict) and isinstance(expected, dict):
         return list(found) == list(expected) and all(close_to(found[key], expected[key]) for key in found)
-    if isinstance(found, (list, tuple)) and type(found) is type(expected):
+    if isinstance(found, (list, tuple)) and type(found) is type(expected) and not isinstance(found, Encoded):
         assert isinstance(expected, (list, tuple))
         return len(found) == len(expected) and all(map(close_to, found, expected))
     return type(found) is type(expected) and bool(found == expected)

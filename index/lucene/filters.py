@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.index.comparisons import (
+from retriever.index.filters import AllOf, AnyOf, Condition, Not, OneOf, Ordered, Value
+from retriever.index.lucene.comparisons import (
     SPELLINGS,
     alphabetical,
     greatest_double,
@@ -26,7 +27,6 @@ from retriever.index.comparisons import (
     truth,
     whole,
 )
-from retriever.index.filters import AllOf, AnyOf, Condition, Not, OneOf, Ordered, Value
 from retriever.index.lucene.jvm import as_type, bytes_ref, java, lucene, one_at_a_time, well_formed
 from retriever.index.lucene.metadata import (
     BOOLEANS,

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retriever.index.comparisons import (
+from retriever.index.filters import AllOf, AnyOf, Not, OneOf, Ordered, Value
+from retriever.index.lucene.comparisons import (
     SPELLINGS,
     alphabetical,
     greatest_double,
@@ -20,7 +21,6 @@ from retriever.index.comparisons import (
     truth,
     whole,
 )
-from retriever.index.filters import AllOf, AnyOf, Not, OneOf, Ordered, Value
 from retriever.index.lucene.metadata import BOOLEANS, DOUBLES, INTEGERS, MOMENTS, NUMBERS, TEXT, integer_term
 from retriever.index.moments import parse_moment
 from retriever.qdrant import engine

@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -143,6 +143,8 @@ class ClusterReader(JoinedReader):
 
 class _RemoteShard:
     """A shard as `JoinedReader` reads it: a `ShardReader` that asks actors. A lost one is empty, if that is wanted."""
+
+    legs_together: ClassVar[None] = None
 
     def __init__(self, path: Path, replicas: Replicas, state: ShardState, partial: bool) -> None:
         self.path, self.replicas, self._state, self._partial = path, replicas, state, partial

@@ -26,6 +26,7 @@ from retriever.names import QUERY_MODES
 from retriever.network.checkpoint import read_settings, read_values
 from retriever.network.folder import load_model
 from retriever.network.parameters import count_parameters
+from retriever.network.prompts import prompt_tokens
 from retriever.network.settings import DEFAULTS, expert_layers
 from retriever.processes import one_thread_after_fork, processors
 from retriever.types import (
@@ -249,7 +250,7 @@ class MoEEncoder(EncoderBase):
 
     def _prompt_tokens(self, prompt: str) -> int:
         """Return how many tokens a prompt has."""
-        return len(self.lexicon.token_ids([prompt])[0]) if prompt else 0
+        return prompt_tokens([self.vocabulary[one] for one in self.lexicon.token_ids([prompt])[0]]) if prompt else 0
 
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from scipy.sparse import csr_matrix
 from retriever.encoder.base import EncoderBase
 from retriever.encoder.readability import Readability
 from retriever.encoder.spec import parse_spec
+from retriever.network.prompts import Prompts, lacking_prompts, prompts_notice
 from retriever.processes import one_thread_after_fork
 from retriever.types import Encoded, EncoderIdentity, Parameters, UserError
 
@@ -24,12 +26,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer, SparseEncoder
 
+    from retriever.encoder.spec import SentenceTransformerNames
     from retriever.types import BoolArray, FloatArray
 
 __all__ = ["SentenceTransformersEncoder"]
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
-"""Where encode_query and encode_document look for their prompt, first match wins."""
+"""Where a model's prompt stands, the first that says something."""
 SPARSE_BATCH = 8
 """A batch of SPLADE holds float32 (n, tokens, vocabulary): 0.5 GB at 8 texts of 512 tokens and 30,522 terms."""
 PROBE = "Trees take up carbon dioxide from the air and store it as wood."
@@ -48,19 +51,24 @@ class SentenceTransformersEncoder(EncoderBase):
         names = parse_spec(spec).models()
         self._dense: SentenceTransformer | None = None
         self._sparse: SparseEncoder | None = None
+        self._prompts = Prompts("", "")  # of the dense model
         self.vocabulary: Sequence[str] = []
         dense_dim = 0
         digest = hashlib.sha256()
         if names.dense:
             self._dense = _load(names.dense, SentenceTransformer)
+            self._prompts = _prompts(self._dense, names)
             dense_dim = _dense_dim(self._dense, names.dense)
             digest.update(b"dense" + _digest(self._dense, names.dense))
         if names.sparse:
             self._sparse = _load(names.sparse, SparseEncoder)
             self.vocabulary = _vocabulary(self._sparse, names.sparse)
             digest.update(b"sparse" + _digest(self._sparse, names.sparse))
-        name = "st:" + "+".join([names.dense, names.sparse] if names.sparse else [names.dense])
-        self.identity = EncoderIdentity(name, digest.hexdigest(), dense_dim, len(self.vocabulary))
+        if self._dense is not None and self._prompts != tuple(
+            self._dense.prompts.get(name) or "" for name in self._prompts._fields
+        ):
+            digest.update(repr(tuple(self._prompts)).encode())
+        self.identity = EncoderIdentity(names.text, digest.hexdigest(), dense_dim, len(self.vocabulary))
 
     @property
     def parameters(self) -> Parameters:
@@ -90,8 +98,9 @@ class SentenceTransformersEncoder(EncoderBase):
             unread |= skipped
             places = np.flatnonzero(~(blank | skipped)).tolist()
             if filled := [texts[i] for i in places]:
-                vectors[places] = _vectors(self._dense, filled, task)
-                truncated[places] |= _truncated(self._dense, filled, task)
+                prompt = getattr(self._prompts, task)
+                vectors[places] = _vectors(self._dense, filled, task, prompt)
+                truncated[places] |= _truncated(self._dense, filled, prompt)
         if sparse and self._sparse is not None:
             terms = _csr(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), (len(texts), len(self.vocabulary)))
             skipped = _unread(self._sparse, texts)
@@ -99,7 +108,7 @@ class SentenceTransformersEncoder(EncoderBase):
             places = np.flatnonzero(~(blank | skipped)).tolist()
             if filled := [texts[i] for i in places]:
                 terms = _terms(self._sparse, filled, task, places, len(texts))
-                truncated[places] |= _truncated(self._sparse, filled, task)
+                truncated[places] |= _truncated(self._sparse, filled, _own_prompt(self._sparse, task))
         return Encoded(vectors, terms, truncated, unread=unread)
 
 
@@ -183,7 +192,7 @@ def _first_line(error: Exception) -> str:
 
 def _dense_dim(model: SentenceTransformer, name: str) -> int:
     """Return the length of the model's vectors, as seen on a probe."""
-    vectors = _vectors(model, [PROBE], "document")
+    vectors = _vectors(model, [PROBE], "document", "")
     if vectors.ndim != 2 or not np.isfinite(vectors).all() or not vectors.any():
         raise UserError(f"{name}: gives no usable vector for a plain sentence; its weights are damaged, copy it again")
     return int(vectors.shape[1])
@@ -210,10 +219,29 @@ def _vocabulary(model: SparseEncoder, name: str) -> list[str]:
     return [tokens.get(i, "") for i in range(size)]
 
 
-def _vectors(model: SentenceTransformer, texts: list[str], task: str) -> FloatArray:
+def _vectors(model: SentenceTransformer, texts: list[str], task: str, prompt: str) -> FloatArray:
     """Return float32 (n, dim), unit length."""
     encode = model.encode_query if task == "query" else model.encode_document
-    return np.asarray(encode(texts, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32)
+    found = encode(texts, prompt=prompt, normalize_embeddings=True, show_progress_bar=False)
+    return np.asarray(found, dtype=np.float32)
+
+
+def _own_prompt(model: SentenceTransformer | SparseEncoder, task: str) -> str:
+    """Return the prompt of a task that the model's folder states; "" for none."""
+    return next((prompt for name in PROMPT_NAMES[task] if (prompt := model.prompts.get(name))), "")
+
+
+def _prompts(model: SentenceTransformer, names: SentenceTransformerNames) -> Prompts:
+    """Return the prompts of the dense model; tell the user where it is known to need some and has none."""
+    own = Prompts(_own_prompt(model, "query"), _own_prompt(model, "document"))
+    given = {f"{task}_prompt" for task in ("query", "document") if getattr(names, task) is not None}
+    used = Prompts(*(own[i] if text is None else text for i, text in enumerate((names.query, names.document))))
+    settings = {"query_prompt": used.query, "document_prompt": used.document}
+    lacking = lacking_prompts(names.dense, Path(names.dense), settings, given)
+    if lacking:
+        spec = names._replace(**{name.removesuffix("_prompt"): text for name, text in lacking.items()}).text
+        logging.getLogger(__name__).warning(prompts_notice(names.dense, f"--encoder {spec!r}"))
+    return used
 
 
 def _terms(model: SparseEncoder, texts: list[str], task: str, places: list[int], n: int) -> csr_matrix:
@@ -234,12 +262,11 @@ def _csr(
     return matrix
 
 
-def _truncated(model: SentenceTransformer | SparseEncoder, texts: list[str], task: str) -> BoolArray:
+def _truncated(model: SentenceTransformer | SparseEncoder, texts: list[str], prompt: str) -> BoolArray:
     """Return bool (n,): True where a text with its prompt and special tokens is longer than the model reads."""
     limit = model.max_seq_length
     if limit is None or limit == float("inf"):
         return np.zeros(len(texts), dtype=np.bool_)
-    prompt = next((model.prompts[name] for name in PROMPT_NAMES[task] if name in model.prompts), None) or ""
     ids = model.tokenizer([prompt + text for text in texts], truncation=False, padding=False, verbose=False)[
         "input_ids"
     ]

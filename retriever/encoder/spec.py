@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -12,6 +13,7 @@ __all__ = ["EncoderKind", "EncoderSpec", "SentenceTransformerNames", "default_en
 
 EncoderKind: TypeAlias = Literal["default", "none", "ours", "sentence-transformers"]
 PEERS = "st:"
+PROMPT = re.compile(";(query|document)=")
 
 
 def default_encoder_path() -> Path:
@@ -20,10 +22,22 @@ def default_encoder_path() -> Path:
 
 
 class SentenceTransformerNames(NamedTuple):
-    """Folders (absolute) or hub names; "" for a model that is not used."""
+    """Folders (absolute) or hub names; "" for a model that is not used.
+
+    query, document: prompts for the dense model in place of its own, None for its own.
+    """
 
     dense: str
     sparse: str
+    query: str | None = None
+    document: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Return what `EncoderSpec.models` reads these names from."""
+        models = f"{self.dense}+{self.sparse}" if self.sparse else self.dense
+        prompts = {"query": self.query, "document": self.document}
+        return PEERS + models + "".join(f";{name}={text}" for name, text in prompts.items() if text is not None)
 
 
 class EncoderSpec(NamedTuple):
@@ -60,16 +74,20 @@ class EncoderSpec(NamedTuple):
         return folder
 
     def models(self) -> SentenceTransformerNames:
-        """Tell DENSE from SPARSE in "st:DENSE+SPARSE"; the name of a folder may itself contain a plus sign."""
+        """Tell DENSE from SPARSE in "st:DENSE+SPARSE"; the name of a folder may itself contain a plus sign.
+
+        Prompts may follow: "st:DENSE;query=TEXT;document=TEXT".
+        """
         assert self.kind == "sentence-transformers"
-        rest = self.text.removeprefix(PEERS)
+        rest, *found = PROMPT.split(self.text.removeprefix(PEERS))
+        prompts = dict(zip(found[::2], found[1::2], strict=True))
         if not rest:
             raise UserError(f"{self.text!r} names no model; give st:DENSE, st:DENSE+SPARSE or st:+SPARSE")
         signs = [i for i, sign in enumerate(rest[:-1]) if sign == "+"]
         pairs = [(rest, ""), *((rest[:i], rest[i + 1 :]) for i in signs)]
         there = (names for names in pairs if all(Path(name).is_dir() for name in names if name))
         dense, sparse = next(there, pairs[min(1, len(pairs) - 1)])
-        return SentenceTransformerNames(_whole(dense), _whole(sparse))
+        return SentenceTransformerNames(_whole(dense), _whole(sparse), **prompts)
 
 
 def parse_spec(text: str) -> EncoderSpec:

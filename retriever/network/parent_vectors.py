@@ -9,6 +9,7 @@ from torch import Tensor
 
 from retriever.network.model import POOLING
 from retriever.network.packing import pack
+from retriever.network.prompts import prompt_tokens
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class ParentVectors:
 
 
 def _role(base: str, folder: Path, parent: Parent, prompt: str, limit: int) -> _Role:
-    own = len(parent.tokenizer(prompt, add_special_tokens=False)["input_ids"]) if prompt else 0
+    own = prompt_tokens(parent.tokenizer.tokenize(prompt)) if prompt else 0
     if own > limit - 3:
         raise UserError(
             f"{base}: the prompt {prompt[:40]!r} has {own} tokens, the network reads {limit} with two of its own; "

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from retriever.network.checkpoint import local_folder
-from retriever.network.known_prompts import lacking_prompts
 from retriever.network.model import RetrieverConfig, RetrieverModel
 from retriever.network.moe import MoELayer
 from retriever.network.parent import SHAPES, first_position, load_parent
 from retriever.network.parent_vectors import ParentVectors
+from retriever.network.prompts import lacking_prompts, prompts_notice
 from retriever.network.vocabulary import allowed, marks_beginnings, stems, term_prior, zipf_fractions
 from retriever.types import UserError
 
@@ -129,7 +129,10 @@ def upcycle_checkpoint(base: str, config: UpcycleConfig) -> Upcycled:
     model = upcycle(parent.model, parent.tokenizer, config, parent.settings, parent.behind)
     vectors = ParentVectors(base, folder, parent, max_length=model.config.max_length)
     deviation = None if config.reinit_fraction else vectors.check(model)
-    return Upcycled(model, parent.tokenizer, vectors, deviation, lacking_prompts(base, folder, parent.settings, given))
+    lacking = lacking_prompts(base, folder, parent.settings, given)
+    options = " ".join(f"--{name.replace('_', '-')} {text!r}" for name, text in lacking.items())
+    notice = prompts_notice(base, options) if lacking else None
+    return Upcycled(model, parent.tokenizer, vectors, deviation, notice)
 
 
 def upcycle(

@@ -19,9 +19,9 @@ from retriever.encoder.lexicon import frame_ids
 from retriever.languages import folder_languages
 from retriever.network.checkpoint import local_folder
 from retriever.network.folder import load_model, save_encoder
-from retriever.network.known_prompts import Prompts
 from retriever.network.lexical import token_counts
 from retriever.network.model import RetrieverConfig
+from retriever.network.prompts import Prompts
 from retriever.network.settings import dense_size
 from retriever.network.upcycle import EXPANDED_TERMS, UpcycleConfig, upcycle_checkpoint
 from retriever.train.data import stream

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from retriever.network.known_prompts import Prompts
 from retriever.network.lexical import token_counts
 from retriever.network.moe import load_balancing_loss, router_z_loss
 from retriever.network.packing import Packed, pack
+from retriever.network.prompts import Prompts, prompt_tokens
 from retriever.train import losses
 from retriever.train.states import States
 
@@ -100,7 +100,7 @@ class Collator:
         ids = self._ids([prompt + text for text in texts]) if prompt else own
         tokens = [[self._cls, *read[: _cut(len(read), room - 2)], self._sep] for read in ids]
         counts = torch.from_numpy(token_counts(own, self._stem).toarray())
-        return Texts(tokens, counts, len(self._ids([prompt])[0]))
+        return Texts(tokens, counts, prompt_tokens(self._tokenizer.encode(prompt, add_special_tokens=False).tokens))
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]

@@ -17,7 +17,7 @@ from retriever.encoder.runtime import RuntimeConfig
 from retriever.integrations.export import export_view
 from retriever.network.checkpoint import read_settings
 from retriever.network.folder import save_encoder
-from retriever.network.known_prompts import lacking_prompts
+from retriever.network.prompts import lacking_prompts
 from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 from retriever.types import UserError
 from tests.processor import OVERFLOWS, exact_int8
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch
 TEXTS = ["what do cats eat", "a", "trees make wood and wood makes paper " * 20, "Zürich, 東京!", "the river froze"]
+
+
+SENTENCE = "Represent this sentence for searching relevant passages: "
 
 
 def theirs(folder: Path, task: str) -> Any:
@@ -162,28 +165,27 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny_parent: Parent, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "prompts"),
     [
-        ("bge-small-en-v1.5", "--query-prompt 'Represent this sentence for searching relevant passages: '"),
-        ("intfloat/e5-small-v2", "--query-prompt 'query: ' --document-prompt 'passage: '"),
-        ("/models/snowflake-arctic-embed-s/", "--query-prompt 'Represent this sentence"),
-        ("all-MiniLM-L6-v2", ""),
-        ("gte-small", ""),
-        ("my-e5-small-v2-tuned", ""),
+        ("bge-small-en-v1.5", {"query_prompt": SENTENCE}),
+        ("intfloat/e5-small-v2", {"query_prompt": "query: ", "document_prompt": "passage: "}),
+        ("/models/snowflake-arctic-embed-s/", {"query_prompt": SENTENCE}),
+        ("all-MiniLM-L6-v2", {}),
+        ("gte-small", {}),
+        ("my-e5-small-v2-tuned", {}),
     ],
 )
-def test_known_models_whose_folder_lacks_the_prompt(tmp_path: Path, name: str, options: str) -> None:
+def test_known_models_whose_folder_lacks_the_prompt(tmp_path: Path, name: str, prompts: dict[str, str]) -> None:
     none = {"query_prompt": "", "document_prompt": ""}
-    notice = lacking_prompts(name, tmp_path, none)
-    assert options in (notice or "") and (notice is None) == (options == "")
-    assert lacking_prompts(name, tmp_path, {"query_prompt": "a", "document_prompt": "b"}) is None
-    assert lacking_prompts(name, tmp_path, none, given=tuple(none)) is None
+    assert lacking_prompts(name, tmp_path, none) == prompts
+    assert not lacking_prompts(name, tmp_path, {"query_prompt": "a", "document_prompt": "b"})
+    assert not lacking_prompts(name, tmp_path, none, given=tuple(none))
 
 
 def test_a_model_is_known_by_what_it_calls_itself(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_name_or_path": "/root/.cache/BAAI_bge-small-en"}')
-    notice = lacking_prompts(str(tmp_path), tmp_path, {"query_prompt": "", "document_prompt": ""})
-    assert notice is not None and "Represent this sentence" in notice
+    lacking = lacking_prompts(str(tmp_path), tmp_path, {"query_prompt": "", "document_prompt": "passage: "})
+    assert lacking == {"query_prompt": SENTENCE}
 
 
 def test_the_command_says_how_near_the_encoder_is(tiny_parent: Parent, tmp_path: Path) -> None:
@@ -197,3 +199,26 @@ def test_the_command_says_how_near_the_encoder_is(tiny_parent: Parent, tmp_path:
     found = CliRunner().invoke(cli, arguments)
     assert found.exit_code == 0 and not found.stderr
     assert read_settings(tmp_path / "other")["query_prompt"] == "find: "
+
+
+def test_sentence_transformers_with_prompts_of_ones_own(
+    tiny_parent: Parent, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = folder_of(Shape(prompts={"passage": "text, "}), tiny_parent, tmp_path).rename(tmp_path / "e5-small-v2")
+    plain = load_encoder(f"st:{folder}")
+    assert "give --encoder 'st:" in caplog.text and "e5-small-v2;query=query: '" in caplog.text
+    caplog.clear()
+    spec = f"st:{folder};query=find: ;document="
+    prompted = load_encoder(spec)
+    assert not caplog.text
+    assert prompted.identity.name == spec and prompted.identity.sha256 != plain.identity.sha256
+    model = SentenceTransformer(str(folder), device="cpu")
+    for found, prompt in (
+        (ours(plain, "queries"), ""),
+        (ours(plain, "documents"), "text, "),
+        (ours(prompted, "queries"), "find: "),
+        (ours(prompted, "documents"), ""),
+    ):
+        np.testing.assert_allclose(found, model.encode(TEXTS, prompt=prompt, normalize_embeddings=True), atol=1e-6)

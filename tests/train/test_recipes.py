@@ -100,7 +100,7 @@ def test_training_reads_what_searching_reads(
 
     from retriever.encoder.lexicon import frame_ids
     from retriever.network.folder import save_encoder
-    from retriever.network.known_prompts import Prompts
+    from retriever.network.prompts import Prompts
     from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
     from retriever.train.data import Example
     from retriever.train.objective import Collator

@@ -1,4 +1,4 @@
-"""Prompts that the cards of well-known models ask for, though their folders do not always state them."""
+"""Prompts: how many tokens of a text are one's, and those that the cards of well-known models ask for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Prompts", "known_prompts", "lacking_prompts"]
+__all__ = ["Prompts", "known_prompts", "lacking_prompts", "prompt_tokens", "prompts_notice"]
 
 
 class Prompts(NamedTuple):
@@ -34,6 +34,18 @@ KNOWN = {
 """By the last part of a model's name, in small letters."""
 
 
+def prompt_tokens(tokens: Sequence[str]) -> int:
+    """Return how many of the tokens of a prompt alone it has before a text.
+
+    SentencePiece marks where words begin by a sign: of a prompt that ends in a space it makes a token of its own, which
+    before a text is the sign of the text's first word.
+
+    >>> prompt_tokens(["▁query", ":", "▁"])
+    2
+    """
+    return len(tokens) - (list(tokens[-1:]) == ["▁"])
+
+
 def known_prompts(base: str, folder: Path) -> Prompts | None:
     """Return the prompts of a model that is known by what it is called, or by what its config.json calls itself."""
     try:
@@ -49,20 +61,20 @@ def known_prompts(base: str, folder: Path) -> Prompts | None:
     return None
 
 
-def lacking_prompts(base: str, folder: Path, settings: Mapping[str, Any], given: Collection[str] = ()) -> str | None:
-    """Return a notice where a known model is used without its prompts, None elsewhere.
+def lacking_prompts(
+    base: str, folder: Path, settings: Mapping[str, Any], given: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the prompts by which a known model was trained and which are not used, by their names; {} elsewhere.
 
     settings: the prompts that are used, `query_prompt` and `document_prompt`; given: those that the user chose.
     """
     known = known_prompts(base, folder)
     if known is None:
-        return None
-    lacking = [
-        (name, text)
-        for name, text in zip(("query_prompt", "document_prompt"), known, strict=True)
-        if text and not settings[name] and name not in given
-    ]
-    if not lacking:
-        return None
-    options = " ".join(f"--{name.replace('_', '-')} {text!r}" for name, text in lacking)
-    return f"{base}: its folder states no prompt, but models of this name were trained with one; give {options}"
+        return {}
+    names = zip(("query_prompt", "document_prompt"), known, strict=True)
+    return {name: text for name, text in names if text and not settings[name] and name not in given}
+
+
+def prompts_notice(base: str, way_out: str) -> str:
+    """Return what to tell the user of a model without its prompts."""
+    return f"{base}: its folder states no prompt, but models of this name were trained with one; give {way_out}"

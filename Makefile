@@ -25,7 +25,7 @@ MULTILINGUAL := .cache/multilingual-encoder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install base train multilingual demo docs lint check test fuzz clean
+.PHONY: help install base train multilingual demo docs lint check test fuzz java clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,12 @@ test: lint base docs ## run the linters, the type checker and all tests
 
 fuzz: install ## try 10,000 random inputs and 2,000 random command lines, the same each time: half an hour
 	RETRIEVER_FUZZ=500 $(BIN)/python -m pytest tests/fuzz --hypothesis-seed=0
+
+JAR = $(shell $(BIN)/python -c 'from retriever.index.lucene.jvm import anserini_jar; print(anserini_jar())')
+
+java: install ## compile index/lucene/java anew (javac 17); what becomes of it is committed
+	javac --release 17 -proc:none -g:none -cp "$(JAR)" -d build/java index/lucene/java/*.java
+	cp build/java/*.class build/java/org/retriever/*.class index/lucene/java/
 
 clean: ## remove all that was made
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from retriever.index.chunks import ScoredChunk
     from retriever.index.commit import CommitRecord
+    from retriever.index.lucene.calls import Found
     from retriever.index.lucene.collection import Collection
-    from retriever.index.lucene.hits import Found
     from retriever.index.lucene.tokens import Token
     from retriever.index.lucene.values import FieldValue
     from retriever.index.rows import RowReader, TokenRecords

@@ -17,6 +17,7 @@ import numpy as np
 from retriever.index.background_check import BackgroundCheck, Expected
 from retriever.index.faiss_types import FAISS_TYPES
 from retriever.index.files import COMPACT, VERIFY, checksum, damaged, named_in, sync_path
+from retriever.index.scan import Scan, scannable
 from retriever.lazy import lazy
 from retriever.ranking import order
 from retriever.types import Ranking
@@ -42,6 +43,10 @@ SCAN_BELOW = 4_096
 """With so few rows to choose from, scoring all of them beats a search that skips most of what it visits."""
 SAMPLE = 65_536
 """Rows that FAISS is trained on."""
+SPARE = 32
+"""Candidates beyond those for each hit."""
+ROWS_PER_VISIT = 120
+"""Where there are no more rows for each candidate that a graph keeps, a compiled scan of all of them is faster."""
 
 
 def load_faiss() -> Any:
@@ -92,6 +97,23 @@ class _Candidates(NamedTuple):
     scores: FloatArray
 
 
+class _Eligible:
+    """The rows that may be returned, bool (n,), and what is counted and made of them once."""
+
+    def __init__(self, rows: BoolArray) -> None:
+        self.rows = rows
+        self.count = int(np.count_nonzero(rows))
+
+    @lazy
+    def bits(self) -> NDArray[np.uint8]:
+        """Return them as FAISS reads them."""
+        return np.packbits(self.rows, bitorder="little")
+
+    def first(self, count: int) -> _Eligible:
+        """Return those of the first `count` rows."""
+        return self if count == len(self.rows) else _Eligible(self.rows[:count])
+
+
 class DenseSearcher:
     """Searches the rows of one commit from any number of threads.
 
@@ -104,6 +126,7 @@ class DenseSearcher:
         self._rows, self._live = rows, live
         self._vectors: StoredVectors = rows.vectors
         self._kind, self._path = kind, path
+        self._compiled = Scan(rows.vectors) if scannable(rows.vectors) else None
         self._check: BackgroundCheck | None = None
         if path is not None:
             # The file may be removed, by a newer commit, before the first search.
@@ -137,30 +160,42 @@ class DenseSearcher:
 
         A query of zeros (a text without tokens) has no hits.
         """
-        eligible = self._live if allowed is None else self._live & allowed
+        eligible = self._all if allowed is None else _Eligible(self._live & allowed)
         return [self._search(query, top_k, eligible) if query.any() else [] for query in queries]
 
-    def _search(self, query: FloatArray, top_k: int, eligible: BoolArray) -> Ranking:
+    @lazy
+    def _all(self) -> _Eligible:
+        return _Eligible(self._live)
+
+    def _search(self, query: FloatArray, top_k: int, eligible: _Eligible) -> Ranking:
+        kind = FAISS_TYPES.get(self._kind)
+        visits = 1 if kind is None else kind.visits(top_k * kind.proposals_per_hit + SPARE)
+        if self._compiled is not None and (kind is None or eligible.count <= ROWS_PER_VISIT * visits):
+            nearest = self._compiled.nearest(query, top_k, eligible.rows)
+            return self._ranked(nearest, self._vectors.scores(nearest, query), top_k)
         covered = 0 if self._index is None else self._index.ntotal
-        fresh = self._scan(query, top_k, covered + np.flatnonzero(eligible[covered:]))
-        old = self._propose(query, top_k, eligible[:covered]) if covered else _nothing()
-        rows, scores = _best(np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores]), top_k)
+        fresh = self._scan(query, top_k, covered + np.flatnonzero(eligible.rows[covered:]))
+        old = self._propose(query, top_k, eligible.first(covered)) if covered else _nothing()
+        rows, scores = np.concatenate([old.rows, fresh.rows]), np.concatenate([old.scores, fresh.scores])
+        return self._ranked(rows, scores, top_k)
+
+    def _ranked(self, rows: Rows, scores: FloatArray, top_k: int) -> Ranking:
+        rows, scores = _best(rows, scores, top_k)
         if not np.isfinite(scores).all():
             raise damaged(self._rows.folder, "a vector is not finite", VERIFY)
         return order(zip(self._rows.doc_ids(rows), scores.tolist(), strict=True), top_k=top_k)
 
-    def _propose(self, query: FloatArray, top_k: int, eligible: BoolArray) -> _Candidates:
+    def _propose(self, query: FloatArray, top_k: int, eligible: _Eligible) -> _Candidates:
         """Let FAISS propose rows, and score them exactly.
 
         Where it finds too few, or more rows may tie with the last hit than it proposed, all rows are scored: a graph
         full of equal vectors does not reach all of them.
         """
-        available = int(eligible.sum())
         kind = FAISS_TYPES[self._kind]
-        wanted = top_k * kind.proposals_per_hit + 32
-        if wanted < available and available > SCAN_BELOW:
+        wanted = top_k * kind.proposals_per_hit + SPARE
+        if wanted < eligible.count and eligible.count > SCAN_BELOW:
             faiss = load_faiss()
-            selector = faiss.IDSelectorBitmap(np.packbits(eligible, bitorder="little"))
+            selector = faiss.IDSelectorBitmap(eligible.bits)
             parameters = kind.search_parameters(faiss, self._index, selector, wanted)
             approximate, rows = self._index.search(query[None], wanted, params=parameters)
             approximate, rows = approximate[0][rows[0] >= 0], rows[0][rows[0] >= 0]
@@ -171,7 +206,7 @@ class DenseSearcher:
                 boundary = approximate.min()
                 if approximate[last] > boundary + 1e-5 * max(1.0, abs(boundary)):
                     return _Candidates(rows, scores)
-        return self._scan(query, top_k, np.flatnonzero(eligible))
+        return self._scan(query, top_k, np.flatnonzero(eligible.rows))
 
     def _scan(self, query: FloatArray, top_k: int, rows: Rows) -> _Candidates:
         """Score these rows (ascending) exactly; return the best top_k at least, and all that tie with the last."""

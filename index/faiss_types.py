@@ -27,12 +27,14 @@ class FaissType(NamedTuple):
     search_parameters: from the FAISS module, an index, a selector of rows and the number of rows wanted to FAISS's
     parameters that keep to the selected rows and visit enough of them.
     prepare: what to set on an index before it is trained.
+    visits: from the number of rows wanted to how many candidates are kept meanwhile, each of which costs time.
     """
 
     factory: str
     proposals_per_hit: int
     search_parameters: Callable[[Any, Any, Any, int], Any]
     prepare: Callable[[Any], None] = lambda index: None
+    visits: Callable[[int], int] = lambda wanted: wanted
 
 
 def _prepare_hnsw(index: Any) -> None:
@@ -40,7 +42,11 @@ def _prepare_hnsw(index: Any) -> None:
 
 
 def _search_hnsw(faiss: Any, index: Any, selector: Any, wanted: int) -> Any:
-    return faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH, 2 * wanted))
+    return faiss.SearchParametersHNSW(sel=selector, efSearch=_hnsw_visits(wanted))
+
+
+def _hnsw_visits(wanted: int) -> int:
+    return max(SEARCH, 2 * wanted)
 
 
 def _search_ivf(faiss: Any, index: Any, selector: Any, wanted: int) -> Any:
@@ -50,7 +56,7 @@ def _search_ivf(faiss: Any, index: Any, selector: Any, wanted: int) -> Any:
 
 
 FAISS_TYPES = {
-    "hnsw": FaissType("HNSW32,SQ8", 2, _search_hnsw, _prepare_hnsw),
+    "hnsw": FaissType("HNSW32,SQ8", 2, _search_hnsw, _prepare_hnsw, _hnsw_visits),
     "ivf": FaissType("IVF{lists},RaBitQ", 10, _search_ivf),
 }
 DENSE_TYPES = ("flat", *FAISS_TYPES)

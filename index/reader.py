@@ -18,7 +18,7 @@ from retriever.index.dense import DenseSearcher
 from retriever.index.fields import list_fields
 from retriever.index.files import damaged
 from retriever.index.filters import parse_filter
-from retriever.index.lucene.hits import Found
+from retriever.index.lucene.calls import Found
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.row_impacts import row_impacts
@@ -428,8 +428,9 @@ class FolderReader:
 
     def raws(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the JSON that is stored of the documents of these ids; unknown ids are left out."""
-        raws = ((doc_id, self._lucene.raw(doc_id)) for doc_id in ids)
-        return {doc_id: raw for doc_id, raw in raws if raw is not None}
+        wanted = list(ids)
+        found = zip(wanted, self._lucene.stored(wanted), strict=True)
+        return {doc_id: raw for doc_id, raw in found if raw is not None}
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents of these ids; unknown ids are left out."""

@@ -8,6 +8,7 @@ all that the code depends on: the sources, the compiler, the processor.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import importlib.util
 import json
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["COMPILED", "Argument", "Kernel", "argument", "load_kernels"]
+__all__ = ["COMPILED", "Argument", "Kernel", "argument", "load_kernels", "processor_instructions"]
 
 COMPILED: dict[str, Any] = {"nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of `njit` for functions that are kept, and for those that they call: they must not make arrays."""
@@ -39,6 +40,17 @@ _SCALARS: dict[str, Any] = {
     "float64": ctypes.c_double,
     "bool": ctypes.c_bool,
 }
+
+
+@functools.cache
+def processor_instructions() -> frozenset[str]:
+    """Return the instruction sets that the processor has, by LLVM's names: torch would take seconds to say them."""
+    from llvmlite import binding
+
+    try:
+        return frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
+    except RuntimeError:  # LLVM does not know this processor
+        return frozenset()
 
 
 class Description(NamedTuple):

@@ -83,6 +83,8 @@ def test_the_wheel_holds_code_configurations_and_encoder_and_nothing_else(source
         "retriever/py.typed",
         "retriever/configs/eval/probe.yaml",
         "retriever/eval/report/report.css",
+        "retriever/index/lucene/java/Calls.class",
+        "retriever/index/lucene/java/Calls.java",
         "retriever/index/lucene/java/CollectionSearcher.class",
         "retriever/index/lucene/java/CollectionSearcher.java",
         DATA[1],

@@ -8,13 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from retriever.index.lucene.jvm import as_class, as_type, class_loader, java, lucene, lucene_object, one_at_a_time
-from retriever.index.lucene.searchers import Searchers
+from retriever.index.lucene.jvm import as_type, define_class, java, one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Collection", "CollectionSearchers", "JoinedCollection", "LanguageCounts", "joined_counts"]
+__all__ = ["Collection", "CollectionSearcher", "JoinedCollection", "LanguageCounts", "joined_counts"]
 
 LanguageCounts = dict[str, int]
 
@@ -70,14 +69,17 @@ def joined_counts(parts: Iterable[Mapping[str, int]]) -> LanguageCounts:
     return {name: total[name] for name in sorted(total, key=lambda name: (-total[name], name))}
 
 
-class CollectionSearchers(Searchers):
-    """Searchers that score `contents` by the statistics of a collection: `java/CollectionSearcher.java`."""
+class CollectionSearcher:
+    """Scores `contents` by the statistics of a collection. java: the searcher, see `java/CollectionSearcher.java`."""
 
     def __init__(self, index: Any, similarity: Any, collection: Collection) -> None:
         self._collection = collection
         self._told: set[str] = set()
         self._frequencies = java("java.util.concurrent.ConcurrentHashMap")()
-        super().__init__(index, similarity)
+        of = str(collection.documents), str(collection.length)
+        frequencies = as_type("java.util.Map", self._frequencies)
+        self.java = as_type("search.IndexSearcher", _searcher()(index, "contents", *of, frequencies))
+        self.java.setSimilarity(similarity)
 
     def know(self, terms: Iterable[str]) -> None:
         """Ask for the frequencies of the terms of a query before it is searched. Holds no lock while it asks."""
@@ -90,39 +92,7 @@ class CollectionSearchers(Searchers):
                         self._frequencies.put(term, str(frequency))
             self._told |= set(new)
 
-    def _new(self, number: int) -> Any:
-        of = str(self._collection.documents), str(self._collection.length)
-        arguments = java("java.util.ArrayList")()
-        for argument in (as_type("index.IndexReader", self._index), "contents", *of, self._frequencies):
-            arguments.add(argument)
-        made = _maker().make(arguments)
-        return as_class(java("org.apache.lucene.search.IndexSearcher", twin=number), made)
-
-
-class _Maker:
-    """Makes searchers of a class that Java finds in this package, not where it was started with.
-
-    pyjnius looks up the class of whatever Java returns, and does not find this one: the new object goes from hand to
-    hand inside of Java, to a method that returns it as the IndexSearcher that it is.
-    """
-
-    def __init__(self) -> None:
-        made = class_loader(Path(__file__).parent / "java").loadClass("CollectionSearcher")
-        handles, kinds = java("java.lang.invoke.MethodHandles"), java("java.lang.invoke.MethodType")
-        self._constructor = handles.publicLookup().unreflectConstructor(made.getConstructors()[0])
-        keeper, searcher = (lucene_object(f"search.{name}") for name in ("SearcherLifetimeManager", "IndexSearcher"))
-        record = kinds.methodType(java("java.lang.Long").TYPE, searcher)
-        self._record = handles.publicLookup().findVirtual(keeper, "record", record)
-        self._handles, self._class = handles, made
-
-    def make(self, arguments: Any) -> Any:
-        keeper = lucene("search.SearcherLifetimeManager")()  # one for each: it knows a reader by its version alone
-        keep = self._record.bindTo(keeper)
-        keep = keep.asType(keep.type().changeParameterType(0, self._class))
-        made = self._handles.filterReturnValue(self._constructor, keep).invokeWithArguments(arguments)
-        return keeper.acquire(made)
-
 
 @functools.cache
-def _maker() -> _Maker:
-    return _Maker()
+def _searcher() -> Any:
+    return define_class("CollectionSearcher", Path(__file__).parent / "java" / "CollectionSearcher.class")

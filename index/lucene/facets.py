@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.index.lucene.filters import doubles_between, every_value, matching_docs, one_term
+from retriever.index.lucene.calls import matching
+from retriever.index.lucene.filters import doubles_between, every_value, one_term
 from retriever.index.lucene.jvm import lucene, one_at_a_time
 from retriever.index.lucene.metadata import DOUBLES, MOMENTS, ROUNDED, TEXT
 from retriever.index.lucene.values import FieldValue, field_value, most_frequent
@@ -44,7 +45,7 @@ class FieldCounts:
         """Return how many documents have a value in one of these fields of Lucene's."""
         found = np.zeros_like(self._counted)
         for name in names:
-            found |= matching_docs(self._searcher, every_value(name))
+            found |= matching(self._searcher, every_value(name))
         return int(np.count_nonzero(found & self._counted))
 
     def best(self, field: str, kinds: Iterable[str], top_k: int) -> list[FacetCount]:
@@ -127,7 +128,7 @@ class FieldCounts:
         return [(low, high)]
 
     def _count(self, query: Any) -> int:
-        return int(np.count_nonzero(matching_docs(self._searcher, query) & self._counted))
+        return int(np.count_nonzero(matching(self._searcher, query) & self._counted))
 
 
 def _halves(low: float, high: float) -> list[tuple[float, float]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.index.filters import AllOf, AnyOf, Condition, Not, OneOf, Ordered, Value
+from retriever.index.lucene.calls import first_rows
 from retriever.index.lucene.comparisons import (
     SPELLINGS,
     alphabetical,
@@ -50,7 +51,6 @@ __all__ = [
     "field_kinds",
     "filter_query",
     "lucene_rows",
-    "matching_docs",
     "one_term",
     "within",
 ]
@@ -292,37 +292,9 @@ def _written_before(field: str, order: str, text: str) -> Any:
     return _combined((texts, "MUST"), (_moment_box(field, (EARLIEST, LATEST)), "MUST_NOT"))
 
 
-@one_at_a_time()
-def matching_docs(searcher: Any, query: Any) -> NDArray[np.bool_]:
-    """Return which of Lucene's document numbers a query finds, bool (max_doc,), deleted documents included."""
-    scores = lucene("search.ScoreMode").COMPLETE_NO_SCORES
-    weight = searcher.createWeight(searcher.rewrite(query), scores, 1.0)
-    leaves = searcher.getIndexReader().leaves()
-    parts = [np.zeros(0, bool)]
-    for number in range(leaves.size()):
-        leaf = as_type("index.LeafReaderContext", leaves.get(number))
-        count = leaf.reader().maxDoc()
-        bits = lucene("util.FixedBitSet")(count)
-        scorer = weight.scorer(leaf)
-        if scorer is not None:
-            # `or` is a keyword of Python's, so its attribute is read by name.
-            getattr(bits, "or")(scorer.iterator())
-        words = np.array(bits.getBits(), dtype="<i8")
-        parts.append(np.unpackbits(words.view(np.uint8), count=count, bitorder="little").astype(bool))
-    return np.concatenate(parts)
-
-
-@one_at_a_time()
 def lucene_rows(index: Any) -> NDArray[np.int64]:
-    """Return the row of each of Lucene's document numbers, (max_doc,): a Java call each, a second for a million."""
-    rows = [np.zeros(0, np.int64)]
-    leaves = index.leaves()
-    for number in range(leaves.size()):
-        reader = as_type("index.LeafReaderContext", leaves.get(number)).reader()
-        values = reader.getNumericDocValues("row")
-        following, value = values.nextDoc, values.longValue
-        first = np.array([value() for _ in range(reader.maxDoc()) if following() >= 0], np.int64)
-        # The chunks of a document stand together and name the row of the first one.
-        blocks = np.flatnonzero(np.diff(first, prepend=-1))
-        rows.append(first + np.arange(len(first)) - np.repeat(blocks, np.diff(blocks, append=len(first))))
-    return np.concatenate(rows)
+    """Return the row of each of Lucene's document numbers, (max_doc,)."""
+    first = first_rows(index)
+    # The chunks of a document stand together and name the row of the first one.
+    blocks = np.flatnonzero(np.diff(first, prepend=-1))
+    return first + np.arange(len(first)) - np.repeat(blocks, np.diff(blocks, append=len(first)))

@@ -24,13 +24,12 @@ from retriever.types import UserError
 
 __all__ = [
     "anserini_jar",
-    "as_class",
     "as_type",
     "be_quiet",
     "bm25_similarity",
     "bytes_ref",
-    "class_loader",
     "damage_named",
+    "define_class",
     "java",
     "java_error",
     "java_version",
@@ -41,6 +40,7 @@ __all__ = [
     "open_directory",
     "prepare_next_start",
     "read_user_data",
+    "side_by_side",
     "start_jvm",
     "user_data",
     "well_formed",
@@ -52,9 +52,7 @@ T = TypeVar("T")
 LUCENE = "org.apache.lucene."
 MOST_CLAUSES = 1 << 20
 _calling = threading.RLock()
-"""Held during every call: pyjnius keeps the object of a method call in the method, which all threads share.
-Only the search itself runs without it: `searchers` has a class, and so a method, for each thread that searches.
-"""
+"""Held during a call of an object's method: pyjnius keeps the object in the method, which all threads share."""
 
 
 @contextmanager
@@ -64,12 +62,22 @@ def one_at_a_time() -> Iterator[None]:
     Raises:
         UserError: the process was forked from the one where Java runs; any call would wait for ever.
     """
+    with side_by_side(), _calling:
+        yield
+
+
+@contextmanager
+def side_by_side() -> Iterator[None]:
+    """Do so for calls of static methods, which any number of threads may make at a time.
+
+    Raises:
+        UserError: as `one_at_a_time`.
+    """
     if _owners:
         refuse_fork(_owners[0], "Java had started")
     if threading.current_thread() is not threading.main_thread() and not hasattr(_threads, "attached"):
         _threads.attached = _Attached()
-    with _calling:
-        yield
+    yield
 
 
 class _Attached:
@@ -173,11 +181,24 @@ def be_quiet() -> None:
 
 
 @functools.cache
-def java(name: str, twin: int = 0) -> Any:
-    """Return a Java class; each `twin` of it is another Python class, which shares no state with the others."""
+def java(name: str) -> Any:
+    """Return a Java class."""
     from jnius import autoclass
 
-    return autoclass(name, include_protected=twin)  # pyjnius keeps a class for each value, and only asks if it is true
+    return autoclass(name)
+
+
+def define_class(name: str, file: Path) -> Any:
+    """Return the Java class of a compiled file of ours.
+
+    No path of classes has to lead to it: a JVM that other code has started knows none of ours.
+    """
+    from jnius import autoclass
+
+    data = file.read_bytes()
+    loader = autoclass("java.lang.ClassLoader", include_protected=True).getSystemClassLoader()
+    loader.defineClass(name, data, 0, len(data))
+    return java(name)
 
 
 def lucene(name: str) -> Any:
@@ -199,13 +220,6 @@ def as_type(name: str, value: Any) -> Any:
     return cast(name if name.startswith("java.") else LUCENE + name, value)
 
 
-def as_class(kind: Any, value: Any) -> Any:
-    """Give a Java object the Python class `kind`, a twin of its own class."""
-    from jnius import cast
-
-    return cast(kind, value)
-
-
 def bytes_ref(text: str) -> Any:
     """Return the UTF-8 bytes of a text."""
     # Not by way of java.lang.String(text): pyjnius picks its constructor from char[], which halves an emoji.
@@ -223,12 +237,6 @@ def open_directory(folder: Path) -> Any:
     """Return Lucene's view of a folder."""
     with _java_path(folder) as path:
         return lucene("store.FSDirectory").open(path)
-
-
-def class_loader(folder: Path) -> Any:
-    """Return what loads classes from a folder."""
-    with _java_path(folder) as path:
-        return java("java.net.URLClassLoader")([path.toUri().toURL()])
 
 
 @contextmanager

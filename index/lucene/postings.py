@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.index.lucene.hits import read_documents
-from retriever.index.lucene.jvm import lucene, one_at_a_time
+from retriever.index.lucene import calls
+from retriever.index.lucene.jvm import as_type, lucene, one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,8 @@ def term_impacts(searcher: Any, field: str, rows: NDArray[np.int64]) -> Iterator
     term_of, query_of = lucene("index.Term"), lucene("search.TermQuery")
     for term, most in _terms(index, field):
         with one_at_a_time():
-            found = read_documents(searcher.search(query_of(term_of(field, str(term))), most))
+            query = as_type("search.Query", query_of(term_of(field, str(term))))
+        found = calls.documents(searcher, query, most)
         own = rows[found.rows]
         order = np.argsort(own)
         yield TermImpacts(term, own[order], found.scores[order].astype(np.int32))

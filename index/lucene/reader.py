@@ -12,18 +12,18 @@ import numpy as np
 
 from retriever.index.chunks import ScoredChunk
 from retriever.index.filters import OneOf, Value
+from retriever.index.lucene import calls
 from retriever.index.lucene.analysis import analysis_of
-from retriever.index.lucene.collection import CollectionSearchers
+from retriever.index.lucene.calls import Found, no_hits
+from retriever.index.lucene.collection import CollectionSearcher
 from retriever.index.lucene.facets import FieldCounts
 from retriever.index.lucene.filters import (
     comparable_kinds,
     field_kinds,
     filter_query,
     lucene_rows,
-    matching_docs,
     within,
 )
-from retriever.index.lucene.hits import Found, by_score, no_hits, read_documents, read_hits
 from retriever.index.lucene.jvm import (
     as_type,
     bm25_similarity,
@@ -37,7 +37,6 @@ from retriever.index.lucene.jvm import (
     user_data,
 )
 from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
-from retriever.index.lucene.searchers import Searchers
 from retriever.index.lucene.statistics import LiveBm25, LiveStatistics
 from retriever.lazy import lazy
 from retriever.types import Span
@@ -55,23 +54,24 @@ if TYPE_CHECKING:
 
 __all__ = ["LuceneReader"]
 
-SPARE = 32
-"""Extra hits retrieved beyond `top_k`: they usually show whether others tie with the last one."""
-
 
 class _Impacts(NamedTuple):
-    """What searches impacts, what reads queries as "id^weight id^weight", and what scores hits anew."""
+    """What searches impacts, and what reads queries as "id^weight id^weight"."""
 
-    searchers: Searchers
+    searcher: Any
     parser: Any
-    rescorer: Any
 
     @classmethod
     def of(cls, index: Any) -> _Impacts:
-        searchers = Searchers(index, java("io.anserini.search.similarity.ImpactSimilarity")())
         analyzer = as_type("analysis.Analyzer", lucene("analysis.core.WhitespaceAnalyzer")())
         parser = lucene("queryparser.classic.QueryParser")("impact", analyzer)
-        return cls(searchers, parser, lucene("search.QueryRescorer"))
+        return cls(_searcher(index, java("io.anserini.search.similarity.ImpactSimilarity")()), parser)
+
+
+def _searcher(index: Any, similarity: Any) -> Any:
+    made = lucene("search.IndexSearcher")(index)
+    made.setSimilarity(similarity)
+    return made
 
 
 class LuceneReader:
@@ -87,16 +87,15 @@ class LuceneReader:
         self._loading = threading.Lock()
         self.user_data = user_data(self._reader.getIndexCommit())
         self._index = as_type("index.IndexReader", self._reader)
-        self._most_hits = max(1, int(self._reader.maxDoc()))
         self._analysis = analysis_of(bm25.analyzer)
-        self._bm25 = Searchers(self._index, bm25_similarity(bm25.k1, bm25.b))
+        self._bm25 = _searcher(self._index, bm25_similarity(bm25.k1, bm25.b))
         self._impacts_made: _Impacts | None = None
         self._collection: Collection | None = None
-        self._scoring_words: Searchers = self._bm25
-        self.live = LiveStatistics(self._index, self._bm25.first, {} if lengths is None else lengths)
+        self._scoring_words: Any = self._bm25
+        self._part: CollectionSearcher | None = None
+        self.live = LiveStatistics(self._index, self._bm25, {} if lengths is None else lengths)
         self.languages = self.live.counts("language")
-        self._by_score, self._by_score_then_id = by_score(then_id=False), by_score(then_id=True)
-        self._bag_of_words = java("io.anserini.search.query.BagOfWordsQueryGenerator")()
+        calls.load_calls()
         self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
 
     @classmethod
@@ -124,8 +123,8 @@ class LuceneReader:
         return self._impacts_made
 
     @property
-    def _impact(self) -> Searchers:
-        return self._impacts.searchers
+    def _impact(self) -> Any:
+        return self._impacts.searcher
 
     @lazy
     def fields(self) -> dict[str, set[str]]:
@@ -148,18 +147,17 @@ class LuceneReader:
     def rows(self, selected: Any, count: int) -> BoolArray:
         """Return which of `count` rows belong to the documents that a query finds, some dead ones among them."""
         rows = np.zeros(count, bool)
-        rows[self._all_rows()[matching_docs(self._bm25.first, selected)]] = True
+        rows[self._all_rows()[calls.matching(self._bm25, selected)]] = True
         return rows
 
     def terms(self, field: str, shape: tuple[int, int]) -> csr_matrix:
         """Return int32 csr (rows, vocab_size) of what `field` ("impact" or "token") holds of each live row."""
-        with self._impact.searcher() as searcher:
-            return stored_terms(searcher, field, self._all_rows(), shape)
+        return stored_terms(self._impact, field, self._all_rows(), shape)
 
     def impacts(self, field: str = "impact") -> Iterator[TermImpacts]:
         """Yield what a field ("impact" or "token") holds of all live chunks, terms ascending."""
-        with self._impact.searcher() as searcher, damage_named(self._folder):
-            yield from term_impacts(searcher, field, self._all_rows())
+        with damage_named(self._folder):
+            yield from term_impacts(self._impact, field, self._all_rows())
 
     def _all_rows(self) -> NDArray[np.int64]:
         with self._loading:
@@ -172,7 +170,11 @@ class LuceneReader:
 
         No hits for a text of which analysis leaves nothing.
         """
-        return self._search(self._scoring_words, self._bm25_query(text), top_k, selected)
+        if self.live.deleted or selected is not None or self._part is not None:
+            return self._search(self._scoring_words, self._bm25_query(text), top_k, selected)
+        words = self._indexed_query(text)
+        with damage_named(self._folder):
+            return calls.search_words(self._bm25, self._analysis.java, words, top_k)
 
     def impact(self, query: str, top_k: int, selected: Any = None) -> Found:
         """Return the best chunks by inner product of impacts and query weights, given as "id^weight id^weight"."""
@@ -204,7 +206,8 @@ class LuceneReader:
         """Rank by BM25 as a part of a collection from now on: before the first search."""
         self._collection = collection
         similarity = bm25_similarity(self._scoring.k1, self._scoring.b)
-        self._scoring_words = CollectionSearchers(self._index, similarity, collection)
+        self._part = CollectionSearcher(self._index, similarity, collection)
+        self._scoring_words = self._part.java
 
     @one_at_a_time()
     def length(self) -> int:
@@ -216,8 +219,11 @@ class LuceneReader:
         with one_at_a_time():
             if self._live_bm25 is not None:
                 return self._live_bm25.query(Counter(self.query_terms(text)))
-            words = self._analysis.indexed_query(text, list(self.collection.languages))
-            return self._bag_of_words.buildQuery("contents", self._analysis.java, words)
+            return calls.words(self._analysis.java, self._indexed_query(text))
+
+    @one_at_a_time()
+    def _indexed_query(self, text: str) -> str:
+        return self._analysis.indexed_query(text, list(self.collection.languages))
 
     def _words_query(self, weights: Mapping[str, float]) -> Any:
         self._learn(lambda: weights)
@@ -225,8 +231,8 @@ class LuceneReader:
 
     def _learn(self, terms: Callable[[], Iterable[str]]) -> None:
         """Ask a collection about the terms of a query: other parts of it may be elsewhere, so without Java's lock."""
-        if isinstance(self._scoring_words, CollectionSearchers):
-            self._scoring_words.know(terms())
+        if self._part is not None:
+            self._part.know(terms())
 
     @one_at_a_time()
     def _query_of_words(self, weights: Mapping[str, float]) -> Any:
@@ -245,7 +251,7 @@ class LuceneReader:
         if not self.live.deleted or self._collection is not None:
             return None
         live = LiveBm25(self.live, self._analysis, self._scoring.k1, self._scoring.b)
-        self._bm25.set_similarity(live.similarity())
+        self._bm25.setSimilarity(live.similarity())
         return live
 
     @one_at_a_time()
@@ -253,7 +259,7 @@ class LuceneReader:
         return self._impacts.parser.parse(query)
 
     @naming_damage
-    def _chunks(self, leg: Searchers, query: Any, ids: Sequence[str]) -> list[ScoredChunk]:
+    def _chunks(self, searcher: Any, query: Any, ids: Sequence[str]) -> list[ScoredChunk]:
         firsts = sorted((self._lucene_number(doc_id), doc_id) for doc_id in ids)
         if not firsts:
             return []
@@ -261,9 +267,7 @@ class LuceneReader:
         with one_at_a_time():
             query = within(query, selected)
             count = sum(self.document_frequencies("id", ids))
-        with leg.searcher() as searcher:
-            top = searcher.search(query, count)  # unsorted: hits of a sort have no score of their own
-        found = read_documents(top)
+        found = calls.documents(searcher, query, count)
         places = np.searchsorted([number for number, _ in firsts], found.rows, side="right") - 1
         return [
             ScoredChunk(firsts[place][1], number - firsts[place][0], score)
@@ -279,36 +283,23 @@ class LuceneReader:
                 return no_hits()
             if selected is not None:
                 query = within(query, selected)
-        with self._impact.searcher() as searcher:
-            top = searcher.search(query, min(candidates, self._most_hits))
-            if others is not None:
-                others = as_type("search.Query", others)
-                top = self._impacts.rescorer.rescore(searcher, top, others, 1.0, candidates)
-        found = read_documents(top)
+        if others is None:
+            found = calls.documents(self._impact, query, candidates)
+        else:
+            found = calls.in_two_steps(self._impact, query, as_type("search.Query", others), candidates)
         return Found(self._all_rows()[found.rows], found.scores)
 
     @naming_damage
-    def _search(self, leg: Searchers, query: Any, top_k: int, selected: Any) -> Found:
+    def _search(self, searcher: Any, query: Any, top_k: int, selected: Any) -> Found:
         if selected is not None:
             with one_at_a_time():
                 query = within(query, selected)
-        limit = min(top_k + SPARE, self._most_hits)
-        with leg.searcher() as searcher:
-            top = searcher.search(query, limit, self._by_score)
-        found = read_hits(top)
-        if len(found.rows) == limit < self._most_hits and found.scores[top_k - 1] == found.scores[-1]:
-            # Hits beyond the last may tie with the last one that counts: then the smaller id wins.
-            with leg.searcher() as searcher:
-                top = searcher.search(query, top_k, self._by_score_then_id)
-            found = read_hits(top)
-        return found
+        return calls.search(searcher, query, top_k)
 
     @naming_damage
-    @one_at_a_time()
-    def raw(self, doc_id: str) -> str | None:
-        """Return the stored JSON of a document, None for an unknown id."""
-        raw: str | None = java("io.anserini.index.IndexReaderUtils").documentRaw(self._index, doc_id)
-        return raw
+    def stored(self, ids: Sequence[str]) -> list[str | None]:
+        """Return the stored JSON of documents, None for an unknown id."""
+        return calls.stored(self._index, ids)
 
     @one_at_a_time()
     def query_terms(self, text: str, language: str | None = None) -> list[str]:
@@ -332,7 +323,7 @@ class LuceneReader:
 
     def field_counts(self, counted: BoolArray) -> FieldCounts:
         """Return what counts the values of metadata fields among some rows, one for each document; bool (rows,)."""
-        return FieldCounts(self._index, self._bm25.first, counted[self._all_rows()])
+        return FieldCounts(self._index, self._bm25, counted[self._all_rows()])
 
     @naming_damage
     @one_at_a_time()
@@ -350,13 +341,13 @@ class LuceneReader:
         """Return what one occurrence of a term in the query adds to the BM25 score of a document's chunk."""
         query = self._words_query({term: 1.0})
         with one_at_a_time():
-            return self._score(self._scoring_words.first, query, doc_id, chunk)
+            return self._score(self._scoring_words, query, doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()
     def impact_of(self, term: str, doc_id: str, chunk: int = 0) -> float:
         """Return the stored impact of a term (a decimal vocabulary id) in a document's chunk, 0 without one."""
-        return self._score(self._impact.first, self._query_of("impact", term), doc_id, chunk)
+        return self._score(self._impact, self._query_of("impact", term), doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()

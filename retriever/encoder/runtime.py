@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from retriever.machine_code import processor_instructions
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -69,20 +70,10 @@ def fastest_precision(device: str) -> str:
         import torch
 
         return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float16"
-    found = _instructions()
+    found = processor_instructions()
     if device != "cpu" or not found & {"avx512bf16", "amx-bf16"}:
         return "float32"
     return "int8" if found & {"avx512vnni", "amx-int8"} else "bfloat16"
-
-
-def _instructions() -> set[str]:
-    """Return the instruction sets that the processor has, by LLVM's names: torch would take seconds to say them."""
-    from llvmlite import binding
-
-    try:
-        return {name for name, there in binding.get_host_cpu_features().items() if there}
-    except RuntimeError:  # LLVM does not know this processor
-        return set()
 
 
 def numerics(encoder: Encoder) -> str:

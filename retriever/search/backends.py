@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from retriever.index.lucene.hits import Found
+from retriever.index.lucene.calls import Found
 from retriever.search.postings import StoredPostings
 from retriever.search.sparse_impacts import impacts_of, kept_folder
 from retriever.types import Ranking, UserError

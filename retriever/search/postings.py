@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.lucene.hits import Found, no_hits
+from retriever.index.lucene.calls import Found, no_hits
 from retriever.index.postings import BLOCK_ROWS, LARGEST
 from retriever.lazy import lazy
 from retriever.ranking import check_top_k

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from retriever.types import ScoredDoc, UserError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from retriever.types import Document, MetadataValue, Ranking
 
 __all__ = ["Showing", "check_top_k", "order", "separate_ties", "without_self"]
+
+_record = tuple.__new__
+"""Makes a named tuple of a tuple, in half the time of its constructor: a query makes a thousand of them."""
 
 
 def order(scored: Iterable[tuple[str, float]], *, top_k: int | None = None) -> Ranking:
@@ -26,11 +30,11 @@ def order(scored: Iterable[tuple[str, float]], *, top_k: int | None = None) -> R
     ['c', 'a']
     """
     pairs = [(-score, doc_id) for doc_id, score in scored]
-    for score, doc_id in pairs:
-        if score != score:
-            raise ValueError(f"the score of {doc_id!r} is NaN, need a number")
+    if any(map(math.isnan, map(itemgetter(0), pairs))):
+        doc_id = next(doc_id for score, doc_id in pairs if math.isnan(score))
+        raise ValueError(f"the score of {doc_id!r} is NaN, need a number")
     pairs.sort()  # as tuples of float and string, which takes half as long as with a key function
-    return [ScoredDoc(doc_id, -score) for score, doc_id in pairs[:top_k]]
+    return [_record(ScoredDoc, (doc_id, -score)) for score, doc_id in pairs[:top_k]]
 
 
 def without_self(ranking: Ranking, query_id: str, *, exclude: bool = True) -> Ranking:

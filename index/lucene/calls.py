@@ -27,6 +27,7 @@ __all__ = [
     "by_score_then_id",
     "documents",
     "first_rows",
+    "frequencies",
     "in_two_steps",
     "load_calls",
     "matching",
@@ -43,6 +44,10 @@ FIELD = "contents"
 """What BM25 searches."""
 SPARE = 32
 """Extra hits retrieved beyond `top_k`: they usually show whether others tie with the last one."""
+
+
+MOST = 2**31 - 1
+"""Java's largest whole number."""
 
 
 class Found(NamedTuple):
@@ -78,13 +83,13 @@ def search(searcher: Any, query: Any, top_k: int) -> Found:
     A chunk has the row of the first chunk of its document, whose id is the same.
     """
     with side_by_side():
-        return _found(load_calls().search(searcher, query, by_score_then_id(), top_k, SPARE), "<i8")
+        return _found(load_calls().search(searcher, query, by_score_then_id(), min(top_k, MOST), SPARE), "<i8")
 
 
 def search_words(searcher: Any, analyzer: Any, text: str, top_k: int) -> Found:
     """Return what `search` finds by the terms that an analyser makes of a text."""
     with side_by_side():
-        found = load_calls().searchWords(searcher, analyzer, FIELD, text, by_score_then_id(), top_k, SPARE)
+        found = load_calls().searchWords(searcher, analyzer, FIELD, text, by_score_then_id(), min(top_k, MOST), SPARE)
         return _found(found, "<i8")
 
 
@@ -97,13 +102,13 @@ def words(analyzer: Any, text: str) -> Any:
 def documents(searcher: Any, query: Any, count: int) -> Found:
     """Return the best `count` hits, with Lucene's document numbers in place of the rows; ties end anywhere."""
     with side_by_side():
-        return _found(load_calls().documents(searcher, query, count), "<i4")
+        return _found(load_calls().documents(searcher, query, min(count, MOST)), "<i4")
 
 
 def in_two_steps(searcher: Any, query: Any, rest: Any, count: int) -> Found:
     """Return the best `count` hits as `documents` does, each with its score for a second query added."""
     with side_by_side():
-        return _found(load_calls().inTwoSteps(searcher, query, rest, count), "<i4")
+        return _found(load_calls().inTwoSteps(searcher, query, rest, min(count, MOST)), "<i4")
 
 
 def _found(answer: Any, kind: str) -> Found:
@@ -112,6 +117,16 @@ def _found(answer: Any, kind: str) -> Found:
     numbers = np.frombuffer(data, kind, count, 4)
     scores = np.frombuffer(data, "<f4", count, 4 + numbers.nbytes)
     return Found(numbers.astype(np.int64), scores.astype(np.float64))
+
+
+def frequencies(searcher: Any, field: str, terms: Sequence[str]) -> list[int]:
+    """Return in how many live documents each term of a field stands."""
+    if not terms:
+        return []
+    with side_by_side():
+        data = load_calls().frequencies(searcher, field, terms).tostring()
+    found: list[int] = np.frombuffer(data, "<i4").tolist()
+    return found
 
 
 def stored(index: Any, ids: Sequence[str]) -> list[str | None]:

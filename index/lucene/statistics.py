@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retriever.index.lucene.calls import frequencies
 from retriever.index.lucene.jvm import as_type, bm25_similarity, lucene
 from retriever.types import Document, Span
 
@@ -37,22 +38,16 @@ class LiveStatistics:
     def __init__(self, index: Any, searcher: Any, lengths: Lengths) -> None:
         self._index, self._searcher, self.lengths = index, searcher, lengths
         self.deleted = int(index.numDeletedDocs())
-        self._known: dict[tuple[str, str], int] = {}
+        self._known: dict[str, dict[str, int]] = {}
         self._documents: dict[str, int] = {}
-        self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
 
     def document_frequencies(self, field: str, terms: Iterable[str]) -> list[int]:
         """Return in how many documents each term stands."""
-        return [self._frequency(field, term) for term in terms]
-
-    def _frequency(self, field: str, name: str) -> int:
-        term = self._term(field, name)
-        if not self.deleted:
-            return int(self._index.docFreq(term))
-        if (field, name) not in self._known:
-            query = as_type("search.Query", self._term_query(term))
-            self._known[field, name] = int(self._searcher.count(query))
-        return self._known[field, name]
+        wanted = list(terms)
+        known = {} if field == "id" else self._known.setdefault(field, {})  # ids are asked for once, and are many
+        new = [term for term in dict.fromkeys(wanted) if term not in known]
+        known |= zip(new, frequencies(self._searcher, field, new), strict=True)
+        return [known[term] for term in wanted]
 
     def documents(self, field: str) -> int:
         """Return how many documents have a term in a field."""

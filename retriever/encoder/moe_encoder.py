@@ -557,16 +557,24 @@ def batches(lengths: Sequence[int], tokens_per_batch: int, least: int = MIN_COST
 
 def _top_terms(weights: FloatArray, limit: int) -> sparse.csr_matrix:
     """Return at most `limit` positive terms of each row (n, vocab), the heaviest ones."""
-    rows, ids = np.nonzero(weights)
-    values = weights[rows, ids]
-    if np.bincount(rows).max(initial=0) > limit:
-        # Equal weights at the cut are decided by the term id, so that the choice is the same everywhere.
-        order = np.lexsort((ids, -values, rows))
-        place = np.empty(len(rows), np.int64)
-        place[order] = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        kept = place < limit
-        rows, ids, values = rows[kept], ids[kept], values[kept]
-    return sparse.csr_matrix((values, (rows, ids)), weights.shape, dtype=np.float32)
+    chosen = [_heaviest(row, limit) for row in weights]
+    ids = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+    ends = np.cumsum([0, *map(len, chosen)])
+    values = weights[np.repeat(np.arange(len(chosen)), np.diff(ends)), ids]
+    return sparse.csr_matrix((values, ids.astype(np.int32), ends), weights.shape, dtype=np.float32)
+
+
+def _heaviest(weights: FloatArray, limit: int) -> NDArray[np.int64]:
+    """Return the ids, ascending, of at most `limit` positive weights (vocab,); of equal ones the lower ids."""
+    ids = np.flatnonzero(weights)
+    if len(ids) <= limit:
+        return ids
+    values = weights[ids]
+    least = np.partition(values, -limit)[-limit]
+    above, equal = values > least, np.flatnonzero(values == least)
+    above[equal[: limit - np.count_nonzero(above)]] = True
+    heaviest: NDArray[np.int64] = ids[above]
+    return heaviest
 
 
 def _vectors(views: list[Views], texts: int, width: int) -> FloatArray:
@@ -589,6 +597,10 @@ def _by_token(views: list[Views], read: NDArray[np.int64], dim: int) -> TokenVec
 def _expansions(views: list[Views], texts: int, vocab_size: int) -> sparse.csr_matrix:
     """Return float32 (texts, vocab_size); nothing for texts that the network did not read."""
     read = [text for part in views for text in part.texts]
+    if len(views) == 1 and read == list(range(texts)):
+        [part] = views
+        assert part.terms is not None
+        return part.terms
     parts: list[Any] = [*(part.terms for part in views), sparse.csr_array((texts - len(read), vocab_size))]
     places = np.argsort(np.concatenate([read, np.setdiff1d(np.arange(texts), read)]).astype(np.int64))
     return sparse.csr_matrix(sparse.vstack(parts, format="csr", dtype=np.float32)[places])

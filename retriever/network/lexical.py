@@ -75,10 +75,11 @@ def token_counts(token_ids: Sequence[Sequence[int]], stem: NDArray[np.int32]) ->
     """
     lengths = list(map(len, token_ids))
     terms = stem[np.fromiter((token for ids in token_ids for token in ids), np.int64, sum(lengths))]
-    rows = np.repeat(np.arange(len(lengths)), lengths)[terms >= 0]
-    terms = terms[terms >= 0]
-    # Entries of one place are added up.
-    return sparse.coo_matrix((np.ones(len(terms), np.float32), (rows, terms)), (len(lengths), len(stem))).tocsr()
+    firsts = np.repeat(np.arange(len(lengths)) * len(stem), lengths)
+    places, counts = np.unique((firsts + terms)[terms >= 0], return_counts=True)
+    ends = np.searchsorted(places, np.arange(len(lengths) + 1) * len(stem))
+    columns = (places % len(stem)).astype(np.int32)
+    return sparse.csr_matrix((counts.astype(np.float32), columns, ends), (len(lengths), len(stem)))
 
 
 def document_terms(counts: sparse.csr_matrix, gain: float) -> sparse.csr_matrix:

@@ -205,6 +205,15 @@ public final class Calls {
     return rows;
   }
 
+  /** Returns in how many live documents each term of a field stands, as int32. */
+  public static byte[] frequencies(IndexSearcher searcher, String field, String[] terms) throws IOException {
+    ByteBuffer out = ByteBuffer.allocate(4 * terms.length).order(ByteOrder.LITTLE_ENDIAN);
+    for (String term : terms) {
+      out.putInt(searcher.count(new TermQuery(new Term(field, term))));
+    }
+    return out.array();
+  }
+
   /** Returns what is stored of each id in turn: its length as int32, or -1 for an unknown id, and its UTF-8 bytes. */
   public static byte[] stored(IndexReader reader, String[] ids) throws IOException {
     byte[][] found = new byte[ids.length][];

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -204,6 +205,14 @@ def _mapped(file: Path, kind: Any, count: int) -> Any:
     return np.memmap(file, kind, "r", shape=(count,)) if count else np.empty(0, kind)
 
 
+def _bytes_of(file: Path, size: int) -> mmap | bytes:
+    """Map the beginning of a file: a slice of it is bytes, in a fraction of the time that one of an array takes."""
+    if not size:
+        return b""
+    with file.open("rb") as opened:
+        return mmap(opened.fileno(), size, access=ACCESS_READ)
+
+
 class RowReader:
     """The rows of one commit, memory-mapped.
 
@@ -226,9 +235,8 @@ class RowReader:
             self.tokens = StoredTokens(
                 _mapped(folder / TOKENS, form.token_record, mark.tokens), _mapped(folder / TOKEN_ENDS, "<u8", mark.rows)
             )
-        ids = np.memmap(folder / IDS, np.uint8, "r", shape=(mark.id_bytes,)).data if mark.id_bytes else b""
-        self._ids = memoryview(ids)  # a slice of it takes a tenth of the time that one of an array takes
-        self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=(mark.rows,)) if mark.rows else np.empty(0, np.uint64)
+        self._ids = _bytes_of(folder / IDS, mark.id_bytes)
+        self._ends: NDArray[np.uint64] = np.asarray(_mapped(folder / ENDS, "<u8", mark.rows))
 
     def doc_ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of these rows."""
@@ -238,8 +246,8 @@ class RowReader:
         ids = self._ids
         try:
             ends = self._ends[rows].tolist()
-            starts = np.where(rows > 0, self._ends[np.maximum(rows - 1, 0)], 0).tolist() if len(rows) else []
-            return [str(ids[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+            starts = (self._ends[rows - 1] * (rows > 0)).tolist()
+            return [ids[start:end].decode() for start, end in zip(starts, ends, strict=True)]
         except (UnicodeDecodeError, IndexError) as error:
             raise damaged(self.folder / IDS, str(error)) from None
 

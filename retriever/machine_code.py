@@ -26,6 +26,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["COMPILED", "Argument", "Kernel", "argument", "load_kernels", "processor_instructions"]
@@ -82,7 +83,12 @@ def argument(array: NDArray[Any]) -> Argument:
     address = ctypes.c_void_p(array.__array_interface__["data"][0])
     # As numba passes arrays: their owners, of whom it need not know here, size, item size, address, shape, strides.
     values = (None, None, ctypes.c_int64(array.size), ctypes.c_int64(array.itemsize), address, *sizes)
-    return Argument(f"{array.dtype}:{array.ndim}", values, array)
+    return Argument(_kind_of(array.dtype, array.ndim), values, array)
+
+
+@functools.cache
+def _kind_of(dtype: np.dtype[Any], dimensions: int) -> str:
+    return f"{dtype}:{dimensions}"  # to name a type takes as long as all else that is looked at
 
 
 class Kernel:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import singledispatch
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from retriever.search.highlights import joined
-from retriever.search.leg import LEGS, BatchLeg, LegOptions, LegQuery
+from retriever.search.leg import LEGS, BatchLeg, LegOptions, LegQuery, views_of
 from retriever.search.time_limit import current_limit
 
 if TYPE_CHECKING:
@@ -64,25 +65,16 @@ class CommitView:
         self._limit.check()
         return self._legs[leg].run(query, depth, self._selection)
 
-    def run_side_by_side(self, legs: Sequence[str], query: LegQuery, depth: int, pool: Executor) -> dict[str, Ranking]:
-        """Return the best `depth` hits of several legs, or of none."""
-        known = {leg: rankings[0] for leg, rankings in self._together(legs, [query], depth).items()}
-        legs = [leg for leg in legs if leg not in known]
+from retriever.search.leg import LEGS, BatchLeg, LegOptions, LegQuery, views_of
         if not legs:
             return known
         # The slowest leg first: with fewer cores than legs it is what the others run beside.
-        *others, own = sorted(legs, key=lambda leg: -self._legs[leg].cost)
+        left = sorted((leg for leg in legs if leg not in begun), key=lambda leg: -self._legs[leg].cost)
+        own = left[-1:]  # here: handing it to another thread takes as long as some searches
         with _all_done() as futures:
-            submitted = {leg: pool.submit(self.run, leg, query, depth) for leg in others}
+            submitted = {leg: pool.submit(self.run, leg, query, depth) for leg in left[:-1]}
             futures += submitted.values()
-            found = {own: self.run(own, query, depth)}  # here: to another thread it takes as long as some searches
-            return known | {leg: found[leg] if leg == own else submitted[leg].result() for leg in legs}
-
-    def _together(self, legs: Sequence[str], queries: Sequence[LegQuery], depth: int) -> dict[str, list[Ranking]]:
-        """Return what the reader finds in one round for all queries, by the legs that it can search so."""
-        self._limit.check()
-        asked = self.reader.legs_together
-        return {} if asked is None else asked(legs, queries, depth, self._selection)
+from retriever.search.leg import LEGS, BatchLeg, LegOptions, LegQuery, views_of
 
     def run_batch(
         self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor

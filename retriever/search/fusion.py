@@ -214,28 +214,24 @@ class Fused:
 
 
 class Method(NamedTuple):
-    """A way to fuse: the function that does it, and what it makes of the scores of one leg before it weighs them."""
+    """A way to fuse: what it makes of the scores of one leg before it weighs them, and how it puts these together."""
 
-    fuse: Callable[[Mapping[str, Ranking], Mapping[str, float], FusionConfig], Ranking]
     score: Callable[[Ranking, FusionConfig], Scores]
+    join: Callable[[Mapping[str, Scores], Mapping[str, float], FusionConfig], Ranking]
 
 
 METHODS: dict[str, Method] = {
     "rrf": Method(
-        lambda rankings, weights, config: reciprocal_rank_fusion(
-            rankings, weights, k=config.k, rank_base=config.rank_base
-        ),
         lambda ranking, config: _reciprocal_ranks(ranking, config.k, config.rank_base),
+        lambda legs, weights, _: _sum(legs, weights, "zero"),
     ),
     "weighted-sum": Method(
-        lambda rankings, weights, config: weighted_sum(
-            rankings, weights, normalisation=config.normalisation, missing=config.missing
-        ),
         lambda ranking, config: normalise(ranking, config.normalisation),
+        lambda legs, weights, config: _sum(legs, weights, config.missing),
     ),
     "product": Method(
-        lambda rankings, weights, config: product(rankings, weights, missing=config.missing),
         lambda ranking, _: _apply(non_negative, ranking),
+        lambda legs, weights, config: _product(legs, weights, config.missing),
     ),
 }
 
@@ -254,7 +250,5 @@ def fuse(rankings: Mapping[str, Ranking], config: FusionConfig | None = None) ->
         _check("leg", leg, LEGS)
     method = METHODS[chosen.method]
     weights = {leg: chosen.weights.get(leg, 0.0) for leg in rankings}
-    return Fused(
-        method.fuse(rankings, weights, chosen),
-        lambda: {leg: method.score(ranking, chosen) for leg, ranking in rankings.items()},
-    )
+    scores = {leg: method.score(ranking, chosen) for leg, ranking in rankings.items()}
+    return Fused(method.join(scores, weights, chosen), lambda: scores)

@@ -96,17 +96,23 @@ class Retriever(OpenIndex):
         plan = self.plan(mode if pipeline is None else pipeline.mode, fusion)
         self._check_filter(filter)
         code = language_code(language)
-        encoded = self._encode([query], plan.legs, code)
-        _say_unread(_unread(encoded), 1)
         with self._view(filter) as view:
-            asked = LegQuery(query, encoded, words=words_in(query, code, view.reader))
+            asked, depth = LegQuery(query, words=words_in(query, code, view.reader)), plan.depth(showing.end)
             if pipeline is not None:
+                asked = self._with_views(asked, plan, code)
                 at = self._search_at(view, plan, max(showing.end, pipeline.reads))
                 ranked = pipeline.run(at.search(asked), at, explain=showing.end if explain else 0)
                 asked, rankings = ranked.found.query, ranked.found.rankings
                 return show(view, plan, asked, rankings, showing, encoder=at.encoder, ranked=ranked)
-            rankings = view.run_side_by_side(plan.legs, asked, plan.depth(showing.end), self._pool)
+            with view.begun(plan.legs, asked, depth, self._pool) as begun:
+                asked = self._with_views(asked, plan, code)
+                rankings = view.run_side_by_side(plan.legs, asked, depth, self._pool, begun)
             return show(view, plan, asked, rankings, showing, encoder=lambda: self.encoder)
+
+    def _with_views(self, asked: LegQuery, plan: Plan, language: str | None) -> LegQuery:
+        encoded = self._encode([asked.text], plan.legs, language)
+        _say_unread(_unread(encoded), 1)
+        return asked._replace(encoded=encoded)
 
     def _search_at(self, view: CommitView, plan: Plan, top_k: int) -> SearchAt:
         return SearchAt(view, plan, lambda: self.encoder, self._pool, plan.depth(top_k))

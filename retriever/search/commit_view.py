@@ -65,16 +65,43 @@ class CommitView:
         self._limit.check()
         return self._legs[leg].run(query, depth, self._selection)
 
-from retriever.search.leg import LEGS, BatchLeg, LegOptions, LegQuery, views_of
-        if not legs:
-            return known
+    @contextmanager
+    def begun(
+        self, legs: Sequence[str], query: LegQuery, depth: int, pool: Executor
+    ) -> Iterator[dict[str, Future[Ranking]]]:
+        """Begin the legs that read the query's text alone, while others wait for its views; none where none waits."""
+        waits = bool(views_of(legs)) and self.reader.legs_together is None
+        alone = [leg for leg in legs if waits and not LEGS[leg].views]
+        with _all_done() as futures:
+            submitted = {leg: pool.submit(self.run, leg, query, depth) for leg in alone}
+            futures += submitted.values()
+            yield submitted
+
+    def run_side_by_side(
+        self,
+        legs: Sequence[str],
+        query: LegQuery,
+        depth: int,
+        pool: Executor,
+        begun: Mapping[str, Future[Ranking]] = MappingProxyType({}),
+    ) -> dict[str, Ranking]:
+        """Return the best `depth` hits of several legs, or of none; begun: what `begun` gave."""
+        known = {leg: rankings[0] for leg, rankings in self._together(legs, [query], depth).items()}
         # The slowest leg first: with fewer cores than legs it is what the others run beside.
-        left = sorted((leg for leg in legs if leg not in begun), key=lambda leg: -self._legs[leg].cost)
-        own = left[-1:]  # here: handing it to another thread takes as long as some searches
+        left = sorted((leg for leg in legs if leg not in {*known, *begun}), key=lambda leg: -self._legs[leg].cost)
         with _all_done() as futures:
             submitted = {leg: pool.submit(self.run, leg, query, depth) for leg in left[:-1]}
             futures += submitted.values()
-from retriever.search.leg import LEGS, BatchLeg, LegOptions, LegQuery, views_of
+            # The last one here: handing it to another thread takes as long as some searches.
+            known |= {leg: self.run(leg, query, depth) for leg in left[-1:]}
+            waited = {**begun, **submitted}
+            return {leg: known[leg] if leg in known else waited[leg].result() for leg in legs}
+
+    def _together(self, legs: Sequence[str], queries: Sequence[LegQuery], depth: int) -> dict[str, list[Ranking]]:
+        """Return what the reader finds in one round for all queries, by the legs that it can search so."""
+        self._limit.check()
+        asked = self.reader.legs_together
+        return {} if asked is None else asked(legs, queries, depth, self._selection)
 
     def run_batch(
         self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import threading
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU keep what they see: Ray warns otherwise
     "RAY_DEDUP_LOGS": "0",
 }
+PROBE = 5.0
+"""Seconds to wait for the machine of an address."""
 AUTHENTICATION = "RAY_AUTH_MODE"
 
 
@@ -93,22 +96,37 @@ def _connect(ray: Any, address: str, folder: str) -> None:
         "_temp_dir": folder,
         "_node_ip_address": "127.0.0.1",
     }
+    _probe(address)
     try:
         if address == LOCAL:
             ray.init(LOCAL, **own, **quiet)
         else:
             ray.init(address, **({} if address.startswith("ray://") else quiet))
     except (ConnectionError, ValueError, TimeoutError) as error:
-        raise UserError(
-            f"cluster {address!r}: cannot be reached ({_line(error)}); start one with `ray start --head`, "
-            "or give --cluster local"
-        ) from None
+        raise _unreachable(address, _line(error)) from None
     except RuntimeError as error:
         if "ersion" not in str(error):
             raise
         raise UserError(
             f"cluster {address!r}: runs another version ({_line(error)}); install there what `pip freeze` shows here"
         ) from None
+
+
+def _probe(address: str) -> None:
+    """Raise UserError where nothing listens: Ray itself tries for a minute, and writes lines of its own."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # "local", "auto": Ray knows where
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, _line(error)) from None
+
+
+def _unreachable(address: str, reason: str) -> UserError:
+    return UserError(
+        f"cluster {address!r}: cannot be reached ({reason}); start one with `ray start --head`, or give --cluster local"
+    )
 
 
 def _line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from retriever.cluster.connect import joined
@@ -49,18 +50,18 @@ def build_sharded_index(
     Raises:
         UserError: as `build_index`; no such cluster; a worker's disk is full; workers die again and again.
     """
-    run = run_here if cluster is None else functools.partial(run_on, cluster)
-    return build_shards(
-        corpus,
-        folder,
-        shards=shards,
-        run=run,
-        encoder=encoder,
-        runtime=runtime,
-        config=config,
-        resume=resume,
-        progress=progress,
-    )
+    with nullcontext() if cluster is None else joined(cluster):  # what is wrong with it is said before any work
+        return build_shards(
+            corpus,
+            folder,
+            shards=shards,
+            run=run_here if cluster is None else functools.partial(run_on, cluster),
+            encoder=encoder,
+            runtime=runtime,
+            config=config,
+            resume=resume,
+            progress=progress,
+        )
 
 
 def run_on(cluster: str, tasks: Sequence[ShardTask], advance: Callable[[int], object]) -> Iterator[ShardDone]:

@@ -47,7 +47,7 @@ def mcp(
         from retriever.serve.keys import read_keys
         from retriever.serve.mcp import PATH, run_stdio
         from retriever.serve.pipelines import named_pipelines
-        from retriever.serve.run import address, serve
+        from retriever.serve.run import serve
         from retriever.serve.settings import ServeSettings, named_indexes
     settings = ServeSettings(
         indexes=named_indexes(folders),
@@ -63,5 +63,6 @@ def mcp(
         run_stdio(settings)
         return
     settings.check()
-    click.echo(f"{', '.join(settings.indexes)}: {address(settings)}{PATH}; Ctrl-C stops", err=True)
-    serve(settings)
+    names = ", ".join(settings.indexes)
+    click.echo(f"opening {names}", err=True)
+    serve(settings, announce=lambda address: click.echo(f"{names}: {address}{PATH}; Ctrl-C stops", err=True))

@@ -55,7 +55,6 @@ def serve(folders: tuple[str, ...], key_file: Path | None, check: bool, **option
     try:
         from retriever.serve.exposure import exposure
         from retriever.serve.keys import read_keys
-        from retriever.serve.run import address
         from retriever.serve.run import serve as run
     except ModuleNotFoundError as error:
         raise UserError(
@@ -68,9 +67,9 @@ def serve(folders: tuple[str, ...], key_file: Path | None, check: bool, **option
             click.echo(f"{subject:<20} {found}")
         return
     settings.check()
-    rights = "read and write" if settings.write else "read-only"
-    click.echo(f"{', '.join(settings.indexes)}: {address(settings)} ({rights}); Ctrl-C stops", err=True)
-    run(settings)
+    names, rights = ", ".join(settings.indexes), "read and write" if settings.write else "read-only"
+    click.echo(f"opening {names}", err=True)
+    run(settings, announce=lambda address: click.echo(f"{names}: {address} ({rights}); Ctrl-C stops", err=True))
 
 
 def _settings(folders: tuple[str, ...], threads: int | None, **options: Any) -> ServeSettings:

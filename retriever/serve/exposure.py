@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from retriever.index.info import describe
+from retriever.index.places import describe
 from retriever.serve.run import address
 from retriever.serve.settings import is_loopback
 

@@ -26,7 +26,7 @@ ANY = "*"
 def check_host(host: str, settings: ServeSettings) -> None:
     """Refuse a request that calls the server by a name that is not its own; `host` may end with a port."""
     name = _without_port(host).lower().rstrip(".")
-    if name in settings.host_names or ANY in settings.host_names:
+    if ANY in settings.host_names or name in (known.lower() for known in settings.host_names):
         return
     if is_loopback(name) or (not is_loopback(settings.host) and _is_address(name)):
         return

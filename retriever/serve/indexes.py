@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class _Moment(NamedTuple):
-    """Which folder Lucene's is, and when a file came into it, or went: no commit is without that."""
+    """Which folders those of Lucene are, and when a file came into one, or went: no commit is without that."""
 
-    folder: int
-    changed: int
+    folders: tuple[int, ...]
+    changed: tuple[int, ...]
 
 
 class ServedIndex:
@@ -44,7 +44,7 @@ class ServedIndex:
         self.error = ""
         self._lock, self._reopening = threading.Lock(), threading.Lock()
         self._seen = self._moment()
-        self._opened = self._seen.folder
+        self._opened = self._seen.folders
         self._retriever = self._open()
         self._users = {self._retriever: 0}
 
@@ -84,7 +84,7 @@ class ServedIndex:
             if moment == self._seen and not self.error:
                 return False
             # Lucene would take another folder with as many commits for the one that it has open.
-            newer = self._reopen() if moment.folder == self._opened else self._open_anew(moment.folder)
+            newer = self._reopen() if moment.folders == self._opened else self._open_anew(moment.folders)
             self._seen = moment
             return newer
 
@@ -97,7 +97,7 @@ class ServedIndex:
         self.error = ""
         return newer
 
-    def _open_anew(self, folder: int) -> bool:
+    def _open_anew(self, folders: tuple[int, ...]) -> bool:
         try:
             retriever = self._open()
         except Exception as error:  # whatever is wrong with the new one, the old one is still searched
@@ -113,15 +113,16 @@ class ServedIndex:
                 del self._users[old]
         if unused:
             old.close()
-        self._opened, self.error = folder, ""
+        self._opened, self.error = folders, ""
         return True
 
     def _moment(self) -> _Moment:
         try:
-            found = (self.path / "lucene").stat()
+            lucene = self.path / "lucene"
+            found = [folder.stat() for folder in ([lucene] if lucene.exists() else sorted(self.path.glob("*/lucene")))]
         except OSError:
-            return _Moment(0, 0)
-        return _Moment(found.st_ino, found.st_mtime_ns)
+            found = []
+        return _Moment(tuple(one.st_ino for one in found), tuple(one.st_mtime_ns for one in found))
 
     def close(self) -> None:
         """Free the index."""

@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from retriever.serve.metrics import FOLDER
 from retriever.types import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from retriever.serve.settings import ServeSettings
 
 __all__ = ["address", "serve", "server_config"]
@@ -32,8 +35,10 @@ STOPPING_SECONDS = 30
 BACKLOG = 2048
 
 
-def serve(settings: ServeSettings) -> None:
+def serve(settings: ServeSettings, *, announce: Callable[[str], None] | None = None) -> None:
     """Serve until a signal says stop: what has begun is then still answered.
+
+    announce: is told the address when the server answers there; where there are several processes, when they start.
 
     Raises:
         UserError: the settings are unsafe, an index cannot be opened, or the address is taken.
@@ -41,10 +46,26 @@ def serve(settings: ServeSettings) -> None:
     settings.check()
     config = server_config(settings, log_config())
     with closing(_listening(settings)) as listener:
+        said = partial(announce or str, address(replace(settings, port=listener.getsockname()[1])))
         if settings.workers > 1:
+            said()
             _serve_several(config, listener)
         else:
-            _serve_alone(config, listener)
+            _serve_alone(config, listener, said)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's, which says when it answers."""
+
+    def __init__(self, config: ServerConfig, said: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._said = said
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the indexes and begin to answer."""
+        await super().startup(sockets)
+        if self.started:
+            self._said()
 
 
 def server_config(settings: ServeSettings, log: dict[str, Any] | None = None) -> ServerConfig:
@@ -69,10 +90,10 @@ def server_config(settings: ServeSettings, log: dict[str, Any] | None = None) ->
     return config
 
 
-def _serve_alone(config: ServerConfig, listener: socket.socket) -> None:
+def _serve_alone(config: ServerConfig, listener: socket.socket, said: Callable[[], object]) -> None:
     try:
         with suppress(KeyboardInterrupt):  # the server has stopped by then, as it was asked to
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, said).run(sockets=[listener])
     except SystemExit:  # the log says why
         sys.exit(1)
 

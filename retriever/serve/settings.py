@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retriever.index.places import KINDS
 from retriever.index.settings import read_settings
 from retriever.types import UserError
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from retriever.serve.keys import Keys
 
 __all__ = ["Limits", "ServeSettings", "is_loopback", "named_indexes"]
+
+
+HOST_NAME = re.compile(r"[\w.-]+|\*")
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:.]+\](:\d+)?")
+"""As browsers write it."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,18 @@ class ServeSettings:
             UserError: it listens to other machines and asks nobody for a key, or a folder is no index.
         """
         for path in self.indexes.values():
-            read_settings(path)
+            if not any(kind.is_one(str(path)) for kind in KINDS.values()):  # else it is seen when it is opened
+                read_settings(path)
         if not self.indexes:
             raise UserError("no index to serve; give the folder of one")
+        if not self.host:
+            raise UserError("the host is empty; give an address to listen on, such as 127.0.0.1")
+        for name in self.host_names:
+            if not HOST_NAME.fullmatch(name):
+                raise UserError(f"{name!r}: no name of a host; give one such as search.example.org, without a port")
+        for origin in self.origins:
+            if not ORIGIN.fullmatch(origin):
+                raise UserError(f"{origin!r}: no site; give one such as https://example.org, without a path")
         if not is_loopback(self.host) and not self.keys and not self.without_keys:
             raise UserError(
                 f"{self.host}: other machines can reach it, and no key is asked for; give --keys FILE, listen on "
@@ -115,6 +131,8 @@ def named_indexes(given: Sequence[str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for text in given:
+        if text.startswith(("http://", "https://")):
+            raise UserError(f"{text}: an address, not a folder; this command serves folders of indexes")
         name, equals, folder = text.partition("=")
         if not equals or Path(text).exists():
             name, folder = Path(text).absolute().name, text

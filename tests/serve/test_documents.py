@@ -8,8 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from starlette.testclient import TestClient
 
+from retriever.cli.main import cli
 from retriever.index.verify import verify_folder
 from retriever.indexing.build import build_index
 from retriever.indexing.writer import IndexWriter, add_corpus
@@ -232,3 +234,22 @@ async def test_only_so_many_uploads_are_on_their_way() -> None:
     assert await work.run(lambda: 1) == 1
     assert work.at_work == work.on_the_way == 0
     work.close()
+
+
+def test_an_index_of_several_shards_is_served_and_changed(tiny_corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    command = ["index", str(tiny_corpus), "--index", str(folder), "--shards", "2", "--encoder", "none"]
+    assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    with TestClient(create_app(ServeSettings({"tiny": folder}, write=True)), base_url="http://127.0.0.1") as client:
+        assert client.get("/indexes/tiny").json()["documents"] == 20
+        assert client.post(URL, json={"documents": [{"id": "m", "text": "Marble."}]}).json()["documents"] == 21
+        with IndexWriter.open(folder) as writer:
+            writer.add([Document("n", "Marble, too.")])
+            writer.commit()
+        until = time.monotonic() + 10
+        while True:
+            hits = client.get("/indexes/tiny/search", params={"query": "marble"}).json()["hits"]
+            if {hit["doc_id"] for hit in hits} == {"m", "n"}:
+                break
+            assert time.monotonic() < until
+            time.sleep(0.1)

@@ -34,7 +34,7 @@ def keyed(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         {"tiny": served_folder},
         keys=read_keys(file, {}),
         host="0.0.0.0",
-        host_names=("search.example.org",),
+        host_names=("Search.example.org",),
         origins=("https://app.example.org",),
         limits=limits,
     )
@@ -293,8 +293,29 @@ def test_what_would_be_unsafe_is_refused(served_folder: Path) -> None:
         create_app(ServeSettings({"tiny": served_folder}, host=host, without_keys=True))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"origins": ("example.org",)}, "'example.org': no site"),
+        ({"origins": ("https://example.org/",)}, "no site"),
+        ({"origins": ("*",)}, "no site"),
+        ({"host_names": ("example.org:80",)}, "no name of a host"),
+        ({"host_names": ("https://example.org",)}, "no name of a host"),
+        ({"host": ""}, "the host is empty"),
+        ({"indexes": {}}, "no index to serve"),
+    ],
+    ids=str,
+)
+def test_settings_that_could_never_work_are_refused(served_folder: Path, wrong: dict[str, Any], said: str) -> None:
+    settings: dict[str, Any] = {"indexes": {"tiny": served_folder}, **wrong}
+    with pytest.raises(UserError, match=said):
+        ServeSettings(**settings).check()
+
+
 def test_names_of_indexes(tmp_path: Path) -> None:
     assert named_indexes([str(tmp_path / "a"), f"b={tmp_path}/x y"]) == {"a": tmp_path / "a", "b": tmp_path / "x y"}
+    with pytest.raises(UserError, match="an address, not a folder"):
+        named_indexes(["http://127.0.0.1:8000"])
     for given in (["x/a", "y/a"], ["a/b c"], ["=x"], ["a%=x"]):
         with pytest.raises(UserError, match="NAME=DIR"):
             named_indexes(given)

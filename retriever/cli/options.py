@@ -240,7 +240,7 @@ def say_left_out(report: IndexReport | AddReport) -> None:
         texts = "1 text is" if report.unread == 1 else f"{report.unread} texts are"
         click.echo(
             f"{texts} in a language that the encoder does not read; they are found by their words alone. Index with "
-            "--language auto for the right words, and -e st:intfloat/multilingual-e5-small for vectors",
+            "--language auto (or theirs) for the right words, and -e st:intfloat/multilingual-e5-small for vectors",
             err=True,
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from retriever.cli.columns import isolated, wrapped
 from retriever.search.highlights import snippet
 from retriever.tables import human_bytes
 from retriever.wire import hit_to_wire
@@ -42,7 +42,7 @@ def hit_text(hit: Hit, highlight: bool = False) -> str:
 
     highlight: show the part of it with the words that were found, and these in bold letters, in the title too.
     """
-    title = _bold(_marked(hit.title, hit.title_highlights)).strip()
+    title = isolated(_bold(_marked(hit.title, hit.title_highlights)).strip())
     lines = [f"{hit.rank:>2}. {hit.score:.4f}  {one_line(hit.doc_id)}  {title}".rstrip()]
     said = [f"{leg} #{part.rank} {part.score:.3f}" for leg, part in hit.parts.items()]
     passage = hit.text
@@ -88,7 +88,7 @@ def _flat(text: str) -> str:
 def _wrapped(text: str, width: int) -> list[str]:
     """Return the lines of a text, each with its own codes for bold letters in place of MARKS."""
     lines, bold = [], False
-    for line in wrap(text, width):
+    for line in wrapped(text, width):
         marked = (MARKS[0] if bold else "") + line
         bold = marked.rfind(MARKS[0]) > marked.rfind(MARKS[1])
         marked += MARKS[1] if bold else ""
@@ -117,7 +117,7 @@ def _stage_text(stage: StagePart) -> str:
 
 def _terms_text(matches: Sequence[TermMatch]) -> str:
     """Return "term query x document" of the best matches."""
-    shown = [f"{one_line(m.term)} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
+    shown = [f"{isolated(one_line(m.term))} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
     more = len(matches) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 

@@ -22,7 +22,8 @@ END = re.compile(
 ABBREVIATION = re.compile(
     r"""(?:^|[\s("'\[\u201c\u2018\xab])
     (?: (?i: al|approx|ca|cf|col|dept|dr|eds?|e\.g|eqs?|est|etc|figs?|gen|gov|i\.e|inc|jr|lt|ltd|mrs?|ms|mt|nos?|op|pp?
-           | prof|refs?|reps?|rev|secs?|sen|sr|st|tab|u\.k|u\.s|viz|vols?|vs )
+           | prof|refs?|reps?|rev|secs?|sen|sr|st|tab|u\.k|u\.s|viz|vols?|vs
+           | abb|bd|bzw|evtl|ggf|hrsg|inkl|mio|mrd|nr|sog|vgl|z | mlle|mme|n\.b | pág|núm|sra|ud|uds | ul|tzw )
     | [A-Z] )\Z""",
     re.VERBOSE,
 )

@@ -23,7 +23,7 @@ from retriever.index.lucene.reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.row_impacts import row_impacts
 from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, read_flags
-from retriever.index.settings import IndexSettings, check_settings, read_settings
+from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_identity
 from retriever.index.sparse import open_postings
 from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.verify import damage_text, verify_folder
@@ -97,6 +97,7 @@ class FolderReader:
 
     def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader, trusted: str = "") -> None:
         self.path, self.settings, self._lucene = path, settings, lucene
+        self._folder_identity = settings_identity(path)
         self._users, self._counting, self._process = 1, threading.Lock(), os.getpid()
         self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
         check_settings(path, self.commit_data.settings_crc)
@@ -133,11 +134,15 @@ class FolderReader:
     def reopen(self) -> FolderReader | None:
         """Return a reader of the last commit, None if it is this one; what has not changed is not read again.
 
+        A folder that was built again is opened as a new one: its files have the names and numbers of those before.
+
         Raises:
-            UserError: the folder is not there any more, was built again, or is damaged.
+            UserError: the folder is not there any more, was built again with other settings, or is damaged.
         """
         if read_settings(self.path) != self.settings:
             raise UserError(f"{self.path}: was built again with other settings; open it anew")
+        if settings_identity(self.path) != self._folder_identity:
+            return self.open(self.path)
         return self._open(self.path, self.settings, self._lucene.reopen, self.commit_data.dense_file)
 
     @classmethod

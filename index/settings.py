@@ -25,6 +25,7 @@ __all__ = [
     "parse_settings",
     "read_settings",
     "settings_bytes",
+    "settings_identity",
     "write_settings",
 ]
 
@@ -113,6 +114,21 @@ def settings_bytes(settings: IndexSettings) -> bytes:
 def write_settings(folder: Path, settings: IndexSettings) -> None:
     """Write index.json in one step: a folder has it completely or not at all."""
     write_whole(folder / FILE, settings_bytes(settings))
+
+
+def settings_identity(folder: Path) -> tuple[int, ...]:
+    """Return what changes when a folder is built again: its index.json is written once.
+
+    Raises:
+        UserError: it is not there.
+    """
+    try:
+        found = (folder / FILE).stat()
+    except OSError:
+        raise UserError(
+            f"{folder}: not an index folder (it has no {FILE}); give a folder made by `retriever index`"
+        ) from None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def read_settings(folder: Path) -> IndexSettings:

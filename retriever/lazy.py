@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -11,6 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["lazy"]
 
 T = TypeVar("T")
+_COUNTING = RLock()  # a finaliser may come here while it is held
+# No child process gets it locked by a thread that it has not.
+os.register_at_fork(before=_COUNTING.acquire, after_in_parent=_COUNTING.release, after_in_child=_COUNTING.release)
+
+
+class _Guard:
+    """A lock, and how many threads hold it or wait for it: it goes with the last of them, not with one that fails."""
+
+    def __init__(self) -> None:
+        self.lock, self.users = RLock(), 0
 
 
 class lazy(Generic[T]):  # noqa: N801  # read as the decorators of the standard library
@@ -48,12 +59,18 @@ class lazy(Generic[T]):  # noqa: N801  # read as the decorators of the standard 
         if instance is None:
             return self
         values = instance.__dict__
-        guard = f"{self._name} is made"
+        name = f"{self._name} is made"
+        with _COUNTING:
+            guard: _Guard = values.setdefault(name, _Guard())
+            guard.users += 1
         try:
-            with values.setdefault(guard, RLock()):
+            with guard.lock:
                 if self._name not in values:
                     values[self._name] = self._make(instance)
+                made: T = values[self._name]
         finally:
-            values.pop(guard, None)  # so that instances can be copied and pickled
-        made: T = values[self._name]
+            with _COUNTING:
+                guard.users -= 1
+                if not guard.users:
+                    values.pop(name, None)  # so that instances can be copied and pickled
         return made

@@ -52,6 +52,49 @@ def test_an_error_is_not_the_value() -> None:
     assert pickle.loads(pickle.dumps(slow)).made == 2, "no lock is left behind"
 
 
+def test_one_at_a_time_makes_it_after_a_failure_too() -> None:
+    """The lock stays while somebody waits for it: who comes after the one that failed waits, too."""
+    together, most, attempts = 0, 0, 0
+    first, late = threading.Event(), threading.Event()
+
+    class Fragile:
+        @lazy
+        def value(self) -> int:
+            nonlocal together, most, attempts
+            attempts += 1
+            together += 1
+            most = max(most, together)
+            try:
+                if attempts == 1:
+                    first.set()
+                    late.wait(5)
+                    raise ValueError("not yet")
+                time.sleep(0.05)
+                return attempts
+            finally:
+                together -= 1
+
+    fragile = Fragile()
+
+    def read() -> int | str:
+        try:
+            return fragile.value
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        failed = pool.submit(read)
+        first.wait(5)
+        waiting = [pool.submit(read) for _ in range(2)]
+        time.sleep(0.05)  # they wait for the lock
+        late.set()
+        assert failed.result() == "not yet"
+        new = [pool.submit(read) for _ in range(3)]
+        assert {one.result() for one in (*waiting, *new)} == {2}
+    assert (most, attempts) == (1, 2)
+    assert pickle.dumps(vars(fragile)), "no lock is left behind"
+
+
 def test_instances_are_apart_and_can_be_copied() -> None:
     one, other = Slow(), Slow()
     assert one.value == other.value == 1

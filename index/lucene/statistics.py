@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Lengths", "LiveBm25", "LiveStatistics"]
 
 Lengths = dict[tuple[str, int], int]
-"""How many terms deleted documents have, by the name of the segment and the number in it."""
+"""How many terms deleted documents have, by the id of the segment and the number in it.
+
+Its name would not do: an index that was built anew in the same folder begins with the same names.
+"""
 
 
 class LiveStatistics:
@@ -90,11 +93,11 @@ class LiveStatistics:
         total = 0
         for leaf in self._leaves() if self.deleted else ():
             if leaf.hasDeletions():
-                name = str(as_type("index.SegmentReader", leaf).getSegmentName())
+                segment = _segment_id(leaf)
                 for number in _deleted(leaf):
-                    if (name, number) not in self.lengths:
-                        self.lengths[name, number] = self._length(leaf, number, analysis)
-                    total += self.lengths[name, number]
+                    if (segment, number) not in self.lengths:
+                        self.lengths[segment, number] = self._length(leaf, number, analysis)
+                    total += self.lengths[segment, number]
         return total
 
     def _length(self, leaf: Any, number: int, analysis: Analysis) -> int:
@@ -107,6 +110,12 @@ class LiveStatistics:
         spans = [Span(*span) for span in fields.get("chunks", ())] or [Span(0, len(document.text))]
         language = fields.get("language", "")
         return sum(len(analysis.terms(part.contents, language)) for part in document.split(spans))
+
+
+def _segment_id(leaf: Any) -> str:
+    """Return the id that Lucene drew for a segment when it was written."""
+    info = as_type("index.SegmentReader", leaf).getSegmentInfo().info
+    return str(lucene("util.StringHelper").idToString(info.getId()))
 
 
 def _deleted(leaf: Any) -> list[int]:

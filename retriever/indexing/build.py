@@ -222,10 +222,21 @@ def token_settings(config: IndexingConfig, encoder: Encoder) -> TokenSettings | 
 
 
 class AddedBatch(NamedTuple):
-    """How many documents were added at once, and the ordinal of the last one."""
+    """How many documents were added at once, and the ordinal of the last one.
+
+    unread: how many of their chunks the encoder could not read, of an index with vectors.
+    """
 
     documents: int
     last: int
+    unread: int
+
+
+class Written(NamedTuple):
+    """How many documents a stream had, and how many of their chunks the encoder could not read."""
+
+    documents: int
+    unread: int
 
 
 def add_batches(
@@ -243,7 +254,8 @@ def add_batches(
         else:
             found = tokens.with_views(texts, encoder)
         writer.add(group, found.encoded, [spans for _, spans in batch], found.tokens)
-        yield AddedBatch(len(group), batch[-1][0].ordinal)
+        unread = found.encoded.unread if writer.settings.encoder.dense_dim else None
+        yield AddedBatch(len(group), batch[-1][0].ordinal, 0 if unread is None else int(unread.sum()))
 
 
 def _batches(
@@ -335,19 +347,18 @@ def write_stream(
     config: IndexingConfig,
     note: Callable[[int], Mapping[str, str]],
     advance: Callable[[int], object],
-) -> int:
+) -> Written:
     """Encode and add documents in batches, and commit now and then; the end is left to the caller to commit.
 
     note: what to write into a commit after which the record of this ordinal comes next.
     advance: is told each batch's size.
-    Returns how many documents there were.
     """
-    count, pending, last_commit = 0, 0, time.monotonic()
+    count, unread, pending, last_commit = 0, 0, 0, time.monotonic()
     for added in add_batches(writer, expanded(stream, expansion_of(config.expand)), encoder, config.batch):
         advance(added.documents)
-        count, pending = count + added.documents, pending + added.documents
+        count, pending, unread = count + added.documents, pending + added.documents, unread + added.unread
         late = time.monotonic() - last_commit >= config.commit_every_seconds
         if late or pending >= config.commit_every_documents:
             writer.commit(note(added.last + 1))
             pending, last_commit = 0, time.monotonic()
-    return count
+    return Written(count, unread)

@@ -119,7 +119,7 @@ def build_shard(task: ShardTask, advance: Callable[[int], object], encoder: Enco
         )
         done = {key: value for key, value in note.items() if key != UNFINISHED}
         writer.commit({**done, "position": str(task.documents)}, dense_type=task.how.config.dense_type)
-        return ShardDone(task.name, encoded)
+        return ShardDone(task.name, encoded.documents)
 
 
 def _finished(note: Mapping[str, str]) -> bool:

@@ -131,7 +131,7 @@ class AddReport(NamedTuple):
 
     truncated: of all documents of the index, those longer than the encoder reads.
     left_out: what the source holds and is no record, such as files of another suffix, by kind.
-    unread: of all chunks of the index, those in a language that the encoder does not read.
+    unread: of all chunks that were added, those in a language that the encoder does not read.
     """
 
     added: int
@@ -195,13 +195,13 @@ def add_corpus(
     added = committed.documents - before
     return AddReport(
         added=added,
-        updated=written - added,
+        updated=written.documents - added,
         bad=found.bad,
         duplicates=found.duplicates,
         first_bad=found.first_bad,
         documents=committed.documents,
         truncated=committed.truncated,
-        unread=committed.unread,
+        unread=written.unread,
         seconds=time.monotonic() - started,
         left_out=tuple(source.left_out),
     )

@@ -142,15 +142,21 @@ def test_datasets_of_a_local_folder(tmp_path: Path) -> None:
 
 
 def test_a_data_set_out_of_reach_is_one_line() -> None:
+    names = ["nobody/nothing", "/", "a/", "/b", "a/b/c", "a:", ".:x/y"]
     code = (
         "from retriever.corpus.corpus import open_corpus, survey\n"
-        "try: survey(open_corpus('hf:nobody/nothing'))\n"
-        "except ValueError as error: print(type(error).__name__, error)"
+        f"for name in {names}:\n"
+        "    try: survey(open_corpus(f'hf:{name}'))\n"
+        "    except ValueError as error: print(type(error).__name__, error)"
     )
     environment = {"HF_HUB_OFFLINE": "1", "PATH": "", "HOME": "/nonexistent"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.startswith("UserError hf:nobody/nothing: cannot be loaded (Couldn't reach")
-    assert done.stdout.count("\n") == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("UserError hf:nobody/nothing: cannot be loaded (Couldn't reach")
+    for name, line in zip(names, lines, strict=True):
+        assert (
+            line.startswith(f"UserError hf:{name.partition(':')[0]}: cannot be loaded (") and "; give hf:NAME" in line
+        )
     assert done.stderr == ""
 
 

@@ -111,3 +111,31 @@ def test_deleted_documents_do_not_count(tmp_path: Path) -> None:
         for (mine, terms), (theirs, others) in zip(*hits, strict=True):
             assert mine == theirs and [term.term for term in terms] == [term.term for term in others]
             assert [term.contribution for term in terms] == pytest.approx([term.contribution for term in others])
+
+
+def test_a_folder_that_was_built_again_is_seen_as_new(tmp_path: Path) -> None:
+    """Its segments, rows and commits have the names and numbers of those before: none of them may be taken for them."""
+    built = {}
+    for version in (1, 2):
+        folder = tmp_path / str(version)
+        create(folder)
+        with IndexWriter.open(folder, SeededEncoder()) as writer:
+            writer.add(document(number, version) for number in range(12))
+            writer.delete([f"d{version:02}", "d07"])
+            writer.commit()
+        built[version] = answers(folder)
+    place = (tmp_path / "1").rename(tmp_path / "place")
+    with Retriever.open(place, SeededEncoder()) as retriever:
+        first = [hit.doc_id for hit in retriever.search("river stone winter", mode="bm25")]
+        assert not retriever.reopen()
+        place.rename(tmp_path / "old")
+        (tmp_path / "2").rename(place)
+        assert retriever.reopen()
+        found = {
+            (query_id, mode, None): ranking
+            for query_id, rankings in retriever.rank_modes(QUERIES, 100, modes=MODES)
+            for mode, ranking in rankings.items()
+        }
+        assert found == {key: ranking for key, ranking in built[2].items() if key[2] is None}
+        assert [hit.doc_id for hit in retriever.search("river stone winter", mode="bm25")] != first
+        assert not retriever.reopen()

@@ -21,7 +21,7 @@ from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.writer import add_corpus, read_ids
 from retriever.search.retriever import MODES, Retriever
 from retriever.testing import SeededEncoder
-from retriever.types import Document, UserError
+from retriever.types import Document, Encoded, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
@@ -47,6 +47,29 @@ def folder(tmp_path: Path) -> Path:
         writer.add(numbered(0, 40))
         writer.commit()
     return tmp_path / "index"
+
+
+class Latin(SeededEncoder):
+    """Reads no text with a letter beyond ASCII."""
+
+    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+        unread = np.array([not text.isascii() for text in texts])
+        known = ["" if skip else text for text, skip in zip(texts, unread, strict=True)]
+        return super().encode_documents(known, dense=dense, sparse=sparse)._replace(unread=unread)
+
+
+def test_unread_texts_are_counted_among_those_that_were_added(tmp_path: Path) -> None:
+    encoder = Latin(DIM, VOCAB, VOCAB, sha256="a" * 64)
+    report = build_index([Document("a", "река"), Document("b", "river")], tmp_path / "index", encoder=encoder)
+    assert report.unread == 1
+    for documents, expected in (
+        ([Document("c", "stone"), Document("d", " ")], 0),
+        ([Document("a", "камень"), Document("e", "река"), Document("f", "bread")], 2),
+        ([Document("a", "stone")], 0),
+    ):
+        assert add_corpus(tmp_path / "index", documents, encoder=encoder).unread == expected
+    with FolderReader.open(tmp_path / "index") as reader:
+        assert reader.commit_data.unread == 1, "of the whole index"
 
 
 def ids(retriever: Retriever, mode: str) -> set[str]:

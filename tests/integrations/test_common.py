@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from retriever import Retriever, UserError
+from retriever.integrations.common import opened
+from retriever.remote.client import RemoteRetriever
+
 EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 ADAPTERS = {
     "langchain": ("langchain", "langchain_core"),
@@ -49,3 +53,18 @@ def test_a_client_of_a_server_needs_neither_java_nor_numbers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_adapters_search_is_opened_from_all_that_names_it(small_index: Path) -> None:
+    for named in (str(small_index), small_index):
+        found = opened(named)
+        assert isinstance(found, Retriever)
+        assert found.search("how do vaccines work", mode="bm25")[0].doc_id == "d03"
+        assert opened(found) is found, "what is open is not opened again"
+        found.close()
+    with pytest.raises(UserError, match="no such index folder"):
+        opened(small_index / "none")
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9"):
+        remote = opened("http://127.0.0.1:9")
+        assert isinstance(remote, RemoteRetriever)
+        remote.search("anything")

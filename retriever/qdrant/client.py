@@ -250,6 +250,8 @@ def _one_line(address: Address) -> Iterator[None]:
         raise _PassingError(
             f"{address}: no server answers there ({what}); start Qdrant, or correct the address"
         ) from None
+    except AssertionError:  # the client's own, of an answer without a result
+        raise UserError(f"{address}: what answers there is not Qdrant; correct the address") from None
     except ValueError as error:
         if isinstance(error, UserError) or "not found" not in str(error):
             raise

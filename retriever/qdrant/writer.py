@@ -230,8 +230,11 @@ class CollectionWriter:
         self._last, self._mark = copy.deepcopy(self.state), ""
 
     def _check_mark(self) -> None:
-        found = read_head(self.engine, self.path).state
+        head = read_head(self.engine, self.path)
+        found = head.state
         if (found.number, found.writer) != (self._last.number, self._mark or self._last.writer):
+            if self._mark:  # what was sent here stands there, and the other one does not count it: the next writer does
+                self.engine.upsert([head_point(head._replace(state=replace(found, writer=self._mark)))])
             raise UserError(f"{self.path}: another writer changed it meanwhile; add the documents again, one at a time")
 
     def _drift(self) -> float:

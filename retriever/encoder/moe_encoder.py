@@ -24,7 +24,7 @@ from retriever.encoder.views import unit
 from retriever.lazy import lazy
 from retriever.names import QUERY_MODES
 from retriever.network.checkpoint import read_settings, read_values
-from retriever.network.folder import load_model
+from retriever.network.folder import load_config, load_model
 from retriever.network.parameters import count_parameters
 from retriever.network.prompts import prompt_tokens
 from retriever.network.settings import DEFAULTS, expert_layers
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from retriever.encoder.tokens import TokenEncoder
     from retriever.network.int8.network import Int8Network
     from retriever.network.int8.query import QueryNetwork
+    from retriever.network.int8.tiled import TiledNetwork
     from retriever.network.model import RetrieverConfig, RetrieverModel
     from retriever.network.packing import Packed
     from retriever.types import BoolArray, FloatArray, TermSpan, TermStatistics
@@ -147,8 +148,6 @@ class MoEEncoder(EncoderBase):
         self._folder, self._process = Path(folder), os.getpid()
         self.runtime = runtime or RuntimeConfig()
         settings = self._settings = read_settings(self._folder)
-        if not lazy:
-            _ = self._model
         self.lexicon = Lexicon(self._folder)
         self.vocabulary, self.languages = self.lexicon.vocabulary, self.lexicon.languages
         self.query_mode = settings.get("query_mode", QUERY_MODES[0])
@@ -161,6 +160,8 @@ class MoEEncoder(EncoderBase):
             self._length(PROJECTION if settings.get("dense_dim") else NORM),
             len(self.vocabulary),
         )
+        if not lazy:
+            _ = self._model
 
     def _length(self, name: str) -> int:
         """Return the length of a vector among the weights."""
@@ -172,8 +173,13 @@ class MoEEncoder(EncoderBase):
         return self._length(NORM)
 
     @lazy
-    def _model(self) -> RetrieverModel | Int8Network:
+    def _model(self) -> RetrieverModel | Int8Network | TiledNetwork:
         one_thread_after_fork()
+        if self.precision == "int8" and self._query_network is not None:
+            from retriever.network.int8.tiled import TiledNetwork, tiles_pay
+
+            if tiles_pay():
+                return TiledNetwork(self._query_network, load_config(self._folder))
         model = load_model(self._folder)
         if self.precision == "int8":
             from retriever.network.int8.network import Int8Network

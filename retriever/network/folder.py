@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever.network.checkpoint import read_settings, read_weights, write_weights
+from retriever.network.settings import NUMBERS, check_numbers
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -15,26 +16,34 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from retriever.network.model import RetrieverModel
+    from retriever.network.model import RetrieverConfig, RetrieverModel
 
 
-__all__ = ["load_model", "new_folder", "save_encoder"]
+__all__ = ["load_config", "load_model", "new_folder", "save_encoder"]
+
+
+def load_config(folder: Path) -> RetrieverConfig:
+    """Return the settings of an encoder folder; raise UserError where they are impossible."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    from retriever.network.model import RetrieverConfig
+
+    values = read_settings(folder)
+    try:
+        return RetrieverConfig(**values)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        path = folder / "config.json"
+        raise UserError(f"{path}: impossible settings ({reason}); correct them or build the encoder again") from None
 
 
 def load_model(folder: Path) -> RetrieverModel:
     """Return the network of an encoder folder, in float32; raise UserError where the folder does not hold one."""
     import torch
-    from huggingface_hub.errors import StrictDataclassError
 
-    from retriever.network.model import RetrieverConfig, RetrieverModel
+    from retriever.network.model import RetrieverModel
 
-    values = read_settings(folder)
-    try:
-        config = RetrieverConfig(**values)
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        path = folder / "config.json"
-        raise UserError(f"{path}: impossible settings ({reason}); correct them or build the encoder again") from None
+    config = load_config(folder)
     state = read_weights(folder)
     if state is None:
         raise UserError(f"{folder}: model.safetensors is missing; copy or build the encoder again")
@@ -42,6 +51,7 @@ def load_model(folder: Path) -> RetrieverModel:
         with torch.device("meta"):  # nothing is drawn at random only to be overwritten
             model = RetrieverModel(config)
         model.load_state_dict(state, assign=True)
+        check_numbers(config.to_dict(), {name: state[name] for name in NUMBERS if name in state})
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: weights and config.json do not fit each other ({reason}); copy it again") from None

@@ -9,7 +9,17 @@ from retriever.names import QUERY_MODES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["ACTIVATIONS", "DEFAULTS", "POOLINGS", "check_settings", "dense_size", "expected_shapes", "expert_layers"]
+__all__ = [
+    "ACTIVATIONS",
+    "DEFAULTS",
+    "NUMBERS",
+    "POOLINGS",
+    "check_numbers",
+    "check_settings",
+    "dense_size",
+    "expected_shapes",
+    "expert_layers",
+]
 
 DEFAULTS: dict[str, Any] = {
     "vocab_size": 30522,
@@ -48,6 +58,8 @@ DEFAULTS: dict[str, Any] = {
     "document_prompt": "",
 }
 """What a config.json leaves out: the values of `RetrieverConfig`, which explains them."""
+NUMBERS = {"sparse_head.stem": "vocab_size", "sparse_head.vocabulary.cluster": "vocabulary_experts"}
+"""Weights that are numbers of terms or clusters, -1 for none, and the settings that say how many there are."""
 LARGEST = 2**31 - 1
 """Sizes and counts end here: the kernels count in 32 bits."""
 MATRIX = ("weight", "bias")
@@ -75,6 +87,11 @@ def check_settings(values: Mapping[str, Any]) -> None:
     for name, choices in (("pooling", POOLINGS), ("dense_activation", ACTIVATIONS), ("query_mode", QUERY_MODES)):
         if values[name] not in choices:
             raise ValueError(f"{name} is {values[name]!r}, allowed are {' and '.join(map(repr, choices))}")
+    for name, kind, present in (("num_", "", values["moe_layers"]), ("head_", "head_", values["head_experts"])):
+        parts = values[f"{kind}granularity"]
+        active, routed = (values[part] * parts for part in (f"{kind}experts_per_token", f"{name}experts"))
+        if present and not 1 <= active <= routed:
+            raise ValueError(f"{kind}experts_per_token gives {active} active experts, allowed are 1 to {routed}")
     clusters, per_token = values["vocabulary_experts"], values["vocabulary_experts_per_token"]
     if clusters and not 1 <= per_token <= clusters:
         raise ValueError(
@@ -83,6 +100,17 @@ def check_settings(values: Mapping[str, Any]) -> None:
     chosen = values["sparse_layers"]
     if not chosen or any(layer not in range(layers + 1) for layer in chosen):
         raise ValueError(f"sparse_layers are {chosen}, allowed are 0 to {layers}")
+
+
+def check_numbers(values: Mapping[str, Any], numbers: Mapping[str, Any]) -> None:
+    """Raise ValueError for terms or clusters that are not there: such weights would be written anywhere.
+
+    numbers: of `NUMBERS` those that an encoder has, as arrays.
+    """
+    for name, found in numbers.items():
+        least, most, count = int(found.min()), int(found.max()), values[NUMBERS[name]]
+        if least < -1 or most >= count:
+            raise ValueError(f"{name} has numbers from {least} to {most}, allowed are -1 to {count - 1}")
 
 
 def expert_layers(values: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:

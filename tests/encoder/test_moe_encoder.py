@@ -20,6 +20,7 @@ from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.encoder.moe_encoder import MoEEncoder, batches
 from retriever.encoder.runtime import PRECISIONS as PRECISIONS_OFFERED
 from retriever.encoder.runtime import RuntimeConfig
+from retriever.network.checkpoint import read_weights, write_weights
 from retriever.network.model import RetrieverModel, pack
 from retriever.types import Encoded, UserError
 from tests.processor import OVERFLOWS, exact_int8
@@ -251,8 +252,6 @@ def test_queries_do_not_depend_on_their_batch(
 
 def test_the_numpy_path_is_the_lexical_head(folder: Path, readable_texts: list[str]) -> None:
     """Documents and both kinds of queries, with every learned value drawn."""
-    from retriever.network.checkpoint import write_weights
-
     model = RetrieverModel.from_pretrained(folder)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -362,6 +361,13 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         load_encoder(str(tmp_path / "encoder"))
 
 
+def change_stem(folder: Path, value: int) -> None:
+    state = read_weights(folder)
+    assert state is not None
+    state["sparse_head.stem"][5] = value
+    write_weights(state, folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -384,6 +390,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         (lambda f: change_config(f, sparse_layers=[3]), "sparse_layers"),
         (lambda f: change_config(f, sparse_layers=[]), "sparse_layers"),
         (lambda f: change_config(f, experts_per_token=9), "allowed are 1 to 8"),
+        (lambda f: change_stem(f, 2**20), "allowed are -1 to"),
     ],
 )
 def test_damaged_folders(folder: Path, damage: Callable[[Path], object], words: str) -> None:

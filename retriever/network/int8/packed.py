@@ -6,12 +6,32 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BLOCK", "TILE", "bfloat16_bits", "pack_bfloat16", "pack_int8", "unpack_int8"]
+__all__ = [
+    "BLOCK",
+    "FED",
+    "HALF",
+    "PORTION",
+    "STRIP",
+    "TILE",
+    "bfloat16_bits",
+    "pack_bfloat16",
+    "pack_int8",
+    "unpack_int8",
+]
 
 BLOCK = 64
 """Outputs of a tile: 4 vectors of 16."""
 TILE = 4
 """Rows of a tile: 16 vectors of sums, 4 of weights and one of a row fit into 32 registers."""
+
+HALF = BLOCK // 2
+"""Outputs of a tile of 8 rows: as many as a head of attention mostly has."""
+PORTION = 256
+"""Tokens that go through attention together, in whole texts: what lies between two products stays in the cache."""
+STRIP = 32
+"""Tokens of a text whose weights for all its tokens are held at once."""
+FED = 64
+"""Tokens that meet the two matrices of a feed-forward layer before the next ones do."""
 
 
 def pack_int8(weights: Any) -> Any:

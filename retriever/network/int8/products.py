@@ -103,9 +103,13 @@ def add_product(
     wholes: Wholes,
 ) -> None:
     """Add a linear layer of quantised rows to out (n, m)."""
-    n, columns = values.shape[0], weights.shape[0] * BLOCK
-    start, sums = wholes[:n], shaped(wholes[n:], (n, columns))
-    product(values, weights, sums, start)
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] += F(sums[i, j]) * step[i] * scale[j] + bias[j]
+    n, columns = out.shape
+    start, sums = wholes[:n], shaped(wholes[n:], (n, BLOCK))
+    starts(values, start)
+    for block in range(weights.shape[0]):
+        multiply(values, weights[block], start, np.int64(sums.ctypes.data), np.int64(4 * BLOCK))
+        first = block * BLOCK
+        count = min(BLOCK, columns - first)
+        for i in range(n):
+            for j in range(count):
+                out[i, first + j] += F(sums[i, j]) * step[i] * scale[first + j] + bias[first + j]

@@ -13,7 +13,7 @@ import numpy as np
 
 from retriever.lazy import lazy
 from retriever.machine_code import Argument, argument, load_kernels
-from retriever.network.int8.packed import BLOCK, TILE
+from retriever.network.int8.packed import BLOCK, FED, HALF, PORTION, STRIP, TILE
 from retriever.network.int8.pooling import pooled, without_tokens
 from retriever.network.int8.weights import Experts, Matrix, Weights
 
@@ -174,16 +174,17 @@ class QueryNetwork:
         n, longest = int(ends[-1]), int(np.diff(ends).max())
         sizes = self._weights.sizes
         size = sizes.hidden // self._heads
+        together, fed = min(n, max(longest, PORTION)), min(n, FED)
         padded = longest + -longest % LENGTH_STEP
-        key_blocks, value_blocks = -(-longest // BLOCK), -(-size // BLOCK)
-        mixing = n * sizes.hidden + longest * (BLOCK * (key_blocks + value_blocks) + 1)
-        feeding = n * (3 + sizes.active + sizes.experts) + sizes.inner
-        heads = BLOCK * (key_blocks * size + value_blocks * (longest + 1)) + longest * padded
+        key_blocks, value_blocks = -(-longest // BLOCK), -(-size // HALF)
+        mixing = together * max(sizes.hidden, BLOCK) + STRIP * (BLOCK * key_blocks + HALF * value_blocks + 1)
+        feeding = n * (3 + sizes.active + sizes.experts) + FED + sizes.inner
+        heads = BLOCK * (key_blocks * size + value_blocks * (longest + 1)) + STRIP * padded
         return _Room.of(
-            np.empty(TILE + max(n * sizes.qkv, mixing, feeding, BLOCK), np.float32),
-            np.empty(n * sizes.qkv + max(n * sizes.hidden, heads), np.uint16),
-            np.empty(n + n * sizes.outputs, np.int32),
-            np.empty(n * (2 * sizes.hidden + sizes.inner), np.int8),
+            np.empty(2 * TILE + max(mixing + together, feeding), np.float32),
+            np.empty(together * sizes.qkv + max(together * sizes.hidden, heads), np.uint16),
+            np.empty(n + max(fed * sizes.outputs, n * BLOCK), np.int32),
+            np.empty(2 * n * sizes.hidden + FED * sizes.inner, np.int8),
         )
 
 

@@ -22,7 +22,7 @@ from retriever.network.int8.packed import BLOCK, TILE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["processor_has", "tile_bfloat16", "tile_int8"]
+__all__ = ["processor_has", "tile_bfloat16", "tile_half", "tile_int8"]
 
 LANES = 16
 VECTORS = BLOCK // LANES
@@ -102,10 +102,11 @@ def _add_bfloat16(native: bool) -> Callable[[Any, Any, Any, Any], Any]:
     return fast if native else plain
 
 
-def make_tile(rows: int, vector: Any, add: Callable[[Any, Any, Any, Any], Any]) -> Any:
+def make_tile(rows: int, vector: Any, add: Callable[[Any, Any, Any, Any], Any], vectors: int = VECTORS) -> Any:
     """Return a function for kernels: tile(x, stride, weights, steps, start, out, out_stride), addresses and bytes.
 
-    It writes to `rows` rows of out, from `start` (one for each row) on, the sums over the steps of one block.
+    It writes to `rows` rows of out, from `start` (one for each row) on, the sums over the steps of one block, which has
+    16 outputs for each of its vectors.
     """
 
     @intrinsic
@@ -126,24 +127,24 @@ def make_tile(rows: int, vector: Any, add: Callable[[Any, Any, Any, Any], Any]) 
             builder.position_at_end(loop)
             step = builder.phi(LONG)
             step.add_incoming(LONG(0), before)
-            sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(rows)]
+            sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
             for row in range(rows):
                 for one in sums[row]:
                     one.add_incoming(begun[row], before)
-            place = builder.add(weights, builder.mul(step, LONG(4 * BLOCK)))
-            read = [builder.load(at(place, i, LONG(64), WHOLES), align=4) for i in range(VECTORS)]
+            place = builder.add(weights, builder.mul(step, LONG(4 * LANES * vectors)))
+            read = [builder.load(at(place, i, LONG(64), WHOLES), align=4) for i in range(vectors)]
             row_place = builder.add(x, builder.mul(step, LONG(4)))
             added = []
             for row in range(rows):
                 inputs = builder.load(at(row_place, row, stride, WHOLE), align=2)
-                added.append([add(builder, sums[row][i], read[i], inputs) for i in range(VECTORS)])
+                added.append([add(builder, sums[row][i], read[i], inputs) for i in range(vectors)])
             following = builder.add(step, LONG(1))
             step.add_incoming(following, loop)
-            for row, i in np.ndindex(rows, VECTORS):
+            for row, i in np.ndindex(rows, vectors):
                 sums[row][i].add_incoming(added[row][i], loop)
             builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
             builder.position_at_end(done)
-            for row, i in np.ndindex(rows, VECTORS):
+            for row, i in np.ndindex(rows, vectors):
                 into = builder.add(out, builder.mul(out_stride, LONG(row)))
                 builder.store(added[row][i], at(into, i, LONG(64), vector), align=4)
             return context.get_dummy_value()
@@ -156,3 +157,5 @@ def make_tile(rows: int, vector: Any, add: Callable[[Any, Any, Any, Any], Any]) 
 _int8, _bfloat16 = _add_int8(processor_has("avx512vnni")), _add_bfloat16(processor_has("avx512bf16"))
 tile_int8 = make_tile(TILE, WHOLES, _int8), make_tile(1, WHOLES, _int8)
 tile_bfloat16 = make_tile(TILE, FLOATS, _bfloat16), make_tile(1, FLOATS, _bfloat16)
+tile_half = make_tile(2 * TILE, FLOATS, _bfloat16, VECTORS // 2), make_tile(1, FLOATS, _bfloat16, VECTORS // 2)
+"""Of bfloat16, for blocks of half the outputs: as many as a head mostly has."""

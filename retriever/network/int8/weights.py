@@ -16,7 +16,7 @@ from retriever.network.int8.decoder import Decoder, VocabularyRouter, decoder_ar
 from retriever.network.int8.packed import BLOCK, bfloat16_bits, pack_bfloat16, pack_int8
 from retriever.network.int8.packed_file import kept_arrays
 from retriever.network.int8.pooling import Projection
-from retriever.network.settings import DEFAULTS, check_settings, expected_shapes
+from retriever.network.settings import DEFAULTS, NUMBERS, check_numbers, check_settings, expected_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,10 +47,12 @@ def runs_alone(folder: Path) -> bool:
         parts = [settings["granularity"], settings["head_granularity"]]
         whole = all(width % (4 * part) == 0 for width in widths for part in parts)
         whole = whole and settings["hidden_size"] % (2 * settings["num_attention_heads"]) == 0
+        stored = stored_shapes(folder)
+        fits = all(stored.get(name) == shape for name, shape in shapes.items())
+        if fits:
+            check_numbers(settings, read_values(folder, [name for name in NUMBERS if name in shapes]))
     except (ValueError, ZeroDivisionError):
         return False
-    stored = stored_shapes(folder)
-    fits = all(stored.get(name) == shape for name, shape in shapes.items())
     return whole and fits and settings["hidden_act"] == "gelu" and settings["num_hidden_layers"] > 0
 
 

@@ -1,0 +1,41 @@
+"""Documents by the kernels for queries, with the same numbers: on processors whose fastest products they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from retriever.network.int8.tiles import processor_has
+from retriever.network.model import RetrieverOutput
+
+if TYPE_CHECKING:
+    from retriever.network.int8.query import QueryNetwork
+    from retriever.network.model import RetrieverConfig
+    from retriever.network.packing import Packed
+
+__all__ = ["TiledNetwork", "tiles_pay"]
+
+
+def tiles_pay() -> bool:
+    """Say whether `tiles` are faster than oneDNN's products: where both are VNNI's and AVX512-BF16's, not AMX's."""
+    return processor_has("avx512vnni") and processor_has("avx512bf16") and not processor_has("amx-int8")
+
+
+class TiledNetwork:
+    """Encodes packed batches as `Int8Network` does, but for the routing of experts, by the network for queries."""
+
+    def __init__(self, network: QueryNetwork, config: RetrieverConfig) -> None:
+        self.config = config
+        self._network = network
+
+    def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
+        """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
+        texts = [
+            text.tolist()
+            for group in packed.groups
+            for text in packed.input_ids[group.start : group.stop].view(group.count, group.length).numpy()
+        ]
+        found = self._network.encode(texts, dense=dense, sparse=sparse)
+        vectors, weights = (None if view is None else torch.from_numpy(view) for view in (found.dense, found.sparse))
+        return RetrieverOutput(vectors, weights, (), torch.from_numpy(found.states))

@@ -29,13 +29,16 @@ class TiledNetwork:
         self.config = config
         self._network = network
 
-    def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True) -> RetrieverOutput:
-        """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order."""
+    def encode(self, packed: Packed, *, dense: bool = True, sparse: bool = True, prompt: int = 0) -> RetrieverOutput:
+        """Encode a packed batch: only the views that are asked for are computed, texts stay in packed order.
+
+        prompt: how many tokens of each text, from its second on, are a prompt's.
+        """
         texts = [
             text.tolist()
             for group in packed.groups
             for text in packed.input_ids[group.start : group.stop].view(group.count, group.length).numpy()
         ]
-        found = self._network.encode(texts, dense=dense, sparse=sparse)
+        found = self._network.encode(texts, dense=dense, sparse=sparse, prompt=prompt)
         vectors, weights = (None if view is None else torch.from_numpy(view) for view in (found.dense, found.sparse))
         return RetrieverOutput(vectors, weights, (), torch.from_numpy(found.states))

@@ -9,6 +9,7 @@ from retriever.cli.bench_encode import bench_encode_command
 from retriever.cli.bench_fusion import bench_fusion_command
 from retriever.cli.bench_search import bench_search_command, bench_sparse_command
 from retriever.cli.bench_serve import bench_serve_command
+from retriever.cli.bench_tail import bench_tail_command
 from retriever.cli.options import DENSE_TYPE, encoder_option, numbers
 
 __all__ = ["bench"]
@@ -91,3 +92,4 @@ bench.add_command(bench_fusion_command)
 bench.add_command(bench_search_command)
 bench.add_command(bench_sparse_command)
 bench.add_command(bench_serve_command)
+bench.add_command(bench_tail_command)

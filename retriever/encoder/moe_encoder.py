@@ -106,11 +106,13 @@ class QueryStates(NamedTuple):
 class _Wanted(NamedTuple):
     """What is wanted of texts.
 
-    projection: see `MoEEncoder.encode_by_token`; prompt: how many tokens of each text are its prompt's.
+    least: weight of an expansion; projection: see `MoEEncoder.encode_by_token`; prompt: how many tokens of each text
+    are its prompt's.
     """
 
     dense: bool
     expansions: bool
+    least: float
     projection: FloatArray | None
     prompt: int
 
@@ -321,6 +323,7 @@ class MoEEncoder(EncoderBase):
             dense=dense,
             expand=sparse and self._expands,
             count=sparse,
+            least=self.config.min_document_weight,
             unread=foreign,
             projection=projection,
         )
@@ -349,8 +352,8 @@ class MoEEncoder(EncoderBase):
         if self._query_network is not None:
             encoded = self._encode_few(self._query_network, known.texts, dense=dense, expand=expand, count=sparse)
         else:
-            prompt = self.config.query_prompt
-            encoded = self._encode(known.texts, prompt, dense=dense, expand=expand, count=sparse).encoded
+            prompt, least = self.config.query_prompt, self.config.min_query_weight
+            encoded = self._encode(known.texts, prompt, dense=dense, expand=expand, count=sparse, least=least).encoded
         encoded = encoded._replace(unread=known.unread)
         if encoded.tokens is None:
             return encoded
@@ -428,20 +431,21 @@ class MoEEncoder(EncoderBase):
         dense: bool,
         expand: bool,
         count: bool,
+        least: float,
         unread: BoolArray | None = None,
         projection: FloatArray | None = None,
     ) -> EncodedByToken:
         """Return what is wanted: vectors, expansions in place of the sparse view, and how often tokens occur.
 
-        unread: bool (n,), True for texts whose tokens are counted and go no further. projection: as in
-        `encode_by_token`.
+        least: weight of an expansion. unread: bool (n,), True for texts whose tokens are counted and go no further.
+        projection: as in `encode_by_token`.
         """
         truncated = np.zeros(len(texts), dtype=np.bool_)
         counts = [self.lexicon.counts([])]
         views: list[Views] = []
         running: list[Callable[[], Views]] = []
         read = np.zeros(len(texts), np.int64)
-        wanted = _Wanted(dense, expand, projection, self._prompt_tokens(prompt))
+        wanted = _Wanted(dense, expand, least, projection, self._prompt_tokens(prompt))
         for start in range(0, len(texts), self.runtime.window):
             # While one window is in the network, the next is tokenised.
             tokens = self._tokenise(texts[start : start + self.runtime.window], prompt, self.config.max_length - 2)
@@ -477,14 +481,14 @@ class MoEEncoder(EncoderBase):
         """Return what `_encode` does, of queries."""
         settings = DEFAULTS | self._settings
         tokens = self._tokenise(texts, settings["query_prompt"], settings["max_length"] - 2)
-        lengths, limit = [len(text.read) for text in tokens], settings["max_terms"]
+        lengths, kept = [len(text.read) for text in tokens], (settings["max_terms"], settings["min_query_weight"])
         prompt = self._prompt_tokens(settings["query_prompt"])
 
         def run(batch: list[int]) -> Views:
             found = network.encode([tokens[i].read for i in batch], dense=dense, sparse=expand, prompt=prompt)
             if len(texts) == 1:
                 self._recent_states.keep(texts[0], QueryStates(found.states, np.array(tokens[0].read, np.int32)))
-            return Views(batch, found.dense, None if found.sparse is None else _top_terms(found.sparse, limit))
+            return Views(batch, found.dense, None if found.sparse is None else _top_terms(found.sparse, *kept))
 
         views = list(self._each(run, list(batches(lengths, QUERY_TOKENS))))
         return Encoded(
@@ -535,7 +539,9 @@ class MoEEncoder(EncoderBase):
             return Views(
                 texts,
                 None if out.dense is None else out.dense.cpu().numpy(),
-                None if out.sparse is None else _top_terms(out.sparse.cpu().numpy(), self.config.max_terms),
+                None
+                if out.sparse is None
+                else _top_terms(out.sparse.cpu().numpy(), self.config.max_terms, wanted.least),
                 None if wanted.projection is None else unit(out.states.float().cpu().numpy() @ wanted.projection),
             )
 
@@ -561,18 +567,18 @@ def batches(lengths: Sequence[int], tokens_per_batch: int, least: int = MIN_COST
         yield batch
 
 
-def _top_terms(weights: FloatArray, limit: int) -> sparse.csr_matrix:
-    """Return at most `limit` positive terms of each row (n, vocab), the heaviest ones."""
-    chosen = [_heaviest(row, limit) for row in weights]
+def _top_terms(weights: FloatArray, limit: int, least: float) -> sparse.csr_matrix:
+    """Return at most `limit` positive terms of each row (n, vocab), the heaviest ones, none lighter than `least`."""
+    chosen = [_heaviest(row, limit, least) for row in weights]
     ids = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
     ends = np.cumsum([0, *map(len, chosen)])
     values = weights[np.repeat(np.arange(len(chosen)), np.diff(ends)), ids]
     return sparse.csr_matrix((values, ids.astype(np.int32), ends), weights.shape, dtype=np.float32)
 
 
-def _heaviest(weights: FloatArray, limit: int) -> NDArray[np.int64]:
+def _heaviest(weights: FloatArray, limit: int, light: float) -> NDArray[np.int64]:
     """Return the ids, ascending, of at most `limit` positive weights (vocab,); of equal ones the lower ids."""
-    ids = np.flatnonzero(weights)
+    ids = np.flatnonzero(weights >= light if light else weights)
     if len(ids) <= limit:
         return ids
     values = weights[ids]

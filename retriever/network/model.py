@@ -61,8 +61,9 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     "tanh" of what it gives. prompt_in_pooling, prompt_in_terms: whether the dense head pools over a prompt's tokens
     (else neither over these nor over the opening one, as in sentence-transformers), and whether the sparse head takes
     terms from them; all other tokens attend to them in any case.
-    max_length: tokens read of a text; max_terms: most expanded terms of one. query_mode: where queries' terms come from
-    unless told otherwise, "encoder" or "lexical". query_prompt, document_prompt: put before a text.
+    max_length: tokens read of a text; max_terms: most expanded terms of one; min_document_weight, min_query_weight: an
+    expanded term that is lighter is left out. query_mode: where queries' terms come from unless told otherwise,
+    "encoder" or "lexical". query_prompt, document_prompt: put before a text.
     """
 
     model_type = MODEL_TYPE
@@ -98,6 +99,8 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     vocabulary_experts_per_token: int = 16
     max_length: int = 256
     max_terms: int = 256
+    min_document_weight: float = 0.0
+    min_query_weight: float = 0.0
     query_mode: str = "encoder"
     query_prompt: str = ""
     document_prompt: str = ""

@@ -53,6 +53,8 @@ DEFAULTS: dict[str, Any] = {
     "vocabulary_experts_per_token": 16,
     "max_length": 256,
     "max_terms": 256,
+    "min_document_weight": 0.0,
+    "min_query_weight": 0.0,
     "query_mode": "encoder",
     "query_prompt": "",
     "document_prompt": "",

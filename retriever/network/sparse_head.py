@@ -93,6 +93,14 @@ class SparseHead(nn.Module):
         learned, routing = self.experts(hidden)
         return self.norm(hidden + change + learned), routing
 
+    def winners(self, h: Tensor, groups: Sequence[Group], word_embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each text's weights of the whole vocabulary, float32 (n_texts, vocab), and which token has each.
+
+        h: (n_tokens, hidden), of `transformed`; tokens: int64 (n_texts, vocab), from each text's first one on.
+        """
+        best = [_best_logits(h, chunk, word_embeddings) for group in groups for chunk in _chunks(group)]
+        return torch.cat([self._weights(logits) for logits, _ in best]), torch.cat([tokens for _, tokens in best])
+
     def _best(
         self, h: Tensor, word_embeddings: Tensor, reach: Tensor | None, terms: Tensor | None
     ) -> Callable[[Group], tuple[Tensor, Tensor]]:

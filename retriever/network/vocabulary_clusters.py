@@ -24,7 +24,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from retriever.network.model import RetrieverModel
 
-__all__ = ["VocabularyClusters", "cluster_vocabulary", "save_with_clusters"]
+__all__ = ["VocabularyClusters", "cluster_points", "cluster_vocabulary", "save_with_clusters"]
 
 SLACK = 1.1
 ROUNDS = 10
@@ -51,18 +51,29 @@ def cluster_vocabulary(model: RetrieverModel, clusters: int, *, seed: int = 0) -
     with torch.no_grad():
         rows = model.embeddings.word.weight[allowed].float() * head.scale[allowed].float().unsqueeze(1)
         points = F.normalize(torch.cat([rows, head.bias[allowed].float().unsqueeze(1)], dim=1))  # (terms, hidden + 1)
-        capacity = math.ceil(SLACK * len(points) / clusters)
-        start = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:clusters]
-        centres = points[start]
-        for _ in range(ROUNDS):
-            found = _assigned(points @ centres.T, capacity)
-            sums = torch.zeros_like(centres).index_add(0, found, points)
-            centres = F.normalize(sums)
+        found, _ = cluster_points(points, clusters, seed=seed)
         counts = torch.bincount(found, minlength=clusters).clamp_min(1)
+        means = torch.zeros(clusters, points.shape[1]).index_add(0, found, points) / counts.unsqueeze(1)
     cluster = torch.full((len(head.allowed),), -1, dtype=torch.int32)
     cluster[allowed] = found.int()
-    means = sums / counts.unsqueeze(1)
     return VocabularyClusters(cluster, means[:, :-1].contiguous(), means[:, -1].contiguous())
+
+
+def cluster_points(
+    points: Tensor, clusters: int, *, weights: Tensor | None = None, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return a cluster for each of n unit vectors (n, dim), int64 (n,), and the centres, (clusters, dim) unit vectors.
+
+    weights: (n,) how much each point counts for its centre. No cluster has more than SLACK times its share of points.
+    """
+    capacity = math.ceil(SLACK * len(points) / clusters)
+    pulls = torch.ones(len(points)) if weights is None else weights
+    start = torch.multinomial(pulls, clusters, generator=torch.Generator().manual_seed(seed))
+    pulls, centres = points * pulls.unsqueeze(1), points[start]
+    for _ in range(ROUNDS):
+        found = _assigned(points @ centres.T, capacity)
+        centres = F.normalize(torch.zeros_like(centres).index_add(0, found, pulls))
+    return found, centres
 
 
 def _assigned(similarity: Tensor, capacity: int) -> Tensor:

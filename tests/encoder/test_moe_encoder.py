@@ -77,7 +77,8 @@ def join(parts: list[Encoded]) -> Encoded:
 
 def read(encoder: MoEEncoder, texts: list[str], prompt: str = "") -> Encoded:
     """Return the expansions in place of the sparse view, and the counts of tokens."""
-    return encoder._encode(texts, prompt, dense=True, expand=True, count=True).encoded
+    least = encoder.config.min_document_weight
+    return encoder._encode(texts, prompt, dense=True, expand=True, count=True, least=least).encoded
 
 
 def assert_batch_does_not_matter(encoder: MoEEncoder, texts: list[str]) -> None:
@@ -172,6 +173,25 @@ def test_prompts_go_before_the_text(folder: Path) -> None:
     np.testing.assert_array_equal(lexical.toarray(), plainly.toarray())
     empty = encoder.encode_queries(["  "])
     assert empty.dense is not None and not empty.dense.any()
+
+
+def test_light_expansions_are_left_out(folder: Path, readable_texts: list[str]) -> None:
+    """Each side has a least weight of its own; a text's own words stay."""
+    encoder = MoEEncoder(folder)
+    full, asked = read(encoder, readable_texts).sparse, encoder.encode_queries(readable_texts).sparse
+    assert full is not None and asked is not None
+    least = float(np.median(full.data))
+    change_config(folder, min_document_weight=least)
+    cut = MoEEncoder(folder)
+    found = read(cut, readable_texts).sparse
+    assert found is not None
+    np.testing.assert_array_equal(found.toarray(), np.where(full.toarray() >= least, full.toarray(), 0))
+    assert (cut.encode_queries(readable_texts).sparse != asked).nnz == 0
+    change_config(folder, min_document_weight=0.0, min_query_weight=1e9)
+    words = MoEEncoder(folder)
+    own = words.with_query_mode("lexical").encode_queries(readable_texts).sparse
+    assert (words.encode_queries(readable_texts).sparse != own).nnz == 0
+    assert (read(words, readable_texts).sparse != full).nnz == 0
 
 
 def test_max_terms_keeps_the_heaviest_expansions(folder: Path, readable_texts: list[str]) -> None:

@@ -23,7 +23,7 @@ from retriever.encoder.runtime import RuntimeConfig, fastest_precision
 from retriever.encoder.views import unit
 from retriever.lazy import lazy
 from retriever.names import QUERY_MODES
-from retriever.network.checkpoint import read_settings, read_values
+from retriever.network.checkpoint import WEIGHT_FILES, read_settings, read_values
 from retriever.network.folder import load_config, load_model
 from retriever.network.parameters import count_parameters
 from retriever.network.prompts import prompt_tokens
@@ -158,7 +158,7 @@ class MoEEncoder(EncoderBase):
         self._recent_states: RecentQueries[QueryStates] = RecentQueries(self.runtime.recent_queries)
         self.identity = EncoderIdentity(
             name or str(self._folder.resolve()),
-            folder_digest(self._folder, ("config.json", "tokenizer.json", "model.safetensors")),
+            folder_digest(self._folder, ("config.json", "tokenizer.json", *WEIGHT_FILES)),
             self._length(PROJECTION if settings.get("dense_dim") else NORM),
             len(self.vocabulary),
         )

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
+from retriever.network.checkpoint import WEIGHT_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENCODER_FILES", "EncoderView"]
 
-ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", *WEIGHT_FILES)
 
 
 class EncoderView(InputModule):

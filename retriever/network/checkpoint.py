@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "MODEL_TYPE",
     "SCALE",
     "STORAGE",
+    "WEIGHT_FILES",
     "add_weights",
     "dequantise_rows",
     "quantise_rows",
@@ -38,6 +39,9 @@ __all__ = [
 
 MODEL_TYPE = "retriever-moe"
 WEIGHTS = "model.safetensors"
+ADDED = "vocabulary.safetensors"
+"""What was added to an encoder later, or replaces weights of it: a small file, so that the large one stays."""
+WEIGHT_FILES = (WEIGHTS, ADDED)
 STORAGE = ("float32", "float16", "int8", "mixed")
 # On CISI int8 for all matrices costs the dense view 0.4 points of nDCG@10, for all but these ones nothing.
 HALF_IN_MIXED = re.compile(r"attention\.|feed_forward\.up")
@@ -63,19 +67,19 @@ def write_weights(state: dict[str, Tensor], folder: Path, storage: str = "float3
     """Write `state` to folder/model.safetensors, matrices in `storage`, vectors and flags as they are."""
     if storage not in STORAGE:
         raise UserError(f"storage {storage!r} is unknown; choose one of {', '.join(STORAGE)}")
-    _save(_compact(state, storage), folder, storage)
+    _save(_compact(state, storage), folder / WEIGHTS, storage)
 
 
 def add_weights(folder: Path, state: dict[str, Tensor]) -> None:
-    """Put weights beside those of folder/model.safetensors, or in their place, stored as those are."""
-    from safetensors import safe_open
-    from safetensors.torch import load_file
+    """Write weights to folder/vocabulary.safetensors, stored as those of folder/model.safetensors are.
 
-    path = folder / WEIGHTS
-    with safe_open(path, framework="numpy") as file:
+    What stands there already goes; weights of the same name in folder/model.safetensors are read no longer.
+    """
+    from safetensors import safe_open
+
+    with safe_open(folder / WEIGHTS, framework="numpy") as file:
         storage = (file.metadata() or {}).get("storage", "float32")
-    kept = {name: value for name, value in load_file(path).items() if name.removesuffix(SCALE) not in state}
-    _save(kept | _compact(state, storage), folder, storage)
+    _save(_compact(state, storage), folder / ADDED, storage)
 
 
 def _compact(state: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
@@ -94,25 +98,28 @@ def _compact(state: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
     return stored
 
 
-def _save(stored: dict[str, Tensor], folder: Path, storage: str) -> None:
+def _save(stored: dict[str, Tensor], path: Path, storage: str) -> None:
     from safetensors.torch import save_file
 
-    save_file(stored, folder / WEIGHTS, metadata={"format": "pt", "storage": storage})
-    (folder / WEIGHTS).chmod(0o644)  # safetensors leaves it readable by its owner alone
+    save_file(stored, path, metadata={"format": "pt", "storage": storage})
+    path.chmod(0o644)  # safetensors leaves it readable by its owner alone
 
 
 def read_weights(folder: str | Path) -> dict[str, Tensor] | None:
-    """Read folder/model.safetensors and restore compact weights to float32; None where there is no such file."""
+    """Read a folder's weights and restore compact ones to float32; None where it has no model.safetensors."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = Path(folder) / WEIGHTS
-    if not path.is_file():
+    if not (Path(folder) / WEIGHTS).is_file():
         return None
-    try:
-        stored = load_file(path)
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise UserError(f"{path}: damaged weights file ({error}); copy or build the encoder again") from None
+    stored: dict[str, Tensor] = {}
+    for path in _weight_files(Path(folder)):
+        try:
+            found = load_file(path)
+        except (SafetensorError, json.JSONDecodeError, OSError) as error:
+            raise UserError(f"{path}: damaged weights file ({error}); copy or build the encoder again") from None
+        names = {name.removesuffix(SCALE) for name in found}
+        stored = {name: value for name, value in stored.items() if name.removesuffix(SCALE) not in names} | found
     state = {}
     for name, value in stored.items():
         if name.endswith(SCALE):
@@ -125,30 +132,41 @@ def read_weights(folder: str | Path) -> dict[str, Tensor] | None:
 
 
 def read_values(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read some arrays of folder/model.safetensors as they are stored, without torch."""
-    with _opened(folder) as file:
-        return {name: file.get_tensor(name) for name in names}
+    """Read some arrays of a folder's weights as they are stored, without torch."""
+    with _opened(folder) as files:
+        return {name: files[name].get_tensor(name) for name in names}
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight of folder/model.safetensors, the scales of compact ones among them."""
-    with _opened(folder) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a dict
+    """Return the shape of each weight of a folder, the scales of compact ones among them."""
+    with _opened(folder) as files:
+        return {name: tuple(file.get_slice(name).get_shape()) for name, file in files.items()}
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
+def _opened(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield for the name of each stored array the file that has it."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS
     if not path.is_file():
         raise UserError(f"{folder}: {WEIGHTS} is missing; copy or build the encoder again")
     try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
+        with ExitStack() as stack:
+            files: dict[str, Any] = {}
+            for path in _weight_files(folder):
+                file = stack.enter_context(safe_open(path, framework="numpy"))
+                names = {name.removesuffix(SCALE) for name in file.keys()}  # noqa: SIM118  # not a dict
+                files = {name: one for name, one in files.items() if name.removesuffix(SCALE) not in names}
+                files |= dict.fromkeys(file.keys(), file)
+            yield files
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged weights file ({reason}); copy or build the encoder again") from None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

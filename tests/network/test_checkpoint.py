@@ -15,7 +15,16 @@ from hypothesis.extra.numpy import arrays
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
-from retriever.network.checkpoint import dequantise_rows, quantise_rows, read_weights, write_weights
+from retriever.network.checkpoint import (
+    SCALE,
+    add_weights,
+    dequantise_rows,
+    quantise_rows,
+    read_values,
+    read_weights,
+    stored_shapes,
+    write_weights,
+)
 from retriever.network.folder import load_model, save_encoder
 from retriever.network.model import RetrieverConfig, RetrieverModel, pack
 from retriever.network.upcycle import UpcycleConfig, upcycle
@@ -42,6 +51,27 @@ def test_int8_is_within_half_a_step(values: np.ndarray) -> None:
     error = (dequantise_rows(stored, scale) - matrix).abs()
     assert (error <= scale.unsqueeze(-1) * 0.50001).all()
     assert stored.abs().max() <= 127
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_added_weights_stand_beside_the_others_or_in_their_place(tmp_path: Path, storage: str) -> None:
+    """The large file is not written again; a matrix that was compact takes its scales with it."""
+    first = {"kept": torch.randn(4, 8), "replaced": torch.randn(4, 8), "flags": torch.tensor([1, 0])}
+    write_weights(first, tmp_path, storage)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    added = {"replaced": torch.randn(2, 8), "cluster": torch.tensor([3, -1], dtype=torch.int32)}
+    add_weights(tmp_path, {"gone": torch.zeros(3, 3)})
+    add_weights(tmp_path, added)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    found = read_weights(tmp_path)
+    assert found is not None and set(found) == {"kept", "replaced", "flags", "cluster"}
+    for name, value in (first | added).items():
+        torch.testing.assert_close(found[name], value, atol=0.03, rtol=0)
+    shapes = stored_shapes(tmp_path)
+    assert {name: shapes[name] for name in found} == {name: tuple(value.shape) for name, value in found.items()}
+    assert ("replaced" + SCALE in shapes) == (storage == "int8")
+    assert read_values(tmp_path, ["cluster"])["cluster"].tolist() == [3, -1]
+    assert read_values(tmp_path, ["replaced"])["replaced"].shape == (2, 8)
 
 
 @pytest.mark.parametrize(("storage", "bytes_per_weight"), [("float32", 4), ("float16", 2), ("int8", 1)])

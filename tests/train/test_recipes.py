@@ -132,9 +132,8 @@ def test_training_reads_what_searching_reads(
                 words, read = made.model.embeddings.word.weight, states.packed
                 head = made.model.sparse_head(states.hidden, read.groups, words, token_ids=read.input_ids)[0]
             found = head[torch.tensor(states.order).argsort()].numpy()
-            views = encoder._encode(
-                TEXTS, prompts["query" if texts is batch.queries else "document"], dense=False, expand=True, count=False
-            ).encoded.sparse
+            prompt = prompts["query" if texts is batch.queries else "document"]
+            views = encoder._encode(TEXTS, prompt, dense=False, expand=True, count=False, least=0.0).encoded.sparse
             assert views is not None
             np.testing.assert_allclose(found, views.toarray(), atol=0.02)
 

@@ -578,7 +578,8 @@ def _top_terms(weights: FloatArray, limit: int, least: float) -> sparse.csr_matr
 
 def _heaviest(weights: FloatArray, limit: int, light: float) -> NDArray[np.int64]:
     """Return the ids, ascending, of at most `limit` positive weights (vocab,); of equal ones the lower ids."""
-    ids = np.flatnonzero(weights >= light if light else weights)
+    # Of truth values: NumPy looks at numbers one by one.
+    ids = np.flatnonzero(weights >= light if light else weights > 0)
     if len(ids) <= limit:
         return ids
     values = weights[ids]

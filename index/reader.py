@@ -29,7 +29,7 @@ from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.verify import damage_text, verify_folder
 from retriever.lazy import lazy
 from retriever.processes import refuse_fork
-from retriever.ranking import check_top_k, order
+from retriever.ranking import check_top_k, order_scores
 from retriever.types import Document, Encoded, IndexField, Ranking, Span, TermMatch, UserError
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ class FolderReader:
 
         def chunks(count: int) -> Ranking:
             found = search(count)
-            return order(zip(self.rows.doc_ids(found.rows), found.scores.tolist(), strict=True), top_k=count)
+            return order_scores(self.rows.doc_ids(found.rows), found.scores, top_k=count)
 
         return best_documents(chunks, top_k, self._expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ KERNELS = "retriever.network.int8.scan"
 """Compiled by numba, which is not needed any more afterwards."""
 STEP, GROUP = 64, 32
 """As there: it is not imported to search."""
+LIMITS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+"""Environment variables that tell numba of another processor."""
 LARGEST, LARGEST_SUM, LARGEST_CODE = 32_767, 2**31 - 2**16, 127
 ROUNDING = 1e-5
 """How far a float32 sum of products is from the truth at most, as a share of the sum of their magnitudes; and that of a
@@ -32,7 +35,8 @@ few hundred numbers is much closer."""
 def scannable(vectors: StoredVectors) -> bool:
     """Say whether rows can be scanned: they are bytes, of a length that fits, and the processor has the instruction."""
     codes = vectors.records.dtype.names is not None and 0 < vectors.dim <= 2_048 and vectors.dim % STEP == 0
-    return codes and {"avx512f", "avx512vnni"} <= processor_instructions()
+    limited = any(os.environ.get(name) for name in LIMITS) or os.environ.get("NUMBA_ENABLE_AVX") == "0"
+    return codes and not limited and {"avx512f", "avx512vnni"} <= processor_instructions()
 
 
 class Scan:
@@ -62,11 +66,8 @@ class Scan:
         found, groups = scores.array[:count], most.array
         # In units; a code is LARGEST_CODE at most, and a rounded number half a unit off.
         error = LARGEST_CODE * (len(query) / 2 + ROUNDING * magnitudes / unit) * self._largest_scale
-        if top_k < len(groups):
-            least = np.partition(groups, -top_k)[-top_k]
-            rows = np.flatnonzero(found >= least - 2 * error)
-        else:
-            rows = np.flatnonzero(found > -np.inf)
+        least = np.partition(groups, -top_k)[-top_k] if top_k < len(groups) else -np.inf
+        rows = np.flatnonzero(found > -np.inf if least == -np.inf else found >= least - 2 * error)
         if len(rows) > top_k:
             own = found[rows]
             rows = rows[own >= np.partition(own, -top_k)[-top_k] - 2 * error]

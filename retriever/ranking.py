@@ -12,9 +12,12 @@ from retriever.types import ScoredDoc, UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from retriever.types import Document, MetadataValue, Ranking
 
-__all__ = ["Showing", "check_top_k", "order", "separate_ties", "without_self"]
+__all__ = ["Showing", "check_top_k", "order", "order_scores", "separate_ties", "without_self"]
 
 _record = tuple.__new__
 """Makes a named tuple of a tuple, in half the time of its constructor: a query makes a thousand of them."""
@@ -35,6 +38,30 @@ def order(scored: Iterable[tuple[str, float]], *, top_k: int | None = None) -> R
         raise ValueError(f"the score of {doc_id!r} is NaN, need a number")
     pairs.sort()  # as tuples of float and string, which takes half as long as with a key function
     return [_record(ScoredDoc, (doc_id, -score)) for score, doc_id in pairs[:top_k]]
+
+
+def order_scores(doc_ids: Sequence[str], scores: NDArray[np.float64], *, top_k: int | None = None) -> Ranking:
+    """Order ids by their scores (n,) as `order` does; with fewer objects made, of which a search makes thousands.
+
+    >>> import numpy as np
+    >>> [hit.doc_id for hit in order_scores(["b", "a", "c"], np.array([1.0, 1.0, 2.0]), top_k=2)]
+    ['c', 'a']
+    """
+    import numpy as np  # the others are used where NumPy is not loaded yet
+
+    if np.isnan(scores).any():
+        doc_id = doc_ids[int(np.flatnonzero(np.isnan(scores))[0])]
+        raise ValueError(f"the score of {doc_id!r} is NaN, need a number")
+    places = np.argsort(-scores, kind="stable")
+    ordered = scores[places]
+    equal = ordered[1:] == ordered[:-1]
+    found = places.tolist()
+    if equal.any():
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], equal, [False]]).astype(np.int8))).reshape(-1, 2)
+        for first, last in edges.tolist():  # hits that tie: from the first to the last of them
+            found[first : last + 1] = sorted(found[first : last + 1], key=doc_ids.__getitem__)
+    values = ordered[:top_k].tolist()
+    return [_record(ScoredDoc, (doc_ids[place], score)) for place, score in zip(found, values, strict=False)]
 
 
 def without_self(ranking: Ranking, query_id: str, *, exclude: bool = True) -> Ranking:

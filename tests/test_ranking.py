@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever.ranking import order, separate_ties, without_self
+from retriever.ranking import order, order_scores, separate_ties, without_self
 from retriever.types import ScoredDoc
 
 SCORES = st.one_of(st.sampled_from([-1.0, 0.0, 0.5, 0.5000000001, 2.0]), st.floats(-1e6, 1e6))
@@ -19,11 +19,16 @@ def test_the_order_is_that_of_the_definition_and_is_cut_last(scored: dict[str, f
     expected = sorted((ScoredDoc(*pair) for pair in scored.items()), key=lambda hit: (-hit.score, hit.doc_id))
     assert order(scored.items()) == expected
     assert order(scored.items(), top_k=top_k) == expected[:top_k]
+    scores = np.array([*scored.values()], np.float64)
+    assert order_scores([*scored], scores) == expected
+    assert order_scores([*scored], scores, top_k=top_k) == expected[:top_k]
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="'b' is NaN"):
         order([("a", 1.0), ("b", float("nan"))])
+    with pytest.raises(ValueError, match="'b' is NaN"):
+        order_scores(["a", "b"], np.array([1.0, np.nan]))
 
 
 @given(SCORED, st.text(min_size=1, max_size=3))

@@ -13,7 +13,9 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from retriever.ranking import order
+import numpy as np
+
+from retriever.ranking import order, order_scores
 from retriever.search.leg import LEGS, default_weights
 from retriever.search.normalisation import NORMALISATIONS, non_negative
 from retriever.types import ScoredDoc, UserError
@@ -105,15 +107,19 @@ def _floor(scores: Scores, missing: str) -> float:
 
 def _sum(legs: Mapping[str, Scores], weights: Mapping[str, float] | None, missing: str) -> Ranking:
     active = _active(legs, weights)
-    found = dict.fromkeys(chain.from_iterable(scores for _, scores in active))
-    columns = [_column(scores, weight, _floor(scores, missing), found) for weight, scores in active]
-    return order(zip(found, map(math.fsum, zip(*columns, strict=True)), strict=True))
+    found = list(dict.fromkeys(chain.from_iterable(scores for _, scores in active)))
+    places = {doc_id: place for place, doc_id in enumerate(found)}
+    columns = [_column(scores, weight, _floor(scores, missing), places) for weight, scores in active]
+    sums = np.fromiter(map(math.fsum, zip(*columns, strict=True)), np.float64, len(found))
+    return order_scores(found, sums)
 
 
-def _column(scores: Scores, weight: float, floor: float, doc_ids: Iterable[str]) -> list[float]:
-    """Return weight x score of each document, in order; one that the leg did not find has the score `floor`."""
-    weighted, missing = {doc_id: weight * score for doc_id, score in scores.items()}, weight * floor
-    return [weighted.get(doc_id, missing) for doc_id in doc_ids]
+def _column(scores: Scores, weight: float, floor: float, places: Mapping[str, int]) -> list[float]:
+    """Return weight x score of each document, by its place; one that the leg did not find has the score `floor`."""
+    column = np.full(len(places), floor)
+    column[[places[doc_id] for doc_id in scores]] = list(scores.values())
+    weighted: list[float] = (weight * column).tolist()
+    return weighted
 
 
 def _product(legs: Mapping[str, Scores], weights: Mapping[str, float] | None, missing: str) -> Ranking:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from retriever.index.info import describe
 from retriever.index.reader import FolderReader
+from retriever.index.verify import verify_folder as verify
 from retriever.index.writer import FolderWriter
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from retriever.index.contract import IndexReader, IndexWriter
 
-__all__ = ["describe", "open_reader", "open_writer"]
+__all__ = ["describe", "open_reader", "open_writer", "verify"]
 
 
 def open_reader(place: str | Path, *, verify: bool) -> IndexReader:

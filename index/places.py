@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
     from retriever.index.contract import IndexReader, IndexWriter
     from retriever.index.info import IndexInfo
+    from retriever.index.verify import Verification
 
-__all__ = ["KINDS", "Kind", "describe", "open_reader", "open_writer"]
+__all__ = ["KINDS", "Kind", "describe", "is_elsewhere", "open_reader", "open_writer", "verify"]
 
 
 class Kind(NamedTuple):
     """A kind of place that indexes stand in.
 
     is_one: says whether an address or a path is of this kind, cheaply. module: has `open_reader(place, verify=...)`,
-    `open_writer(place)` and `describe(place)`; imported when the first one is opened.
+    `open_writer(place)`, `describe(place)` and `verify(place)`; imported when the first one is opened.
     """
 
     is_one: Callable[[str], bool]
@@ -31,10 +32,17 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "shards": Kind(is_sharded, "retriever.search.sharded"),
-    "qdrant": Kind(lambda place: re.match(r"qdrants?:/|qdrant-(edge|local):", place) is not None, "retriever.qdrant"),
+    "qdrant": Kind(
+        lambda place: re.match(r"qdrants?:/|qdrant-(edge|local):", place) is not None, "retriever.qdrant.place"
+    ),
 }
 """The kinds by name, asked in this order; what none of them claims is a folder of ours."""
 FOLDERS = "retriever.index.folders"
+
+
+def is_elsewhere(place: str | Path) -> bool:
+    """Say whether something is the place of an index, but no folder of ours, which alone `build_index` makes."""
+    return any(kind.is_one(str(place)) for kind in KINDS.values())
 
 
 def _module(place: str | Path) -> Any:
@@ -60,4 +68,10 @@ def open_writer(place: str | Path) -> IndexWriter:
 def describe(place: str | Path) -> IndexInfo:
     """Return what the last commit of an index holds; raise UserError if it cannot be opened."""
     found: IndexInfo = _module(place).describe(place)
+    return found
+
+
+def verify(place: str | Path) -> Verification:
+    """Compare all of an index with its checksums; raise UserError if it cannot be read at all."""
+    found: Verification = _module(place).verify(place)
     return found

@@ -154,11 +154,11 @@ def verify(folder: Path, as_json: bool) -> None:
     Example:
       retriever verify my-index
     """
-    from retriever.index.shards.verify import verify_index
+    from retriever.index.places import verify as verify_place
     from retriever.index.verify import damage_text
     from retriever.tables import human_bytes
 
-    found = verify_index(folder)
+    found = verify_place(folder)
     if as_json:
         click.echo(json.dumps(found._asdict() | {"damages": [damage._asdict() for damage in found.damages]}))
         sys.exit(bool(found.damages))

@@ -23,6 +23,7 @@ from retriever.eval.report.results import DatasetResult, Difference, IndexResult
 from retriever.experiments.examples import FirstHits, choose_examples, first_hits
 from retriever.experiments.systems import bytes_per_document, plan_systems, search_legs
 from retriever.files import cache_errors, cache_root
+from retriever.index.places import is_elsewhere
 from retriever.indexing.build import IndexingConfig, build_index, holds, interrupted
 from retriever.languages import ENGLISH, LANGUAGES, analyzer_named
 from retriever.ranking import separate_ties
@@ -174,8 +175,9 @@ def _index(
         read = "" if language == ENGLISH else f"-{language}"
         corpus = data.name.rpartition(ASKED_IN)[2]
         folder = cache_folder() / _file_name(f"{corpus}-{found.digest[:12]}-{name}-{stored}{read}")
+    elsewhere = is_elsewhere(folder)
     begun = (folder / "index.json").exists()
-    if not begun or interrupted(folder):
+    if not elsewhere and (not begun or interrupted(folder)):
         with cache_errors("indexes"):
             folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.parent.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retriever.index.info import describe_reader
+from retriever.index.verify import Damage, Verification
 from retriever.qdrant.address import parse_address
 from retriever.qdrant.reader import CollectionReader
 from retriever.qdrant.recount import wrong_points
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from retriever.index.info import IndexInfo
     from retriever.qdrant.engine import Engine
 
-__all__ = ["describe", "open_engine", "open_reader", "open_writer"]
+__all__ = ["describe", "open_engine", "open_reader", "open_writer", "verify"]
 
 
 def open_engine(place: str | Path) -> tuple[str, Engine]:
@@ -41,7 +42,7 @@ def open_reader(place: str | Path, *, verify: bool) -> IndexReader:
         _, wrong = wrong_points(engine, reader.settings, reader.head.state)
         if wrong:
             reader.close()
-            raise UserError(f"{name}: damaged ({len(wrong)} faults, such as {wrong[0]}); push it again")
+            raise UserError(f"{name}: damaged ({len(wrong)} faults, such as {': '.join(wrong[0])}); push it again")
     return reader
 
 
@@ -55,3 +56,12 @@ def describe(place: str | Path) -> IndexInfo:
     name, engine = open_engine(place)
     with CollectionReader.open(name, engine) as reader:
         return describe_reader(reader)
+
+
+def verify(place: str | Path) -> Verification:
+    """Read all points of a collection, and compare them with their checksums; a file is a point."""
+    name, engine = open_engine(place)
+    with CollectionReader.open(name, engine) as reader:
+        count, wrong = wrong_points(engine, reader.settings, reader.head.state)
+        damages = tuple(Damage(point, problem) for point, problem in wrong)
+        return Verification(reader.commit_data.number, count, engine.size(), damages)

@@ -118,9 +118,10 @@ def saturate_anew(writer: CollectionWriter) -> None:
     writer.state.least_mean = writer.state.greatest_mean = mean
 
 
-def wrong_points(engine: Engine, settings: IndexSettings, state: State) -> tuple[int, list[str]]:
-    """Read all chunks; return how many there are, and what is wrong with them, in words."""
-    count, total, wrong = 0, 0, []
+def wrong_points(engine: Engine, settings: IndexSettings, state: State) -> tuple[int, list[tuple[str, str]]]:
+    """Read all chunks; return how many there are, and what is wrong with which, in words."""
+    count, total = 0, 0
+    wrong: list[tuple[str, str]] = []
     collection = state.collection(settings)
     for page in pages(engine, ALL, None, vector_names(settings)):
         count += len(page)
@@ -132,7 +133,8 @@ def wrong_points(engine: Engine, settings: IndexSettings, state: State) -> tuple
                 saturated(counts_of(bm25.values, norm), norm), bm25.values
             )
             if _crc(record) != record.payload["crc"] or not counts_fit:
-                wrong.append(f"chunk {record.payload['chunk']} of document {record.payload['id']!r}: wrong checksum")
+                chunk = f"chunk {record.payload['chunk']} of document {record.payload['id']!r}"
+                wrong.append((chunk, "wrong checksum"))
     if count != state.chunks or total % CRC_MODULUS != state.crc:
-        wrong.append(f"{count} chunks, the last commit has {state.chunks}, or others than these")
+        wrong.append(("the whole", f"{count} chunks, the last commit has {state.chunks}, or others than these"))
     return count, wrong

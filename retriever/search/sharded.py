@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from retriever.index.info import describe_reader
 from retriever.index.shards.reader import ShardedReader
+from retriever.index.shards.verify import verify_index as verify
 from retriever.search.commit_view import open_legs
 from retriever.search.joined import joined_legs
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from retriever.index.shards.writer import ShardedWriter
     from retriever.search.leg import LegOptions, OpenLeg
 
-__all__ = ["describe", "open_reader", "open_writer"]
+__all__ = ["describe", "open_reader", "open_writer", "verify"]
 
 
 def open_reader(place: str | Path, *, verify: bool) -> ShardedReader:

@@ -81,8 +81,8 @@ class ServedIndex:
         """See the last commit from now on; return whether there was a new one."""
         with self._reopening:
             moment = self._moment()
-            if moment == self._seen and not self.error:
-                return False
+            if moment == self._seen and moment.folders and not self.error:
+                return False  # an index that is no folder is asked itself
             # Lucene would take another folder with as many commits for the one that it has open.
             newer = self._reopen() if moment.folders == self._opened else self._open_anew(moment.folders)
             self._seen = moment
@@ -166,7 +166,10 @@ class Indexes:
         """Return an error's words without paths of this machine."""
         encoders = [index._retriever.reader.settings.encoder.name for index in self]
         given = [self.settings.encoder] if self.settings.encoder else []
-        return without_paths(str(error), self.paths, [*encoders, *given])
+        said = str(error)
+        for index in self:  # a place that is no folder calls itself as it was not written
+            said = said.replace(str(index._retriever.reader.path), index.name)
+        return without_paths(said, self.paths, [*encoders, *given])
 
     def _watch(self) -> None:
         while not self._stop.wait(EVERY):

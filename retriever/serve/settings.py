@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retriever.index.places import KINDS
+from retriever.index.places import is_elsewhere
 from retriever.index.settings import read_settings
 from retriever.types import UserError
 
@@ -90,7 +90,7 @@ class ServeSettings:
             UserError: it listens to other machines and asks nobody for a key, or a folder is no index.
         """
         for path in self.indexes.values():
-            if not any(kind.is_one(str(path)) for kind in KINDS.values()):  # else it is seen when it is opened
+            if not is_elsewhere(path):  # else it is seen when it is opened
                 read_settings(path)
         if not self.indexes:
             raise UserError("no index to serve; give the folder of one")

@@ -278,7 +278,7 @@ class MoEEncoder(EncoderBase):
         chosen = self._experts_of(text.read)
         tokens = [
             TokenExperts(self.vocabulary[text.read[place]], tuple(tuple(layer[place]) for layer in chosen))
-            for place in range(1 + self._prompt_tokens(self.config.query_prompt), len(text.read) - 1)
+            for place in range(1 + self._prompt_tokens(settings["query_prompt"]), len(text.read) - 1)
         ]
         return ExpertRoutes(layers, tuple(tokens))
 

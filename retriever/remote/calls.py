@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "documents", "encode", "facets", "fields", "first_of", "indexes", "more_like_this", "rank", "search"]
 
-QUERIES = 32
-"""Of one request: few enough for a server's time limit, enough to be encoded together."""
+QUERIES, HITS = 32, 250_000
+"""Of one request: few enough for a server's limits of time and size, enough queries to be encoded together."""
 IDS = 500
 """Of one request."""
 T = TypeVar("T")
@@ -98,7 +98,7 @@ def rank(
     settings = {"top_k": top_k, "modes": list(modes), **_given({"filter": filter}), **_fusion(fusion)}
     return (
         Call("search/batch", _rankings, {"queries": [query._asdict() for query in batch], **settings})
-        for batch in _batches(queries, QUERIES)
+        for batch in _batches(queries, max(1, min(QUERIES, HITS // max(1, top_k * len(modes)))))
     )
 
 

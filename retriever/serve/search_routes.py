@@ -163,6 +163,7 @@ async def rank(request: Request, name: str, asked: BatchRequest) -> Any:
     check_size("queries", len(asked.queries), limits.batch)
     check_size("modes", len(asked.modes), limits.batch)
     check_size("top_k", asked.top_k, limits.depth)
+    check_size("queries x modes x top_k", len(asked.queries) * len(asked.modes) * asked.top_k, limits.ranked)
     for text in (*asked.modes, asked.filter, *(query.text for query in asked.queries)):
         check_text("query, mode or filter", text, limits.query)
     return await state.searches.run(lambda: _rankings(index, asked))

@@ -31,9 +31,10 @@ class Limits:
     """What one request may ask for, and how much of the machine all of them may take.
 
     query: characters of a query, a filter or a mode. top_k: hits of one answer. depth: how far `offset` and `top_k` may
-    reach. reads: hits that a stage of a client's pipeline may read. batch: queries, texts or ids of one request.
-    body: bytes of a request. documents: bytes of a request that adds documents. headers: bytes of a request line with
-    its headers. listed: bytes of a JSON list of documents, which is read as a whole.
+    reach. ranked: hits of all rankings of a batch together. reads: hits that a stage of a client's pipeline may read.
+    batch: queries, texts or ids of one request. body: bytes of a request. documents: bytes of a request that adds
+    documents. headers: bytes of a request line with its headers. listed: bytes of a JSON list of documents, which is
+    read as a whole.
     waiting: searches at work or waiting in one process; more are answered 429. connections: open ones of one process.
     seconds: how long a search may take. header_seconds, body_seconds: how long a client may take to send them, and
     `body_seconds` to read an answer. Times are in seconds.
@@ -42,6 +43,7 @@ class Limits:
     query: int = 10_000
     top_k: int = 1_000
     depth: int = 10_000
+    ranked: int = 1_000_000
     reads: int = 1_000
     batch: int = 1_000
     body: int = 4 * 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,6 +59,8 @@ def test_hits_and_stages_are_those_of_the_library(named: TestClient, served_fold
     [
         ("bm25 > rerank(cross-encoder:/etc/passwd)", "rerank: which models are loaded is for the server to say"),
         ("bm25 > duo(shortest)", "duo: which models are loaded"),
+        ("bm25 > rerank(antigravity:fly)", "rerank: which models are loaded"),
+        ("bm25 > expand(antigravity:fly)", "expand: which models are loaded"),
         ("short > mmr", "'short'"),
         ("bm25 > mmr(depth=101)", "pipeline: the depth of a stage: found 101; this server allows at most 100"),
         ("bm25 > nothing", "no stage is called 'nothing'"),
@@ -71,6 +74,7 @@ def test_what_is_refused(named: TestClient, asked: str, said: str) -> None:
     answer = named.post(URL, json={"query": "bread", "pipeline": asked})
     assert answer.status_code == 400
     assert said in answer.json()["detail"]
+    assert "antigravity" not in sys.modules, "no request has anything imported"
 
 
 def test_an_index_says_what_may_be_asked(named: TestClient) -> None:

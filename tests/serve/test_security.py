@@ -29,7 +29,7 @@ OPEN = {"healthz", "readyz"}
 def keyed(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     file = tmp_path_factory.mktemp("keys") / "keys"
     file.write_text(f"# ours\nread {READ}\n\nwrite {WRITE}\n")
-    limits = Limits(query=50, top_k=20, depth=100, batch=3, body=2000, waiting=4)
+    limits = Limits(query=50, top_k=20, depth=100, batch=3, ranked=40, body=2000, waiting=4)
     settings = ServeSettings(
         {"tiny": served_folder},
         keys=read_keys(file, {}),
@@ -179,6 +179,7 @@ def test_limits_of_batches(keyed: TestClient) -> None:
     for path, body in (
         ("search/batch", {"queries": [{"query_id": str(i), "text": "x"} for i in range(4)]}),
         ("search/batch", {"queries": [], "modes": ["bm25"] * 4}),
+        ("search/batch", {"queries": [{"query_id": "1", "text": "x"}] * 2, "modes": ["bm25"] * 2, "top_k": 11}),
         ("encode", {"texts": ["x"] * 4}),
         ("encode", {"texts": ["x" * 51]}),
         ("documents/get", {"ids": ["x"] * 4}),

@@ -39,8 +39,8 @@ __all__ = ["CollectionWriter"]
 
 LARGEST_DRIFT = 1.25
 """From this ratio of mean lengths on a commit writes BM25's vectors anew: searches fetch the more the larger it is."""
-CORPUS = "corpus"
-"""In the note of a commit: the digest of the corpus that the index was built from, as long as it is that one."""
+OF_A_COPY = ("corpus", "pushed", "push_position")
+"""In the note of a commit: what the index was built and pushed from, as long as it is that."""
 AT_ONCE = 256
 """Documents or points of one request."""
 log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class CollectionWriter:
                 log.warning("%s: a writer did not come to its end; all documents are counted anew", path)
                 writer.begin()
                 recount(writer)
+                writer._edited = True
                 writer.commit(writer.state.note)
         except BaseException:
             engine.close()
@@ -218,13 +219,13 @@ class CollectionWriter:
         """
         changed = bool(self._mark)
         self._check_mark()
-        if changed and self._drift() > LARGEST_DRIFT:
+        if changed and UNFINISHED not in (note or {}) and self._drift() > LARGEST_DRIFT:
             saturate_anew(self)
         self._index_fields()
         self.upsert([*self.terms.points(), *self.impacts.points(), *self.tokens.points()])
         self.engine.flush()
         self.state.number, self.state.writer = self._last.number + 1, ""
-        self.state.note = {key: value for key, value in (note or {}).items() if not (self._edited and key == CORPUS)}
+        self.state.note = {key: value for key, value in (note or {}).items() if not (self._edited and key in OF_A_COPY)}
         self.engine.upsert([head_point(self._head._replace(state=self.state))])
         self.engine.flush()
         self._last, self._mark = copy.deepcopy(self.state), ""

@@ -152,6 +152,16 @@ def test_another_encoder_and_another_index(place: Place, index: Path, tmp_path: 
         push(index, pushed)
 
 
+def test_a_changed_collection_is_no_copy(place: Place, index: Path) -> None:
+    pushed = place()
+    push(index, pushed)
+    with IndexWriter.open(pushed) as writer:
+        writer.delete(["a"])
+        writer.commit()
+    with pytest.raises(UserError, match="or was changed since"):
+        push(index, pushed)
+
+
 def test_another_format(place: Place, index: Path) -> None:
     pushed = place()
     push(index, pushed)

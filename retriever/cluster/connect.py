@@ -99,7 +99,7 @@ def _connect(ray: Any, address: str, folder: str) -> None:
     _probe(address)
     try:
         if address == LOCAL:
-            ray.init(LOCAL, **own, **quiet)
+            _started(ray, own | quiet)
         else:
             ray.init(address, **({} if address.startswith("ray://") else quiet))
     except (ConnectionError, ValueError, TimeoutError) as error:
@@ -110,6 +110,17 @@ def _connect(ray: Any, address: str, folder: str) -> None:
         raise UserError(
             f"cluster {address!r}: runs another version ({_line(error)}); install there what `pip freeze` shows here"
         ) from None
+
+
+def _started(ray: Any, options: dict[str, Any]) -> None:
+    """Start a cluster of our own. Ray waits for 30 seconds, which a busy machine may not keep to."""
+    try:
+        ray.init(LOCAL, **options)
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # Ray raises a plain Exception
+            raise
+        ray.shutdown()
+        raise UserError("cluster 'local': Ray did not start within 30 s, the machine is too busy; try again") from None
 
 
 def _probe(address: str) -> None:

@@ -11,17 +11,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from retriever import Retriever, build_index
+from retriever import Retriever, UserError, build_index
+from retriever.cluster.indexing import build_sharded_index
 from retriever.indexing.build import IndexingConfig
 from retriever.search.modes import MODES
 from retriever.testing import SeededEncoder
-from retriever.types import Query
+from retriever.types import Encoded, Query
 from tests.cluster import driver
 
 pytest.importorskip("ray")
@@ -102,3 +104,23 @@ def test_kills_lose_nothing_and_nothing_committed_is_encoded_again(tmp_path: Pat
     ):
         wanted = list(one.rank_modes(queries, 2000, modes=MODES))
         assert list(several.rank_modes(queries, 2000, modes=MODES)) == wanted
+
+
+def test_a_full_disk_of_a_worker_is_one_line_and_the_rest_can_be_resumed(tmp_path: Path) -> None:
+    """A limit on the size of files, which a worker sets for itself, is what a full disk is to it."""
+
+    class OnAFullDisk(SeededEncoder):
+        def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
+            import resource
+
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            return super().encode_documents(texts, dense=dense, sparse=sparse)
+
+    documents = driver.corpus()[:400]
+    how = {"shards": 2, "config": IndexingConfig(dense_type="flat", batch=16), "cluster": "local"}
+    with pytest.raises(UserError, match=r"shard-0000\d: no space left on device") as raised:
+        build_sharded_index(documents, tmp_path / "i", encoder=OnAFullDisk(), **how)  # type: ignore[arg-type]
+    assert "\n" not in str(raised.value)
+    report = build_sharded_index(documents, tmp_path / "i", encoder=SeededEncoder(), resume=True, **how)  # type: ignore[arg-type]
+    assert report.documents == 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -11,7 +12,9 @@ from retriever.streams import open_binary
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
+
+    from yaml import SafeLoader
 
 __all__ = ["from_mapping", "load_yaml", "resolve"]
 
@@ -25,7 +28,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         with open_binary(path) as file:
-            values = yaml.safe_load(file.read().decode("utf-8-sig"))
+            values = yaml.load(file.read().decode("utf-8-sig"), _loader())
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file; give the path of a YAML file") from None
     except OSError as error:
@@ -38,6 +41,22 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: found a {type(values).__name__}, need a mapping of settings to values")
     return values
+
+
+@cache
+def _loader() -> type[SafeLoader]:
+    """Return YAML's safe loader, which takes the last of two values of a key without a word, but for that."""
+    import yaml
+
+    class Once(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise ValueError(f"the setting {twice!r} stands twice; keep one of them")
+            return super().construct_mapping(node, deep)
+
+    return Once
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], source: str) -> T:

@@ -97,7 +97,9 @@ def separate_ties(ranking: Ranking) -> Ranking:
 
 
 def check_top_k(top_k: int) -> None:
-    """Raise UserError for a number of hits below 1."""
+    """Raise UserError for what is no number of hits, or one below 1."""
+    if not hasattr(top_k, "__index__"):  # NumPy's whole numbers have it, 2.0 has not
+        raise UserError(f"top_k is {top_k!r}; need a whole number, 1 or more")
     if top_k < 1:
         raise UserError(f"top_k is {top_k}; need 1 or more")
 
@@ -121,7 +123,7 @@ class Showing:
         check_top_k(self.top_k)
         if self.offset < 0:
             raise UserError(f"offset is {self.offset}; need 0 or more")
-        if self.min_score is not None and math.isnan(self.min_score):
+        if self.min_score is not None and (isinstance(self.min_score, str) or math.isnan(self.min_score)):
             raise UserError("min_score is not a number; give one, or leave it out")
         if isinstance(self.fields, str):
             raise UserError(f"fields is the text {self.fields!r}; give a list of names, as in [{self.fields!r}]")

@@ -111,3 +111,15 @@ def test_values_that_yaml_cannot_make_are_one_line(value: str, tmp_path: Path) -
     with pytest.raises(UserError, match="not valid YAML") as caught:
         load_yaml(path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_setting_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    for text, key in (
+        ("depth: 3\nrate: 1\ndepth: 4\n", "depth"),
+        ("a: {b: 1, c: 2, b: 3}\n", "b"),
+    ):
+        path = write(tmp_path / "s.yaml", text)
+        with pytest.raises(UserError, match=f"the setting '{key}' stands twice; keep one of them"):
+            load_yaml(path)
+    merged = load_yaml(write(tmp_path / "merged.yaml", "base: &x {q: 1, r: 2}\nown: {<<: *x, q: 3}\n"))
+    assert merged["own"] == {"q": 3, "r": 2}

@@ -81,6 +81,8 @@ class EncoderSpec(NamedTuple):
         assert self.kind == "sentence-transformers"
         rest, *found = PROMPT.split(self.text.removeprefix(PEERS))
         prompts = dict(zip(found[::2], found[1::2], strict=True))
+        if 2 * len(prompts) < len(found):
+            raise UserError(f"{self.text!r} names a prompt twice; keep one of them")
         if not rest:
             raise UserError(f"{self.text!r} names no model; give st:DENSE, st:DENSE+SPARSE or st:+SPARSE")
         signs = [i for i, sign in enumerate(rest[:-1]) if sign == "+"]

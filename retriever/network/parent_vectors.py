@@ -95,7 +95,8 @@ class ParentVectors:
 
 
 def _role(base: str, folder: Path, parent: Parent, prompt: str, limit: int) -> _Role:
-    own = prompt_tokens(parent.tokenizer.tokenize(prompt)) if prompt else 0
+    alone = parent.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+    own = prompt_tokens(parent.tokenizer.convert_ids_to_tokens(alone)) if prompt else 0
     if own > limit - 3:
         raise UserError(
             f"{base}: the prompt {prompt[:40]!r} has {own} tokens, the network reads {limit} with two of its own; "

@@ -96,6 +96,10 @@ class UpcycleConfig:
             raise UserError(f"max_terms is {self.max_terms}, allowed is 0 (no expansions) or more")
         if not 0 <= self.reinit_fraction <= 1:
             raise UserError(f"reinit_fraction is {self.reinit_fraction}, allowed is 0 to 1")
+        for name in ("query_prompt", "document_prompt"):
+            prompt = getattr(self, name) or ""
+            if prompt.encode(errors="ignore").decode() != prompt:
+                raise UserError(f"{name} is {prompt!r}, which is not UTF-8; write it so")
         if not self.router_std >= 0:
             raise UserError(f"router_std is {self.router_std}, allowed is 0 or more")
 

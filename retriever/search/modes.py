@@ -109,7 +109,7 @@ def legs_named(mode: str) -> tuple[str, ...]:
     """
     if mode == HYBRID:
         return ()
-    names = [name.strip() for name in mode.split("+")]
+    names = [name.strip() for name in mode.split("+")] if isinstance(mode, str) else [""]
     if len(set(names)) < len(names) or not set(names) <= set(LEGS):
         known = ", ".join((HYBRID, *LEGS))
         raise UserError(f"mode {mode!r} is unknown; choose one of {known}, or join different legs as in dense+sparse")

@@ -60,6 +60,7 @@ class OpenIndex:
         self._query_mode = query_mode
         self._swapping, self._reopening, self._process = threading.Lock(), threading.Lock(), os.getpid()
         self._pool = ThreadPoolExecutor(max_workers=len(LEGS), thread_name_prefix="leg")
+        self._closed = False
 
     @classmethod
     def open(
@@ -204,8 +205,10 @@ class OpenIndex:
             return encoded._replace(sparse=self.encoder.adapt(encoded.sparse, view.reader.token_statistics))
 
     def _check_process(self) -> None:
-        """Refuse before anything waits for a lock or a thread of the process that opened the index."""
+        """Refuse before anything waits for a lock or a thread of the process that opened the index, or is closed."""
         refuse_fork(self._process, "this index was opened")
+        if self._closed:
+            raise UserError(f"{self.reader.path}: is closed; open it again")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -216,6 +219,7 @@ class OpenIndex:
         """Free the index; nothing in a forked process, whose it is not."""
         if self._process != os.getpid():
             return
+        self._closed = True
         self._pool.shutdown()
         self.reader.close()
 

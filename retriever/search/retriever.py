@@ -88,6 +88,8 @@ class Retriever(OpenIndex):
             UserError: the query is empty, top_k below 1, the language unknown, the index cannot answer in this mode, or
                 has not the field.
         """
+        if not isinstance(query, str):
+            raise UserError(f"the query is {query!r}; need a text, with at least one word")
         if not query.strip():
             raise UserError("the query is empty; give at least one word")
         showing = Showing(top_k, offset, min_score, fields, explain, highlight)
@@ -181,9 +183,16 @@ class Retriever(OpenIndex):
             return show(view, plan, asked, rankings, showing, encoder=lambda: self.encoder)
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Return the stored documents with these ids, in their order; unknown ids are left out."""
+        """Return the stored documents with these ids, in their order; unknown ids are left out.
+
+        Raises:
+            UserError: ids is a text, or one of them is none.
+        """
+        wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
+        if isinstance(ids, str) or not all(isinstance(doc_id, str) for doc_id in wanted):
+            raise UserError(f"ids is {ids!r}; give a list of texts, such as ['d1']")
         with self._view() as view:
-            return view.reader.documents(dict.fromkeys(ids))
+            return view.reader.documents(wanted)
 
     def fields(self) -> list[IndexField]:
         """Return the metadata fields, sorted by name, with their kinds and in how many documents they are."""

@@ -14,6 +14,7 @@ from retriever.cli.main import cli
 from retriever.encoder.load import load_encoder
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
+from retriever.encoder.spec import parse_spec
 from retriever.integrations.export import export_view
 from retriever.network.checkpoint import read_settings
 from retriever.network.folder import save_encoder
@@ -222,3 +223,10 @@ def test_sentence_transformers_with_prompts_of_ones_own(
         (ours(prompted, "documents"), ""),
     ):
         np.testing.assert_allclose(found, model.encode(TEXTS, prompt=prompt, normalize_embeddings=True), atol=1e-6)
+
+
+def test_prompts_that_cannot_be_meant_are_refused() -> None:
+    with pytest.raises(UserError, match=r"query_prompt is .* not UTF-8"):
+        UpcycleConfig(query_prompt="find\udcff: ")
+    with pytest.raises(UserError, match="names a prompt twice"):
+        parse_spec("st:a/b;query=x;query=y").models()

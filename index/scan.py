@@ -39,6 +39,11 @@ def scannable(vectors: StoredVectors) -> bool:
     return codes and not limited and {"avx512f", "avx512vnni"} <= processor_instructions()
 
 
+def scan_kernel() -> Kernel:
+    """Return the compiled scan; compiling it, once after an installation, takes a second or two."""
+    return load_kernels(KERNELS, ("approximate",))["approximate"]
+
+
 class Scan:
     """Scans the rows of one commit, from any number of threads.
 
@@ -75,7 +80,7 @@ class Scan:
 
     @lazy
     def _kernel(self) -> Kernel:
-        return load_kernels(KERNELS, ("approximate",))["approximate"]
+        return scan_kernel()
 
     @lazy
     def _largest_scale(self) -> float:

@@ -177,11 +177,16 @@ class MoEEncoder(EncoderBase):
     @lazy
     def _model(self) -> RetrieverModel | Int8Network | TiledNetwork:
         one_thread_after_fork()
-        if self.precision == "int8" and self._query_network is not None:
-            from retriever.network.int8.tiled import TiledNetwork, tiles_pay
+        if self.precision == "int8":
+            from retriever.network.int8.tiled import TiledNetwork, products_overflow, tiles_pay
 
-            if tiles_pay():
+            if self._query_network is not None and (tiles_pay() or products_overflow()):
                 return TiledNetwork(self._query_network, load_config(self._folder))
+            if products_overflow():
+                raise UserError(
+                    "precision 'int8': this processor has neither VNNI nor AMX, without which int8 products overflow; "
+                    "use 'float32'"
+                )
         model = load_model(self._folder)
         if self.precision == "int8":
             from retriever.network.int8.network import Int8Network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,12 +15,21 @@ if TYPE_CHECKING:
     from retriever.network.model import RetrieverConfig
     from retriever.network.packing import Packed
 
-__all__ = ["TiledNetwork", "tiles_pay"]
+__all__ = ["TiledNetwork", "products_overflow", "tiles_pay"]
 
 
 def tiles_pay() -> bool:
     """Say whether `tiles` are faster than oneDNN's products: where both are VNNI's and AVX512-BF16's, not AMX's."""
     return processor_has("avx512vnni") and processor_has("avx512bf16") and not processor_has("amx-int8")
+
+
+@cache
+def products_overflow() -> bool:
+    """Say whether torch's int8 products are wrong here: without VNNI or AMX, oneDNN adds up pairs in 16 bits."""
+    import torch
+
+    ones = torch.full((64, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(ones, -ones) != -64 * 127 * 127).any())
 
 
 class TiledNetwork:

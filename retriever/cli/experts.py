@@ -195,6 +195,9 @@ def _show(report: ExpertsReport) -> None:
     columns = [f"e{expert}" for expert in range(most)]
     experts = "1 routed expert" if report.active == 1 else f"{report.active} routed experts"
     click.echo(f"{report.tokens} tokens of {report.documents} documents, {experts} for each")
+    if report.vocabulary is not None:
+        found, per_token, least, most = report.vocabulary
+        click.echo(f"{found} vocabulary experts of {least} to {most} terms, {per_token} for each token")
     click.echo(table(["layer", *columns, "H(load)", "H(router)"], layers))
     for layer in report.layers:
         click.echo(f"\n{layer_name(layer)}")

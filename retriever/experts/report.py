@@ -35,6 +35,7 @@ __all__ = [
     "ExpertsReport",
     "LayerReport",
     "Typical",
+    "VocabularyReport",
     "experts_report",
 ]
 
@@ -81,8 +82,20 @@ class LayerReport(NamedTuple):
     profiles: tuple[ExpertProfile, ...]
 
 
+class VocabularyReport(NamedTuple):
+    """The clusters of terms that the sparse head computes for a token; least, most: terms of one."""
+
+    experts: int
+    per_token: int
+    least: int
+    most: int
+
+
 class ExpertsReport(NamedTuple):
-    """The MoE layers of an encoder on a sample of a corpus; active: routed experts that a token meets in the last."""
+    """The MoE layers of an encoder on a sample of a corpus; active: routed experts that a token meets in the last.
+
+    vocabulary: its vocabulary experts, None where every token computes all terms.
+    """
 
     encoder: str
     corpus: str
@@ -91,6 +104,7 @@ class ExpertsReport(NamedTuple):
     active: int
     field: str
     layers: tuple[LayerReport, ...]
+    vocabulary: VocabularyReport | None = None
 
 
 def experts_report(
@@ -144,7 +158,17 @@ def experts_report(
         active=traces[0].expert_ids[-1].shape[1],
         field=field,
         layers=tuple(layers),
+        vocabulary=_vocabulary(model),
     )
+
+
+def _vocabulary(model: RetrieverModel) -> VocabularyReport | None:
+    experts = model.sparse_head.vocabulary
+    if experts is None:
+        return None
+    cluster = experts.cluster.numpy()
+    sizes = np.bincount(cluster[cluster >= 0], minlength=len(experts.router))
+    return VocabularyReport(len(sizes), experts.per_token, int(sizes.min()), int(sizes.max()))
 
 
 class _Trace(NamedTuple):

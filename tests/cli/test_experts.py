@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -88,3 +89,18 @@ def test_markup_in_texts_stays_text(tiny_encoder_folder: Path, tmp_path: Path) -
     page = Page()
     page.feed((tmp_path / "experts.html").read_text(encoding="utf-8"))
     assert not page.open and "<script" not in (tmp_path / "experts.html").read_text(encoding="utf-8")
+
+
+def test_vocabulary_experts_are_made_and_shown(tiny_encoder_folder: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    new = str(tmp_path / "new")
+    made = ["experts", "cluster", str(tiny_encoder_folder), "--clusters", "8", "--per-token", "2", "--output", new]
+    assert CliRunner().invoke(cli, made).output.strip() == new
+    result = CliRunner().invoke(cli, ["experts", "report", new, str(tiny_corpus), "--quiet", "--documents", "3"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    shown = re.search(r"8 vocabulary experts of (\d+) to (\d+) terms, 2 for each token", result.stdout)
+    assert shown is not None and 1 <= int(shown[1]) <= int(shown[2])
+
+
+def test_a_model_without_a_sparse_head_has_no_vocabulary_to_cut(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["experts", "cluster", "st:all-MiniLM-L6-v2", "--output", str(tmp_path / "new")])
+    assert result.exit_code == 1 and "has no sparse head; give an encoder folder, or 'default'" in result.output

@@ -26,8 +26,8 @@ DEFAULT_MEASURES = ("nDCG@10", "R@100")
 """The measures that are computed by default."""
 QUERY_MODES = ("encoder", "lexical")
 """How queries become sparse terms: by the network, or without it."""
-VIEWS = ("dense", "sparse")
-"""The representations that an encoder gives."""
+VIEWS = ("dense", "sparse", "folded")
+"""What can be exported of an encoder: its representations, and both in one vector."""
 ROW_TYPES = ("float32", "float16", "int8")
 """See `retriever.index.row_formats`."""
 SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")

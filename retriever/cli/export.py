@@ -14,12 +14,16 @@ __all__ = ["export"]
 @click.command()
 @click.argument("encoder")
 @click.option("--view", type=click.Choice(VIEWS), required=True, help="Which vectors the model gives.")
+@click.option(
+    "--slices", type=click.IntRange(min=1), default=768, show_default=True, help="Numbers for the terms, if folded."
+)
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The folder to make.")
-def export(encoder: str, view: str, output: Path) -> None:
+def export(encoder: str, view: str, slices: int, output: Path) -> None:
     """Write a view of ENCODER (a folder, a hub name or default) as a model of sentence-transformers.
 
-    The dense view is a SentenceTransformer, the sparse one a SparseEncoder; both are loaded with
-    trust_remote_code=True where this package is installed.
+    The dense view is a SentenceTransformer, the sparse one a SparseEncoder; folded is a SentenceTransformer of both in
+    one vector, for stores without sparse ones. They are loaded with trust_remote_code=True where this package is
+    installed.
 
     \b
     Example:
@@ -27,7 +31,7 @@ def export(encoder: str, view: str, output: Path) -> None:
     """
     from retriever.integrations.export import export_view
 
-    folder = export_view(encoder, view, output)
+    folder = export_view(encoder, view, output, slices=slices)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
-    kind = "SentenceTransformer" if view == "dense" else "SparseEncoder"
+    kind = "SparseEncoder" if view == "sparse" else "SentenceTransformer"
     click.echo(f'{folder}: {size:.1f} MiB; load it with {kind}("{folder}", trust_remote_code=True)')

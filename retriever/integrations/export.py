@@ -14,7 +14,9 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from retriever.integrations.view_module import EncoderView
 
-__all__ = ["encoder_folder", "export_view"]
+__all__ = ["SLICES", "encoder_folder", "export_view"]
+
+SLICES = 768
 
 
 def encoder_folder(spec: str) -> Path:
@@ -27,8 +29,10 @@ def encoder_folder(spec: str) -> Path:
     return found.folder()
 
 
-def export_view(spec: str, view: str, output: str | Path) -> Path:
-    """Write one view of an encoder as a SentenceTransformer ("dense") or SparseEncoder ("sparse") folder.
+def export_view(spec: str, view: str, output: str | Path, *, slices: int = SLICES) -> Path:
+    """Write a view of an encoder as a SentenceTransformer ("dense", "folded") or SparseEncoder ("sparse") folder.
+
+    slices: into how many numbers the terms of the "folded" view are put, behind the dense vector.
 
     It is loaded with `trust_remote_code=True`, because its module is one of this package, which has to be installed.
 
@@ -44,11 +48,11 @@ def export_view(spec: str, view: str, output: str | Path) -> Path:
 
     from retriever.integrations.view_module import EncoderView
 
-    module = EncoderView(encoder_folder(spec), view)
+    module = EncoderView(encoder_folder(spec), view, slices=slices if view == "folded" else 0)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as name:
         part = Path(name) / "view"
-        if view == "dense":
+        if view != "sparse":
             SentenceTransformer(modules=[module], similarity_fn_name="cosine").save_pretrained(str(part))
         else:
             SparseEncoder(modules=[module], similarity_fn_name="dot").save_pretrained(str(part))
@@ -69,7 +73,7 @@ def _require_package(folder: Path) -> None:
 
 
 def _card(view: str, module: EncoderView) -> str:
-    kind = "SentenceTransformer" if view == "dense" else "SparseEncoder"
+    kind = "SparseEncoder" if view == "sparse" else "SentenceTransformer"
     return (
         f"---\nlibrary_name: sentence-transformers\n---\n# The {view} view of a retriever encoder\n\n"
         f"{module.get_embedding_dimension()} dimensions, {module.max_seq_length} tokens of a text.\n\n"

@@ -73,6 +73,32 @@ def test_the_sparse_view(encoder_folder: Path, texts: list[str], tmp_path: Path)
     assert model.similarity_fn_name == "dot"
 
 
+def test_the_folded_view_is_both(encoder_folder: Path, texts: list[str], tmp_path: Path) -> None:
+    """Against its definition, slice by slice: the inner product is half the dense one, half that of the slices."""
+    ours = MoEEncoder(encoder_folder, runtime=RuntimeConfig(precision="float32"))
+    folder = export_view(str(encoder_folder), "folded", tmp_path / "folded", slices=10)
+    model = SentenceTransformer(str(folder), trust_remote_code=True)
+    assert model.get_embedding_dimension() == ours.identity.dense_dim + 10
+    made = {}
+    for name, found, encoded in (
+        ("query", model.encode_query(texts), ours.encode_queries(texts)),
+        ("document", model.encode_document(texts, batch_size=3), ours.encode_documents(texts)),
+    ):
+        assert encoded.dense is not None and encoded.sparse is not None
+        slices = np.zeros((len(texts), 10))
+        for row, term in zip(*encoded.sparse.nonzero(), strict=True):
+            place = int(term) * 2_654_435_761 % 2**32 % 10
+            slices[row, place] = max(slices[row, place], encoded.sparse[row, term])
+        lengths = np.linalg.norm(slices, axis=1, keepdims=True)
+        whole = np.hstack([encoded.dense, slices / np.where(lengths > 0, lengths, 1)])
+        lengths = np.linalg.norm(whole, axis=1, keepdims=True)
+        made[name] = whole / np.where(lengths > 0, lengths, 1)
+        np.testing.assert_allclose(found, made[name], atol=1e-5)
+        assert (np.abs(made[name][:, -10:]).sum(1) > 0).sum() > 4
+    wanted = made["query"] @ made["document"].T
+    np.testing.assert_allclose(model.similarity(made["query"], made["document"]), wanted, atol=1e-4)
+
+
 def test_a_saved_copy_is_the_same(tiny_encoder_folder: Path, texts: list[str], tmp_path: Path) -> None:
     first = SentenceTransformer(
         str(export_view(str(tiny_encoder_folder), "dense", tmp_path / "dense")), trust_remote_code=True

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 IDS, ENDS = "ids.utf8", "ids.end"
-TOKENS, TOKEN_ENDS = "tokens.i8", "tokens.end"
+TOKEN_ENDS = "tokens.end"
 
 ALIVE, SEARCHABLE, EMPTY, TRUNCATED = 1, 2, 4, 8
 """Flags of a row: it is its document's newest version; its vector may be returned; its text is empty; was cut short."""
@@ -88,7 +88,7 @@ def committed_files(mark: RowMark, form: RowFormat) -> list[RowFile]:
     if form.dim:
         files.append(RowFile(form.file, form.record.itemsize * mark.rows, mark.vectors_crc))
     if form.token_dim:
-        files.append(RowFile(TOKENS, form.token_record.itemsize * mark.tokens, mark.tokens_crc))
+        files.append(RowFile(form.token_file, form.token_record.itemsize * mark.tokens, mark.tokens_crc))
         files.append(RowFile(TOKEN_ENDS, 8 * mark.rows, mark.token_ends_crc))
     return files
 
@@ -164,7 +164,7 @@ class RowWriter:
     def _append_tokens(self, tokens: TokenRecords) -> None:
         data = np.ascontiguousarray(tokens.records).view(np.uint8).data
         ends = (np.cumsum(tokens.counts) + self.mark.tokens).astype("<u8").tobytes()
-        write_all(self._files[TOKENS], data)
+        write_all(self._files[self._form.token_file], data)
         write_all(self._files[TOKEN_ENDS], ends)
         self.mark = self.mark._replace(
             tokens=self.mark.tokens + len(tokens.records),
@@ -233,7 +233,8 @@ class RowReader:
         self.tokens: StoredTokens | None = None
         if form.token_dim:
             self.tokens = StoredTokens(
-                _mapped(folder / TOKENS, form.token_record, mark.tokens), _mapped(folder / TOKEN_ENDS, "<u8", mark.rows)
+                _mapped(folder / form.token_file, form.token_record, mark.tokens),
+                _mapped(folder / TOKEN_ENDS, "<u8", mark.rows),
             )
         self._ids = _bytes_of(folder / IDS, mark.id_bytes)
         self._ends: NDArray[np.uint64] = np.asarray(_mapped(folder / ENDS, "<u8", mark.rows))

@@ -43,11 +43,15 @@ class Bm25(NamedTuple):
 
 
 class TokenSettings(NamedTuple):
-    """The token encoder of an index: its name, the sha256 of what decides its vectors, and their size."""
+    """The token encoder of an index: its name, the sha256 of what decides its vectors, and their size.
+
+    bits: 8, or 2, of each number of a vector as it is stored.
+    """
 
     name: str
     sha256: str
     dim: int
+    bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class IndexSettings:
     @property
     def row_format(self) -> RowFormat:
         """Return how the vectors of this index are stored."""
-        return RowFormat(self.row_dtype, self.encoder.dense_dim, self.tokens.dim if self.tokens else 0)
+        tokens = (self.tokens.dim, self.tokens.bits) if self.tokens else ()
+        return RowFormat(self.row_dtype, self.encoder.dense_dim, *tokens)
 
 
 def settings_bytes(settings: IndexSettings) -> bytes:

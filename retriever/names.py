@@ -15,6 +15,7 @@ __all__ = [
     "QUERY_MODES",
     "ROW_TYPES",
     "SPARSE_BACKENDS",
+    "TOKEN_BITS",
     "VIEWS",
 ]
 
@@ -32,6 +33,8 @@ ROW_TYPES = ("float32", "float16", "int8")
 """See `retriever.index.row_formats`."""
 SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
 """See `retriever.search.backends`; the first is the default."""
+TOKEN_BITS = (8, 2)
+"""Of each number of a token's vector, as an index stores it."""
 FEEDBACK_METHODS = ("joint", "rm3", "rocchio", "average")
 """See `retriever.rank.feedback`."""
 LEARNED_MODELS = ("auto", "both", "lambdamart", "logistic")

@@ -47,7 +47,7 @@ from retriever.cli.serve import serve
 from retriever.cli.start import demo, doctor
 from retriever.cli.train import train, upcycle
 from retriever.cli.train_data import holdout, mine, pseudo_queries, score
-from retriever.names import ROW_TYPES
+from retriever.names import ROW_TYPES, TOKEN_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +118,9 @@ def _prepare_next_start() -> None:
     flag_value="own",
     metavar="[FOLDER]",
     help="Store a vector for each token, for the stage late-interaction: of the encoder, or of a MultiVectorEncoder.",
+)
+@click.option(
+    "--token-bits", type=click.Choice(TOKEN_BITS), help="Of each of their numbers: 2 take a quarter of the room of 8."
 )
 @click.option(
     "--expand", metavar="MODULE:FUNCTION", help="Gives for each of many texts words to be found by, too (doc2query)."

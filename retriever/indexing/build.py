@@ -24,6 +24,7 @@ from retriever.indexing.chunking import Chunker, chunking_for
 from retriever.indexing.documents import opened
 from retriever.indexing.expansion import expanded, expansion_of
 from retriever.languages import analyzer_named
+from retriever.names import TOKEN_BITS
 from retriever.types import EncodedByToken, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class IndexingConfig:
     chunk: split long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which
     chunk_overlap are those of the part before.
     tokens: what encodes documents token by token, too, for the stage late-interaction: "own", the encoder itself, or
-    the folder of a MultiVectorEncoder; None for nothing.
+    the folder of a MultiVectorEncoder; None for nothing. token_bits: 8 or 2, of each number of a token's vector.
     expand: a function, or "module:function", that gives for each of n texts words to be found by as well (see
     `Expansion`).
 
@@ -84,11 +85,14 @@ class IndexingConfig:
     chunk_tokens: int | None = None
     chunk_overlap: int | None = None
     tokens: str | None = None
+    token_bits: int = 8
     expand: str | Callable[..., object] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done before anything is read."""
         choose_type(self.dense_type, rows=0)  # refuses an unknown one
+        if self.token_bits not in TOKEN_BITS:
+            raise UserError(f"token_bits is {self.token_bits!r}; need one of {', '.join(map(str, TOKEN_BITS))}")
         if isinstance(self.expand, str):
             check_function_name(self.expand)
         if self.batch < 1 or self.commit_every_documents < 1 or not self.commit_every_seconds > 0:
@@ -218,7 +222,7 @@ def token_settings(config: IndexingConfig, encoder: Encoder) -> TokenSettings | 
     if config.tokens is None:
         return None
     found = load_token_encoder(config.tokens, encoder)
-    return TokenSettings(found.name, found.sha256, found.dim)
+    return TokenSettings(found.name, found.sha256, found.dim, config.token_bits)
 
 
 class AddedBatch(NamedTuple):

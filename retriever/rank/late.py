@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retriever.encoder.tokens import TokenEncoder
+    from retriever.index.row_formats import RowFormat
     from retriever.index.rows import TokenRecords
     from retriever.rank.stage import Budget
     from retriever.search.steps import Found, SearchAt
@@ -69,7 +70,7 @@ class LateInteraction(Stage):
             return found
         budget.check()
         stored = at.view.reader.stored_tokens(ids)
-        matches = _matches(query, stored)
+        matches = _matches(query, stored, at.view.reader.settings.row_format)
         counts = np.cumsum([0, *(len(own.counts) for own in stored)])[:-1]
         scores = np.maximum.reduceat(max_sim(matches, self._weights(query, at)), counts)  # of chunks, the best
         by_id = dict(zip(ids, scores.tolist(), strict=True))
@@ -93,13 +94,14 @@ class LateInteraction(Stage):
         query = encoder.queries([text])
         if not len(query.vectors):
             return ()
-        weights = self._weights(query, at)
+        weights, form = self._weights(query, at), reader.settings.row_format
         [stored] = reader.stored_tokens([doc_id])
-        best = int(np.argmax(max_sim(_matches(query, [stored]), weights)))
+        best = int(np.argmax(max_sim(_matches(query, [stored], form), weights)))
         own = np.split(stored.records, np.cumsum(stored.counts)[:-1])[best]
         if not len(own):  # of a text that the encoder cannot read
             return ()
-        products = query.vectors @ (own["codes"].astype(np.float32) * own["scale"][:, None]).T  # (q, tokens)
+        codes = form.token_codes(own).astype(np.float32)
+        products = query.vectors @ (codes * own["scale"][:, None]).T  # (q, tokens)
         places = products.argmax(axis=1)
         asked = encoder.words(text, query=True)
         words = encoder.words(reader.chunk_texts(doc_id)[best], query=False)
@@ -120,14 +122,14 @@ def _token_encoder(at: SearchAt) -> TokenEncoder:
     return token_encoder_of(settings.name, settings.sha256, at.encoder())
 
 
-def _matches(query: TokenVectors, stored: Sequence[TokenRecords]) -> FloatArray:
+def _matches(query: TokenVectors, stored: Sequence[TokenRecords], form: RowFormat) -> FloatArray:
     """Return the best match of each token of the query in each chunk of these documents, (chunks, q)."""
     from retriever.rank.kernels import best_matches
 
     records, counts = (np.concatenate(parts) for parts in zip(*stored, strict=True))
     found: FloatArray = best_matches(
         np.ascontiguousarray(query.vectors),
-        np.ascontiguousarray(records["codes"]),
+        np.ascontiguousarray(form.token_codes(records)),
         np.ascontiguousarray(records["scale"]),
         np.cumsum(counts),
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from retriever.encoder.load import load_encoder
 from retriever.encoder.tokens import load_token_encoder
 from retriever.index import FolderWriter
+from retriever.index.row_formats import RowFormat
 from retriever.index.verify import verify_folder
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.writer import IndexWriter
@@ -45,6 +46,26 @@ def test_the_kernel_is_a_loop(tokens: int, dim: int, counts: list[int], seed: in
                 float(scales[t]) * float(query[q] @ codes[t].astype(np.float32)) for t in range(end - count, end)
             ]
             assert found[row, q] == pytest.approx(max(products, default=0.0), rel=1e-4, abs=1e-3)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(0, 5), st.integers(0, 99))
+def test_two_bits_are_the_nearest_of_four_levels(dim: int, count: int, seed: int) -> None:
+    vectors = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    if count:
+        vectors[0] = 0
+    form = RowFormat("int8", 0, dim, 2)
+    records = form.store_tokens(vectors)
+    codes = form.token_codes(records)
+    assert records.itemsize == 4 + -(-dim // 4) and codes.shape == vectors.shape and codes.dtype == np.int8
+    for vector, code, scale in zip(vectors, codes.tolist(), records["scale"], strict=True):
+        half = 0.9957 * np.sqrt(np.mean(vector.astype(np.float64) ** 2)) / 2
+        for value, found in zip(vector.tolist(), code, strict=True):
+            distances = {level: abs(value - level * half) for level in (-3, -1, 1, 3)}
+            assert found in distances and distances[found] <= min(distances.values()) + 1e-5
+        assert float(scale) * float(np.array(code) @ vector) == pytest.approx(
+            float(vector @ vector), rel=1e-4, abs=1e-6
+        )
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +150,30 @@ def test_tokens_follow_their_documents(texts: dict[str, str], tiny_encoder_folde
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     assert [Path(damage.file).name for damage in verify_folder(tmp_path / "one").damages] == ["tokens.i8"]
+
+
+def test_two_bits_take_a_quarter_and_rank_alike(
+    index: Path, texts: dict[str, str], tiny_encoder_folder: Path, tmp_path: Path
+) -> None:
+    config = IndexingConfig(tokens="own", token_bits=2)
+    documents = [Document(*pair) for pair in texts.items()]
+    build_index(documents, tmp_path / "small", encoder=str(tiny_encoder_folder), config=config)
+    with IndexWriter.open(tmp_path / "small") as writer:
+        writer.add([documents[2]])
+        writer.commit()
+        assert writer.compact() == 1
+    assert not verify_folder(tmp_path / "small").damages
+    large, small = (next(iter(path.glob("rows*/tokens.i*"))) for path in (index, tmp_path / "small"))
+    assert (large.name, small.name) == ("tokens.i8", "tokens.i2")
+    assert small.stat().st_size < 0.35 * large.stat().st_size
+    ours, theirs = dict(ranking(tmp_path / "small")), dict(ranking(index))
+    assert ours == {doc_id: pytest.approx(score, abs=0.15) for doc_id, score in theirs.items()}
+    assert np.corrcoef(list(ours.values()), [theirs[doc_id] for doc_id in ours])[0, 1] > 0.9
+    with Retriever.open(tmp_path / "small") as retriever:
+        [hit, *_] = retriever.search(texts["d03"], 20, pipeline=PURE, explain=True)
+        assert hit.doc_id == "d03" and hit.stages[0].matches
+    with pytest.raises(UserError, match="token_bits is 4; need one of 8, 2"):
+        IndexingConfig(token_bits=4)
 
 
 def test_a_split_document_counts_by_its_best_chunk(tiny_encoder_folder: Path, tmp_path: Path) -> None:

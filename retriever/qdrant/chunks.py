@@ -10,7 +10,7 @@ from retriever.index.row_formats import StoredVectors
 from retriever.index.rows import SEARCHABLE
 from retriever.qdrant.engine import SparseVector
 from retriever.qdrant.points import KINDS, NewChunk, filter_values
-from retriever.qdrant.statistics import Contribution
+from retriever.qdrant.statistics import Contribution, as_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +74,7 @@ def contribution(point: Point | Record) -> Contribution:
     return Contribution(
         payload["chunk"] == 0,
         payload["words"],
-        payload["mean"],
+        as_written(payload["mean"]),
         words.tolist(),
         impacts,
         np.array(payload["tokens"], np.int32),

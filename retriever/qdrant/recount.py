@@ -14,7 +14,7 @@ from retriever.qdrant.engine import ALL, Point, SparseVector
 from retriever.qdrant.fields import FIRSTS
 from retriever.qdrant.points import CHUNKS, chunk_id, content_crc, sparse_vector
 from retriever.qdrant.scan import pages
-from retriever.qdrant.statistics import CRC_MODULUS, State
+from retriever.qdrant.statistics import CRC_MODULUS, State, as_written
 from retriever.types import Span
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def saturate_anew(writer: CollectionWriter) -> None:
         points = []
         for record in page:
             old = record.vectors.get("bm25")
-            if record.payload["mean"] != mean and isinstance(old, SparseVector):
+            if as_written(record.payload["mean"]) != mean and isinstance(old, SparseVector):
                 length = record.payload["length"]
                 counts = counts_of(old.values, collection.inverse_norm(length, record.payload["mean"]))
                 new = old._replace(values=saturated(counts, collection.inverse_norm(length)))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from retriever.qdrant.engine import Engine
 
-__all__ = ["Contribution", "Head", "IdFrequencies", "State", "TermFrequencies", "read_head"]
+__all__ = ["Contribution", "Head", "IdFrequencies", "State", "TermFrequencies", "as_written", "read_head"]
 
 FORMAT, VERSION = "retriever-qdrant", 1
 BUCKET_BITS = ((1_000, 4), (100_000, 8), (10_000_000, 10))
@@ -180,10 +180,16 @@ def read_head(engine: Engine, name: str) -> Head:
         )
     try:
         state = State(**found.payload["state"])
+        state.least_mean, state.greatest_mean = as_written(state.least_mean), as_written(state.greatest_mean)
         settings = parse_settings(name, found.payload["settings"].encode())
         return Head(settings, state, found.payload["key"], found.payload["bits"])
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{name}: its counts cannot be read; push it again to another name") from None
+
+
+def as_written(mean_length: float) -> float:
+    """Return a mean length, a float32 value, as it was written: Qdrant's engine reads long numbers a bit off."""
+    return float(np.float32(mean_length))
 
 
 class _Bucket:

@@ -333,7 +333,7 @@ def test_closing(folder: Path) -> None:
     with Retriever.open(folder, Stub()) as retriever:
         assert retriever.search("river")
     retriever.close()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match="is closed"):
         retriever.search("river")
 
 

@@ -13,8 +13,6 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
-
 from retriever.ranking import order, order_scores
 from retriever.search.leg import LEGS, default_weights
 from retriever.search.normalisation import NORMALISATIONS, non_negative
@@ -106,6 +104,8 @@ def _floor(scores: Scores, missing: str) -> float:
 
 
 def _sum(legs: Mapping[str, Scores], weights: Mapping[str, float] | None, missing: str) -> Ranking:
+    import numpy as np  # here: the command line names the methods without it
+
     active = _active(legs, weights)
     found = list(dict.fromkeys(chain.from_iterable(scores for _, scores in active)))
     places = {doc_id: place for place, doc_id in enumerate(found)}
@@ -116,10 +116,10 @@ def _sum(legs: Mapping[str, Scores], weights: Mapping[str, float] | None, missin
 
 def _column(scores: Scores, weight: float, floor: float, places: Mapping[str, int]) -> list[float]:
     """Return weight x score of each document, by its place; one that the leg did not find has the score `floor`."""
-    column = np.full(len(places), floor)
-    column[[places[doc_id] for doc_id in scores]] = list(scores.values())
-    weighted: list[float] = (weight * column).tolist()
-    return weighted
+    column = [weight * floor] * len(places)
+    for doc_id, score in scores.items():
+        column[places[doc_id]] = weight * score
+    return column
 
 
 def _product(legs: Mapping[str, Scores], weights: Mapping[str, float] | None, missing: str) -> Ranking:

@@ -12,6 +12,7 @@ from retriever.types import Encoded, Encoder, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from retriever.encoder.moe_encoder import MoEEncoder
     from retriever.encoder.runtime import RuntimeConfig
@@ -43,9 +44,14 @@ def load_encoder(spec: str = "default", runtime: RuntimeConfig | None = None, *,
     return SentenceTransformersEncoder(spec)
 
 
-def load_own_encoder(spec: EncoderSpec, runtime: RuntimeConfig | None = None, *, lazy: bool = False) -> MoEEncoder:
-    """Return an encoder of our own, which runs in worker processes where `runtime` asks for some."""
-    folder = spec.folder()
+def load_own_encoder(
+    spec: EncoderSpec, runtime: RuntimeConfig | None = None, *, lazy: bool = False, folder: Path | None = None
+) -> MoEEncoder:
+    """Return an encoder of our own, which runs in worker processes where `runtime` asks for some.
+
+    folder: where it is, if not where `spec` says.
+    """
+    folder = folder or spec.folder()
     if runtime is not None and (runtime.workers or "," in runtime.device):
         from retriever.encoder.workers import WorkerEncoder
 

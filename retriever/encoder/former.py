@@ -1,0 +1,49 @@
+"""The default encoder as it was in version 0.1: indexes built with it are searched and changed as before.
+
+Its weights are today's, without what was added since: a folder of links to them with the settings of then.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retriever.encoder.load import load_own_encoder
+from retriever.encoder.spec import EncoderSpec, default_encoder_path
+
+if TYPE_CHECKING:
+    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.runtime import RuntimeConfig
+
+__all__ = ["former_default"]
+
+SETTINGS = "default-0.1.json"
+LINKED = ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "tokens.safetensors", "README.md")
+
+
+def former_default(runtime: RuntimeConfig | None = None, *, lazy: bool = False) -> MoEEncoder:
+    """Return the default encoder of version 0.1, under the name that an index has of it, "default".
+
+    runtime, lazy: as for `load_encoder`.
+    """
+    return load_own_encoder(EncoderSpec("default", "default"), runtime, lazy=lazy, folder=_folder())
+
+
+@cache
+def _folder() -> Path:
+    """Make the folder; it goes with the process."""
+    folder = Path(_temporary().name)
+    current = default_encoder_path()
+    shutil.copyfile(current.parent / SETTINGS, folder / "config.json")
+    for name in LINKED:
+        if (current / name).is_file():
+            (folder / name).symlink_to(current / name)
+    return folder
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="retriever-encoder-")

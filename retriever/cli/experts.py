@@ -99,6 +99,9 @@ def experts_report_command(
     "--per-token", type=click.IntRange(min=1), default=16, show_default=True, help="Clusters that a token computes."
 )
 @click.option(
+    "--per-text", type=click.IntRange(min=0), default=256, show_default=True, help="And of all tokens of a short text."
+)
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
     help="Settings of a training run: cluster by what tokens of its texts say, and train the router on them.",
@@ -109,7 +112,14 @@ def experts_report_command(
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the new encoder.")
 def experts_cluster_command(
-    encoder: str, clusters: int, per_token: int, config: Path | None, examples: int, seed: int, output: Path
+    encoder: str,
+    clusters: int,
+    per_token: int,
+    per_text: int,
+    config: Path | None,
+    examples: int,
+    seed: int,
+    output: Path,
 ) -> None:
     """Cut the vocabulary of ENCODER (a folder, hub name or "default") into experts, of which a token computes a few.
 
@@ -123,6 +133,7 @@ def experts_cluster_command(
       retriever experts cluster default --per-token 8 --config configs/train/default.yaml --output my-encoder
     """
     from retriever.encoder.spec import parse_spec
+    from retriever.network.reach import Reach
     from retriever.network.vocabulary_clusters import save_with_clusters
     from retriever.types import UserError
 
@@ -131,7 +142,7 @@ def experts_cluster_command(
         raise UserError(f"{encoder}: has no sparse head; give an encoder folder, or 'default'")
     source = spec.folder()
     found = _trained_clusters(source, config, examples, clusters, seed) if config else _clusters(source, clusters, seed)
-    click.echo(save_with_clusters(source, found, per_token=per_token, output=output))
+    click.echo(save_with_clusters(source, found, reach=Reach(per_token, per_text), output=output))
 
 
 def _clusters(source: Path, clusters: int, seed: int) -> VocabularyClusters:

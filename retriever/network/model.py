@@ -56,7 +56,8 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     size. sparse_layers: hidden states (0 = embeddings, i = output of layer i) whose mean feeds the sparse head.
     head_*: the same sizes for the MoE layer of the sparse head; head_experts 0 leaves it out. There, too, a token meets
     head_experts_per_token * head_granularity routed experts and all shared ones.
-    vocabulary_experts: clusters of terms, of which a token computes vocabulary_experts_per_token; 0: one computes all.
+    vocabulary_experts: clusters of terms, of which a token computes vocabulary_experts_per_token, and
+    more in a text whose tokens would not compute vocabulary_experts_per_text together; 0: one computes all.
     pooling: "mean", "cls" or "max". dense_dim: rows of a matrix behind it, 0 for none; dense_activation: "identity" or
     "tanh" of what it gives. prompt_in_pooling, prompt_in_terms: whether the dense head pools over a prompt's tokens
     (else neither over these nor over the opening one, as in sentence-transformers), and whether the sparse head takes
@@ -97,6 +98,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     head_shared_experts: int = 0
     vocabulary_experts: int = 0
     vocabulary_experts_per_token: int = 16
+    vocabulary_experts_per_text: int = 0
     max_length: int = 256
     max_terms: int = 256
     min_document_weight: float = 0.0

@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "head_shared_experts": 0,
     "vocabulary_experts": 0,
     "vocabulary_experts_per_token": 16,
+    "vocabulary_experts_per_text": 0,
     "max_length": 256,
     "max_terms": 256,
     "min_document_weight": 0.0,

@@ -13,6 +13,7 @@ from retriever.network.lexical import saturation
 from retriever.network.matmul import Linear, linear
 from retriever.network.moe import MoELayer
 from retriever.network.packing import Group
+from retriever.network.reach import Reach
 from retriever.network.vocabulary_experts import VocabularyExperts, best_of_clusters, terms_by_cluster
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class SparseHead(nn.Module):
         self.vocabulary: VocabularyExperts | None = None
         if config.vocabulary_experts:
             sizes = config.vocab_size, config.hidden_size, config.vocabulary_experts
-            self.vocabulary = VocabularyExperts(*sizes, config.vocabulary_experts_per_token)
+            reach = Reach(config.vocabulary_experts_per_token, config.vocabulary_experts_per_text)
+            self.vocabulary = VocabularyExperts(*sizes, reach)
 
     def forward(
         self,
@@ -72,7 +74,7 @@ class SparseHead(nn.Module):
         token_ids: (n_tokens,), which vocabulary experts ask for.
         """
         h, routing = self.transformed(hidden)
-        reach = None if self.vocabulary is None else self.vocabulary.reach(h.detach(), token_ids)
+        reach = None if self.vocabulary is None else self.vocabulary.reach(h.detach(), token_ids, groups)
         chunks = [chunk for group in groups for chunk in _chunks(group)]
         if terms is not None or (torch.is_grad_enabled() and h.requires_grad):
             return self._weights_with_gradient(h, chunks, word_embeddings, terms, reach), routing

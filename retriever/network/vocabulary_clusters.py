@@ -23,6 +23,7 @@ from retriever.types import UserError
 
 if TYPE_CHECKING:
     from retriever.network.model import RetrieverModel
+    from retriever.network.reach import Reach
 
 __all__ = ["VocabularyClusters", "cluster_points", "cluster_vocabulary", "save_with_clusters"]
 
@@ -99,18 +100,19 @@ def _assigned(similarity: Tensor, capacity: int) -> Tensor:
         turn[refused] += 1
 
 
-def save_with_clusters(source: Path, found: VocabularyClusters, *, per_token: int, output: str | Path) -> Path:
+def save_with_clusters(source: Path, found: VocabularyClusters, *, reach: Reach, output: str | Path) -> Path:
     """Write a copy of an encoder folder that has these vocabulary experts, its other weights as they are stored.
 
     Raises UserError if the output folder exists and is not empty, or for more clusters a token than there are.
     """
     clusters = len(found.router)
-    if not 1 <= per_token <= clusters:
-        raise UserError(f"--per-token is {per_token}, allowed are 1 to the number of clusters ({clusters})")
+    if not 1 <= reach.per_token <= clusters:
+        raise UserError(f"--per-token is {reach.per_token}, allowed are 1 to the number of clusters ({clusters})")
     settings = read_settings(source)
     with new_folder(output) as part:
         shutil.copytree(source, part, dirs_exist_ok=True)
-        settings |= {"vocabulary_experts": clusters, "vocabulary_experts_per_token": per_token}
+        settings |= {"vocabulary_experts": clusters, "vocabulary_experts_per_token": reach.per_token}
+        settings["vocabulary_experts_per_text"] = reach.per_text
         (part / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         values = {"cluster": found.cluster, "router": found.router, "router_bias": found.bias}
         add_weights(part, {EXPERTS + name: value for name, value in values.items()})

@@ -2,20 +2,26 @@
 
 The product with the vocabulary is the largest of the network, and a text keeps a few hundred terms of it. So the
 decoder's rows are the experts of a Mixture-of-Experts layer: a router scores the clusters for each token, which
-computes the best `per_token` of them, the cluster of its own term always among them. Nothing is dropped and no cluster
-is ever full, so what a token computes depends on that token alone.
+computes the best of them, the cluster of its own term always among them. Nothing is dropped and no cluster
+is ever full, so what a token computes depends on that token and the length of its text alone.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor, nn
 
 from retriever.network.matmul import linear
 from retriever.network.packing import Group
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retriever.network.reach import Reach
 
 __all__ = ["VocabularyExperts", "best_of_clusters", "terms_by_cluster"]
 
@@ -32,14 +38,14 @@ class VocabularyExperts(nn.Module):
 
     cluster: Tensor
 
-    def __init__(self, vocabulary: int, hidden: int, clusters: int, per_token: int) -> None:
+    def __init__(self, vocabulary: int, hidden: int, clusters: int, size: Reach) -> None:
         super().__init__()
-        self.per_token = per_token
+        self.size = size
         self.router = nn.Parameter(torch.zeros(clusters, hidden))
         self.router_bias = nn.Parameter(torch.zeros(clusters))
         self.register_buffer("cluster", torch.arange(vocabulary, dtype=torch.int32) % clusters)
 
-    def reach(self, h: Tensor, token_ids: Tensor) -> Tensor:
+    def reach(self, h: Tensor, token_ids: Tensor, groups: Sequence[Group]) -> Tensor:
         """Return which clusters tokens h (n, hidden) of terms token_ids (n,) compute, bool (n, clusters).
 
         Of equal scores the first cluster's is the better one.
@@ -49,8 +55,11 @@ class VocabularyExperts(nn.Module):
         scores = scores.scatter(
             1, own.clamp_min(0), torch.where(own >= 0, torch.inf, scores.gather(1, own.clamp_min(0)))
         )
-        chosen = scores.sort(dim=1, descending=True, stable=True).indices[:, : self.per_token]
-        return torch.zeros_like(scores, dtype=torch.bool).scatter(1, chosen, True)
+        lengths = np.array([group.length for group in groups], np.int64)
+        counts = self.size.clusters(lengths, len(self.router)).repeat([group.count * group.length for group in groups])
+        order = scores.sort(dim=1, descending=True, stable=True).indices
+        chosen = torch.arange(order.shape[1], device=h.device) < torch.from_numpy(counts).to(h.device).unsqueeze(1)
+        return torch.zeros_like(chosen).scatter(1, order, chosen)
 
 
 class Best(NamedTuple):

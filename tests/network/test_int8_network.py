@@ -23,7 +23,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "experts in the head": {"head_experts": 4, "head_granularity": 2, "head_intermediate_size": 128},
     "another activation, [CLS]": {"hidden_act": "relu", "pooling": "cls"},
     "heads of an odd size": {"hidden_size": 60, "num_attention_heads": 12},
-    "vocabulary experts": {"vocabulary_experts": 70, "vocabulary_experts_per_token": 30},
+    "vocabulary experts": {
+        "vocabulary_experts": 70,
+        "vocabulary_experts_per_token": 30,
+        "vocabulary_experts_per_text": 400,
+    },
     "of a width that fills no step": {
         "hidden_size": 54,
         "num_attention_heads": 9,

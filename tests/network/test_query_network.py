@@ -29,6 +29,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "one layer, [CLS]": {"num_hidden_layers": 1, "sparse_layers": [0, 1], "pooling": "cls"},
     "heads of 6, a vocabulary that fills no block": {"hidden_size": 60, "num_attention_heads": 10, "vocab_size": 509},
     "vocabulary experts": {"vocabulary_experts": 70, "vocabulary_experts_per_token": 9, "head_experts": 4},
+    "more in short texts": {
+        "vocabulary_experts": 70,
+        "vocabulary_experts_per_token": 9,
+        "vocabulary_experts_per_text": 200,
+    },
     "all of few of them": {"vocabulary_experts": 3, "vocabulary_experts_per_token": 3},
     "maximum": {"pooling": "max"},
     "a matrix behind the mean": {"dense_dim": 100},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from retriever.cli.main import cli
 from retriever.network.folder import load_model, save_encoder
 from retriever.network.model import RetrieverConfig, RetrieverModel, pack
 from retriever.network.parameters import count_parameters
+from retriever.network.reach import Reach
 from retriever.network.vocabulary_clusters import SLACK, cluster_vocabulary, save_with_clusters
 from retriever.types import UserError
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Parent
 
-VOCABULARY, CLUSTERS, PER_TOKEN = 500, 24, 4
+VOCABULARY, CLUSTERS, PER_TOKEN, PER_TEXT = 500, 24, 4, 130
 LENGTHS = [1, 3, 3, 16, 17, 40, 41, 120]
 
 
@@ -32,6 +34,7 @@ def network(**settings: Any) -> RetrieverModel:
     sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2}
     sizes |= {"num_attention_heads": 4, "intermediate_size": 128, "sparse_layers": [0, 1, 2]}
     sizes |= {"vocabulary_experts": CLUSTERS, "vocabulary_experts_per_token": PER_TOKEN}
+    sizes |= {"vocabulary_experts_per_text": PER_TEXT}
     torch.manual_seed(1)
     model = RetrieverModel(RetrieverConfig(**(sizes | settings)))
     head = model.sparse_head
@@ -70,11 +73,12 @@ def naive(model: RetrieverModel, ids: list[list[int]], h: NDArray[np.float32]) -
     at = 0
     for text, tokens in enumerate(ids):
         logits = np.full(VOCABULARY, -np.inf)
+        count = max(PER_TOKEN, math.ceil(PER_TEXT / len(tokens)))
         for token in tokens:
             scores = router @ h[at] + router_bias
             own = [int(cluster[token])] if cluster[token] >= 0 else []
             others = sorted(set(range(CLUSTERS)) - set(own), key=lambda one: (-scores[one], one))
-            reached = np.isin(cluster, (own + others)[:PER_TOKEN])
+            reached = np.isin(cluster, (own + others)[:count])
             logits[reached] = np.maximum(logits[reached], rows[reached] @ h[at])
             at += 1
         for term in np.flatnonzero(np.isfinite(logits) & (stem >= 0)):
@@ -179,7 +183,7 @@ def test_impossible_numbers_are_refused(tiny_parent: Parent, tmp_path: Path, clu
     plain = network(vocab_size=len(tiny_parent.tokenizer), vocabulary_experts=0)
     source = save_encoder(plain, tiny_parent.tokenizer, tmp_path / "plain", "float32")
     with pytest.raises(UserError, match=r"allowed are 1 to"):
-        save_with_clusters(source, cluster_vocabulary(plain, clusters), per_token=per_token, output=tmp_path / "new")
+        save_with_clusters(source, cluster_vocabulary(plain, clusters), reach=Reach(per_token), output=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from retriever.lazy import lazy
 from retriever.machine_code import Argument, Kernel, argument, load_kernels
 from retriever.network.int8.packed import BLOCK, pack_int8
+from retriever.network.reach import WHOLE, Reach
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,9 +106,9 @@ def _packed(values: NDArray[np.int8]) -> NDArray[np.uint8]:
 class Decoder:
     """Computes the weights of terms. Thread-safe: nothing is kept between two calls."""
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], *, vocabulary: int, per_token: int) -> None:
-        """Take the arrays of `decoder_arrays`, and of `router_arrays`, of which a token computes per_token clusters."""
-        self._vocabulary, self._per_token = vocabulary, per_token
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], *, vocabulary: int, reach: Reach = WHOLE) -> None:
+        """Take the arrays of `decoder_arrays`, and of `router_arrays`, of which a token computes as many as `reach`."""
+        self._vocabulary, self._reach = vocabulary, reach
         names = "blocks", "weights", "scale", "bias", "stem"
         self._terms = tuple(argument(arrays[name]) for name in names)
         self._clusters = len(arrays["blocks"]) - 1
@@ -140,7 +141,7 @@ class Decoder:
         self, values: NDArray[np.int8], step: FloatArray, ends: Places, token_ids: Places, out: FloatArray
     ) -> None:
         rows, steps = argument(values), argument(step)
-        first, tokens = self._chosen(rows, steps, token_ids)
+        first, tokens = self._chosen(rows, steps, token_ids, np.diff(ends))
         self._weigh(rows, steps, ends, first, tokens, out)
 
     def _weigh(
@@ -151,16 +152,21 @@ class Decoder:
         floats, wholes = np.empty(BLOCK, np.float32), np.empty(most * (1 + BLOCK), np.int32)
         self._kernels["weigh"](values, step, ends, first, tokens, *self._terms, out, small, floats, wholes)
 
-    def _chosen(self, values: Argument, step: Argument, token_ids: Places) -> tuple[Places, Places]:
-        """Return the tokens that compute each cluster, all one after another, and where those of each begin."""
+    def _chosen(self, values: Argument, step: Argument, token_ids: Places, lengths: Places) -> tuple[Places, Places]:
+        """Return the tokens that compute each cluster, all one after another, and where those of each begin.
+
+        lengths: (texts,), tokens of each text.
+        """
         n = len(values.array)
         if not self._router:
             return np.array([0, n], np.int64), np.arange(n)
-        first, tokens = np.empty(self._clusters + 1, np.int64), np.empty(n * self._per_token, np.int64)
-        chosen = np.empty((n, self._per_token), np.int64)
+        counts = np.repeat(self._reach.clusters(lengths, self._clusters), lengths)
+        first, tokens = np.empty(self._clusters + 1, np.int64), np.empty(int(counts.sum()), np.int64)
+        chosen = np.empty((n, int(counts.max(initial=1))), np.int64)
         columns = self._router[0].array.shape[0] * BLOCK
-        room = np.empty(columns + self._per_token, np.float32), np.empty(PORTION * (1 + columns), np.int32)
-        self._kernels["choose"](values, step, token_ids, *self._router, self._clusters, first, tokens, chosen, *room)
+        room = np.empty(columns + chosen.shape[1], np.float32), np.empty(PORTION * (1 + columns), np.int32)
+        chosen_by = values, step, token_ids, counts, *self._router, self._clusters
+        self._kernels["choose"](*chosen_by, first, tokens, chosen, *room)
         return first, tokens
 
 

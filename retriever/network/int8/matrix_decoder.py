@@ -10,6 +10,7 @@ import torch
 from retriever.network.int8.decoder import Decoder
 from retriever.network.int8.matrices import Rows, Scratch, padded_rows, product
 from retriever.network.int8.packed import BLOCK, unpack_int8
+from retriever.network.reach import WHOLE, Reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,8 +31,8 @@ LARGEST_LOGITS = 2**18
 class MatrixDecoder(Decoder):
     """The same numbers as `Decoder`: sums of whole numbers are exact in any order."""
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], *, vocabulary: int, per_token: int) -> None:
-        super().__init__({**arrays, "weights": arrays["weights"][:0]}, vocabulary=vocabulary, per_token=per_token)
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], *, vocabulary: int, reach: Reach = WHOLE) -> None:
+        super().__init__({**arrays, "weights": arrays["weights"][:0]}, vocabulary=vocabulary, reach=reach)
         self._matrix = torch.from_numpy(unpack_int8(arrays["weights"])).t()  # (hidden, slots)
         self._blocks: list[int] = arrays["blocks"].tolist()
         self._scale, self._bias, self._stem = (arrays[name] for name in ("scale", "bias", "stem"))

@@ -36,6 +36,7 @@ from retriever.network.matmul import ROWS
 from retriever.network.model import RetrieverOutput
 from retriever.network.moe import MoELayer, Routing
 from retriever.network.packing import without_tokens
+from retriever.network.reach import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -254,9 +255,9 @@ def _decoder(head: SparseHead, word_embeddings: Tensor) -> Decoder:
     values, scale = quantise_rows(word_embeddings.detach().float())
     scale *= head.scale.detach().float()
     allowed, stem = head.allowed.numpy(), head.stem.int().numpy()
-    router, cluster, per_token = None, None, 0
+    router, cluster, reach = None, None, WHOLE
     if head.vocabulary is not None:
-        cluster, per_token = head.vocabulary.cluster.int().numpy(), head.vocabulary.per_token
+        cluster, reach = head.vocabulary.cluster.int().numpy(), head.vocabulary.size
         found, step = quantise_rows(head.vocabulary.router.detach().float())
         bias: FloatArray = head.vocabulary.router_bias.detach().float().numpy()
         router = VocabularyRouter(found.numpy(), step.numpy(), bias, cluster)
@@ -265,7 +266,7 @@ def _decoder(head: SparseHead, word_embeddings: Tensor) -> Decoder:
     arrays = decoder_arrays(values.numpy(), scale.numpy(), bias=terms, stem=stem, slots=slots)
     if router is not None:
         arrays |= router_arrays(router)
-    return decoder_kind()(arrays, vocabulary=len(stem), per_token=per_token)
+    return decoder_kind()(arrays, vocabulary=len(stem), reach=reach)
 
 
 def decoder_kind() -> type[Decoder]:

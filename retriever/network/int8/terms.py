@@ -60,12 +60,13 @@ def _best(scores: Floats, clusters: int, best: Floats, chosen: Places) -> None:
 
 
 @kernel(
-    array(i1, 2), VECTOR, ENDS, *MATRIX, array(i4, 1), i8, ENDS, ENDS, array(i8, 2), array(f4, 1), array(i4, 1)
+    array(i1, 2), VECTOR, ENDS, ENDS, *MATRIX, array(i4, 1), i8, ENDS, ENDS, array(i8, 2), array(f4, 1), array(i4, 1)
 )  # fmt: skip
 def choose(
     values: Bytes,
     step: Floats,
     ids: Places,
+    counts: Places,
     router: NDArray[np.uint8],
     scale: Floats,
     bias: Floats,
@@ -79,8 +80,9 @@ def choose(
 ) -> None:
     """Write which tokens compute a cluster: tokens[first[c] : first[c + 1]] those of cluster c, ascending.
 
-    Tokens of the terms ids (n,) compute chosen (n, per_token) clusters each, own[id] always among them unless it is -1.
-    Scores are products of whole numbers, step, scale and bias: the same wherever they are computed.
+    Tokens of the terms ids (n,) compute counts (n,) clusters each, own[id] always among them unless it is -1. chosen:
+    room (n, most of counts). Scores are products of whole numbers, step, scale and bias: the same wherever they are
+    computed.
     """
     n, columns = values.shape[0], router.shape[0] * BLOCK
     scores, best = floats[:columns], floats[columns : columns + chosen.shape[1]]
@@ -96,13 +98,14 @@ def choose(
             mine = own[ids[token]]
             if mine >= 0:
                 scores[mine] = ALWAYS
-            _best(scores, clusters, best, chosen[token])
-            for place in range(chosen.shape[1]):
+            count = counts[token]
+            _best(scores, clusters, best[:count], chosen[token][:count])
+            for place in range(count):
                 first[chosen[token, place] + 1] += 1
     for c in range(clusters):
         first[c + 1] += first[c]
     for token in range(n):
-        for place in range(chosen.shape[1]):
+        for place in range(counts[token]):
             c = chosen[token, place]
             tokens[first[c]] = token
             first[c] += 1

@@ -16,6 +16,7 @@ from retriever.network.int8.decoder import Decoder, VocabularyRouter, decoder_ar
 from retriever.network.int8.packed import BLOCK, bfloat16_bits, pack_bfloat16, pack_int8
 from retriever.network.int8.packed_file import kept_arrays
 from retriever.network.int8.pooling import Projection
+from retriever.network.reach import Reach
 from retriever.network.settings import DEFAULTS, NUMBERS, check_numbers, check_settings, expected_shapes
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ class Weights:
         """Return what gives the terms their weights."""
         arrays = {name.removeprefix(DECODER): self._arrays[name] for name in self._arrays if name.startswith(DECODER)}
         settings = self.settings
-        per_token = settings["vocabulary_experts_per_token"]
-        return Decoder(arrays, vocabulary=settings["vocab_size"], per_token=per_token)
+        reach = Reach(settings["vocabulary_experts_per_token"], settings["vocabulary_experts_per_text"])
+        return Decoder(arrays, vocabulary=settings["vocab_size"], reach=reach)
 
     @lazy
     def head_experts(self) -> list[Experts]:

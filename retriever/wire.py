@@ -84,12 +84,14 @@ def document_to_wire(document: Document) -> dict[str, Any]:
         "title": document.title,
         "text": document.text,
         "metadata": dict(document.metadata),
+        **({"expansion": document.expansion} if document.expansion else {}),
     }
 
 
 def document_from_wire(values: Mapping[str, Any]) -> Document:
     """Return the document that `document_to_wire` wrote."""
-    return Document(values["id"], values["text"], values["title"], values["metadata"])
+    expansion = values.get("expansion", "")
+    return Document(values["id"], values["text"], values["title"], values["metadata"], expansion)
 
 
 def ranking_to_wire(ranking: Ranking) -> list[dict[str, Any]]:

@@ -462,6 +462,8 @@ def parameters() -> list[str]:
 
 @pytest.mark.parametrize("name", parameters())
 def test_35_every_option_of_search_changes_something(name: str, real: Path, tmp_path: Path) -> None:
+    if name == "language":
+        pytest.skip("it takes an index in several languages: tests/search/test_query_language.py")
     assert name in CASES, f"search has an option {name} that no case shows to change anything"
     if name == "quick":
         pytest.skip("it changes what is imported: tests/encoder/test_quick_queries.py")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from retriever.encoder.load import load_encoder
+from retriever.encoder.runtime import RuntimeConfig
 from retriever.lazy import lazy
 from retriever.network.folder import load_model
 
@@ -113,7 +114,8 @@ def test_first_queries_from_many_threads_load_the_network_once(
         return load_model(folder)
 
     monkeypatch.setattr("retriever.encoder.moe_encoder.load_model", counting)
-    encoder, start = load_encoder(str(tiny_encoder_folder), lazy=True), threading.Barrier(6)
+    start = threading.Barrier(6)
+    encoder = load_encoder(str(tiny_encoder_folder), RuntimeConfig(precision="float32"), lazy=True)
 
     def encode(_: int) -> float:
         start.wait()

@@ -124,6 +124,7 @@ def _parts() -> Iterator[tuple[Any, str, str | None]]:
     from retriever.encoder.moe_encoder import MoEEncoder
     from retriever.network import attention, model, moe, sparse_head
     from retriever.network.int8 import attention as int8_attention
+    from retriever.network.int8 import decoder, query
     from retriever.network.int8 import network as int8_network
 
     for name in ("forward", "summed"):  # int8 takes the sum and normalises it itself
@@ -138,7 +139,11 @@ def _parts() -> Iterator[tuple[Any, str, str | None]]:
     for head in (sparse_head.SparseHead, int8_network.Head):
         yield head, "forward", "vocabulary head"
         yield head, "transformed", "head transform"
-    for network in (model.RetrieverModel, int8_network.Int8Network):
+    yield query.QueryNetwork, "_embedded", "embeddings"
+    yield query.QueryNetwork, "_pass", "attention and feed-forward"
+    yield query.QueryNetwork, "_read", "head transform"
+    yield decoder.Decoder, "weights", "vocabulary head"
+    for network in (model.RetrieverModel, int8_network.Int8Network, query.QueryNetwork):
         yield network, "encode", "norms, pooling, the rest of the network"
     yield MoEEncoder, "_tokenise", "tokeniser"
     yield MoEEncoder, "_run", "batches and top terms"
@@ -163,7 +168,8 @@ def flops(config: RetrieverConfig, lengths: Sequence[int], *, sparse: bool) -> f
         # Attention multiplies each token with all of its text, twice.
         total += 2 * weights * tokens + 4 * hidden * sum(length**2 for length in lengths)
     if sparse:
-        weights = hidden**2 + hidden * config.vocab_size
+        reached = config.vocabulary_experts_per_token / config.vocabulary_experts if config.vocabulary_experts else 1
+        weights = hidden**2 + round(hidden * config.vocab_size * reached)
         if config.head_experts:
             routed, shared, active, _, inner = config.head_expert_shape
             weights += hidden * (routed + 2 * inner * (active + shared))

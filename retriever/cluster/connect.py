@@ -9,6 +9,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from retriever.cluster.signals import signal_handlers_kept
 from retriever.extras import extra
 from retriever.processes import processors
 from retriever.types import UserError
@@ -98,10 +99,11 @@ def _connect(ray: Any, address: str, folder: str) -> None:
     }
     _probe(address)
     try:
-        if address == LOCAL:
-            _started(ray, own | quiet)
-        else:
-            ray.init(address, **({} if address.startswith("ray://") else quiet))
+        with signal_handlers_kept():
+            if address == LOCAL:
+                _started(ray, own | quiet)
+            else:
+                ray.init(address, **({} if address.startswith("ray://") else quiet))
     except (ConnectionError, ValueError, TimeoutError) as error:
         raise _unreachable(address, _line(error)) from None
     except RuntimeError as error:

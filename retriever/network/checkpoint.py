@@ -134,6 +134,9 @@ def read_weights(folder: str | Path) -> dict[str, Tensor] | None:
 def read_values(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read some arrays of a folder's weights as they are stored, without torch."""
     with _opened(folder) as files:
+        missing = [name for name in names if name not in files]
+        if missing:
+            raise UserError(f"{folder}: damaged weights file (no {missing[0]}); copy or build the encoder again")
         return {name: files[name].get_tensor(name) for name in names}
 
 

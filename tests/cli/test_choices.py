@@ -36,6 +36,7 @@ REGISTRIES: dict[str, tuple[str, ...]] = {
     "missing": MISSING,
     "dense_type": ("auto", *DENSE_TYPES),
     "rows": tuple(ROW_TYPES),
+    "token_bits": names.TOKEN_BITS,
     "on_duplicate": ON_DUPLICATE,
     "on_bad": ON_BAD,
     "storage": STORAGE,

@@ -18,6 +18,7 @@ from retriever.indexing.shards import build_shards
 from retriever.search.modes import MODES
 from retriever.testing import SeededEncoder
 from retriever.types import PartialHits, Query
+from tests.cluster.test_signals import handlers
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -50,7 +51,9 @@ def cluster() -> Iterator[str]:
     """Keep a local cluster for all tests of the module."""
     from retriever.cluster.connect import LOCAL, joined
 
+    before = handlers()
     with joined(LOCAL):
+        assert handlers() == before  # Java's compiled code needs its own
         yield LOCAL
 
 

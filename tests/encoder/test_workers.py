@@ -149,7 +149,7 @@ def test_an_error_of_ours_comes_with_its_traceback(encoder: WorkerEncoder) -> No
     with pytest.raises(TypeError):
         encoder.encode_documents(wrong)  # found here, before it is sent
     unreadable: list[Any] = [["not", "a", "text"]]
-    with pytest.raises(RuntimeError, match=r"(?s)a worker process failed:.*Traceback.*encode_documents"):
+    with pytest.raises(RuntimeError, match=r"(?s)a worker process failed:.*Traceback.*encode_by_token"):
         encoder.encode_documents(unreadable)
 
 

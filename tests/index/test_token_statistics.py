@@ -162,5 +162,7 @@ def test_a_query_keeps_its_statistics_while_the_index_is_reopened(
             assert retriever.reopen()
 
         monkeypatch.setattr(encoder, "meanwhile", change)
+        assert retriever.search("moon moon yeast", 5, mode="sparse") == before  # of the commit that it began with
+        monkeypatch.undo()
         after = retriever.search("moon moon yeast", 5, mode="sparse")
     assert before[0].doc_id not in [hit.doc_id for hit in after] and after[0].doc_id == before[1].doc_id

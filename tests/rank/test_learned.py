@@ -144,4 +144,3 @@ def test_the_command_learns_and_stores(data: Dataset, tmp_path: Path, tiny_encod
     line = "hybrid > feedback > rescore"
     hits = run(cli, ["search", str(folder), data.queries[0].text, "--pipeline", line, "--explain", "-k", "3"])
     assert hits.exit_code == 0 and hits.stdout.count("rescore #") == 3, hits.output
-    assert run(cli, ["tune", str(folder), "--dataset", dataset, "--pipeline", line]).exit_code == 2

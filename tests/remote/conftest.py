@@ -21,7 +21,7 @@ from retriever.serve.app import create_app
 from retriever.serve.keys import Keys, read_keys
 from retriever.serve.settings import ServeSettings
 
-AGAIN = "bm25 > feedback(rm3) > rerank(shortest, depth=5)"
+AGAIN = "bm25 > feedback(rm3) > rerank(shortest-remote, depth=5)"
 KEY = "a-key-for-the-tests-alone"
 Ask = Callable[..., Any]
 
@@ -74,7 +74,7 @@ def words_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def settings(folder: Path, words_alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeSettings]:
     """Return what the server is told: two indexes, a key, a pipeline."""
-    with registered_scorer("shortest", lambda query, texts: [-len(text) for text in texts]):
+    with registered_scorer("shortest-remote", lambda query, texts: [-len(text) for text in texts]):
         yield ServeSettings({"tiny": folder, "words": words_alone}, keys=keys(), pipelines={"again": AGAIN})
 
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from retriever.types import Hit
 
 URL = "/indexes/tiny/search"
-SHORT = "hybrid > rerank(shortest, depth=5)"
+SHORT = "hybrid > rerank(shortest-of-page, depth=5)"
 
 
 @pytest.fixture(scope="module")
 def named(served_folder: Path) -> Iterator[TestClient]:
     settings = ServeSettings({"tiny": served_folder}, pipelines={"short": SHORT}, limits=Limits(top_k=50, reads=100))
     with (
-        registered_scorer("shortest", lambda query, texts: [-len(text) for text in texts]),
+        registered_scorer("shortest-of-page", lambda query, texts: [-len(text) for text in texts]),
         TestClient(create_app(settings), base_url="http://127.0.0.1") as client,
     ):
         yield client
@@ -58,7 +58,7 @@ def test_hits_and_stages_are_those_of_the_library(named: TestClient, served_fold
     ("asked", "said"),
     [
         ("bm25 > rerank(cross-encoder:/etc/passwd)", "rerank: which models are loaded is for the server to say"),
-        ("bm25 > duo(shortest)", "duo: which models are loaded"),
+        ("bm25 > duo(shortest-of-page)", "duo: which models are loaded"),
         ("bm25 > rerank(antigravity:fly)", "rerank: which models are loaded"),
         ("bm25 > expand(antigravity:fly)", "expand: which models are loaded"),
         ("short > mmr", "'short'"),

@@ -27,7 +27,7 @@ from retriever.search.fusion import METHODS, MISSING, NORMALISATIONS
 from retriever.search.leg import LEGS
 from retriever.search.modes import MODES, legs_named
 
-REGISTRIES: dict[str, tuple[str, ...]] = {
+REGISTRIES: dict[str, tuple[str | int, ...]] = {
     "precision": PRECISIONS,
     "query_mode": MoEEncoder.query_modes,
     "query_modes": MoEEncoder.query_modes,

@@ -69,7 +69,7 @@ def joined(address: str) -> Iterator[Any]:
             except BaseException:
                 _ours.pop().close()
                 raise
-            _ours[0].callback(ray.shutdown)
+            _ours[0].callback(_leave, ray)
         elif _ours:
             _ours.append(_ours[0])
     try:
@@ -80,6 +80,11 @@ def joined(address: str) -> Iterator[Any]:
                 _ours[0].close()
             if _ours:
                 _ours.pop()
+
+
+def _leave(ray: Any) -> None:
+    with signal_handlers_kept():  # Ray leaves none behind
+        ray.shutdown()
 
 
 def _short() -> str:

@@ -55,6 +55,7 @@ def cluster() -> Iterator[str]:
     with joined(LOCAL):
         assert handlers() == before  # Java's compiled code needs its own
         yield LOCAL
+    assert handlers() == before
 
 
 def test_every_answer_is_that_of_one_index(whole: Path, sharded: Path, cluster: str) -> None:

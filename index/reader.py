@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -26,9 +24,9 @@ from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, read_flags
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_identity
 from retriever.index.sparse import open_postings
 from retriever.index.stored import StoredDocument, read_stored
+from retriever.index.users import Users
 from retriever.index.verify import damage_text, verify_folder
 from retriever.lazy import lazy
-from retriever.processes import refuse_fork
 from retriever.ranking import check_top_k, order_scores
 from retriever.types import Document, Encoded, IndexField, Ranking, Span, TermMatch, UserError
 
@@ -98,7 +96,7 @@ class FolderReader:
     def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader, trusted: str = "") -> None:
         self.path, self.settings, self._lucene = path, settings, lucene
         self._folder_identity = settings_identity(path)
-        self._users, self._counting, self._process = 1, threading.Lock(), os.getpid()
+        self._users = Users()
         self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
         check_settings(path, self.commit_data.settings_crc)
         self._dense: DenseSearcher | None = None
@@ -304,7 +302,7 @@ class FolderReader:
     def dense(self, vectors: FloatArray, top_k: int, selection: Selection | None = None) -> list[Ranking]:
         """Rank by inner product for each query vector (n, dense_dim); a zero vector has no hits."""
         check_top_k(top_k)
-        refuse_fork(self._process, "this index was opened")  # FAISS would wait for threads that are not there
+        self._users.check()  # FAISS would wait for threads that are not there
         searcher = self._dense
         if searcher is None:
             raise UserError(f"{self.path}: has no vectors; search it with another mode")
@@ -513,19 +511,12 @@ class FolderReader:
         Raises:
             UserError: this process was forked from the one that opened the index.
         """
-        refuse_fork(self._process, "this index was opened")
-        with self._counting:
-            self._users += 1
+        self._users.join()
         return self
 
     def close(self) -> None:
         """Free the files, if nobody else uses this reader; nothing in a forked process, whose they are not."""
-        if self._process != os.getpid():
-            return
-        with self._counting:
-            self._users -= 1
-            last = self._users == 0
-        if last:
+        if self._users.leave():
             self._lucene.close()
 
     def __enter__(self) -> FolderReader:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,8 +20,8 @@ from retriever.index.lucene.values import most_frequent
 from retriever.index.reader import FolderReader
 from retriever.index.rows import RowMark
 from retriever.index.shards.manifest import read_manifest
+from retriever.index.users import Users
 from retriever.lazy import lazy
-from retriever.processes import refuse_fork
 from retriever.types import Document, Encoded, IndexField, UserError
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ class JoinedReader:
         self.path, self.manifest, self.shards = path, manifest, shards
         self.settings: IndexSettings = check_alike(path, manifest.shards, [shard.settings for shard in shards])
         self.commit_data = joined_commits(manifest, [shard.commit_data for shard in shards])
-        self._users, self._counting, self._process = 1, threading.Lock(), os.getpid()
+        self._users = Users()
         self._pool = ThreadPoolExecutor(max_workers=4 * len(shards), thread_name_prefix="shard")
         self.collection = JoinedCollection([shard.collection for shard in shards])
         for shard in shards:
@@ -68,14 +66,14 @@ class JoinedReader:
 
     def each(self, ask: Callable[[Any], T]) -> list[T]:
         """Ask all shards side by side."""
-        refuse_fork(self._process, "this index was opened")
+        self._users.check()
         if len(self.shards) == 1:
             return [ask(self.shards[0])]
         return list(self._pool.map(ask, self.shards))
 
     def pairs(self, ask: Callable[[Any, Any], T], parts: Sequence[Any]) -> list[T]:
         """Ask all shards side by side, each with a part of its own."""
-        refuse_fork(self._process, "this index was opened")
+        self._users.check()
         return list(self._pool.map(ask, self.shards, parts))
 
     def by_shard(self, ids: Iterable[str]) -> list[list[str]]:
@@ -248,19 +246,12 @@ class JoinedReader:
 
     def share(self) -> Self:
         """Return this reader to one more user: each calls `close`, and the last one frees the shards."""
-        refuse_fork(self._process, "this index was opened")
-        with self._counting:
-            self._users += 1
+        self._users.join()
         return self
 
     def close(self) -> None:
         """Free the shards, if nobody else uses this reader; nothing in a forked process, whose they are not."""
-        if self._process != os.getpid():
-            return
-        with self._counting:
-            self._users -= 1
-            last = self._users == 0
-        if last:
+        if self._users.leave():
             self._pool.shutdown()
             for shard in self.shards:
                 shard.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from retriever.encoder.load import load_own_encoder
 from retriever.encoder.spec import EncoderSpec, default_encoder_path
+from retriever.network.checkpoint import ADDED
 
 if TYPE_CHECKING:
     from retriever.encoder.moe_encoder import MoEEncoder
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["former_default"]
 
 SETTINGS = "default-0.1.json"
-LINKED = ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "tokens.safetensors", "README.md")
 
 
 def former_default(runtime: RuntimeConfig | None = None, *, lazy: bool = False) -> MoEEncoder:
@@ -29,21 +29,16 @@ def former_default(runtime: RuntimeConfig | None = None, *, lazy: bool = False) 
 
     runtime, lazy: as for `load_encoder`.
     """
-    return load_own_encoder(EncoderSpec("default", "default"), runtime, lazy=lazy, folder=_folder())
+    return load_own_encoder(EncoderSpec("default", "default"), runtime, lazy=lazy, folder=Path(_folder().name))
 
 
 @cache
-def _folder() -> Path:
-    """Make the folder; it goes with the process."""
-    folder = Path(_temporary().name)
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Make the encoder's folder, once; it goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="retriever-encoder-")
     current = default_encoder_path()
-    shutil.copyfile(current.parent / SETTINGS, folder / "config.json")
-    for name in LINKED:
-        if (current / name).is_file():
-            (folder / name).symlink_to(current / name)
+    shutil.copyfile(current.parent / SETTINGS, Path(folder.name, "config.json"))
+    for file in current.iterdir():
+        if file.name not in ("config.json", ADDED):
+            Path(folder.name, file.name).symlink_to(file)
     return folder
-
-
-@cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="retriever-encoder-")

@@ -11,6 +11,7 @@ from retriever.eval.significance import Interval, bootstrap_interval, paired_dif
 from retriever.experiments.tuning import DEPTH, FOLDS, MEASURE
 from retriever.rank.grammar import alternatives
 from retriever.rank.pipeline import Alternatives, Pipeline
+from retriever.rank.rescore import Rescore
 from retriever.ranking import separate_ties
 from retriever.types import UserError
 
@@ -68,8 +69,11 @@ def tune_pipeline(
     What several pipelines begin with runs once. Of equals the first is taken, so the mode alone if nothing is better.
 
     Raises:
-        UserError: less than 5 judged queries, several modes, or a stage that the index cannot run.
+        UserError: less than 5 judged queries, several modes, a stage that the index cannot run, or `rescore`: its model
+            was learned from all queries at once, so that no fold would be unseen.
     """
+    if any(isinstance(stage, Rescore) for pipeline in pipelines for stage in pipeline.stages):
+        raise UserError("rescore cannot be tuned, its model has seen judgements; learn and cross-validate by --model")
     alone = Pipeline(pipelines[0].mode)
     pipelines = [alone, *(pipeline for pipeline in pipelines if pipeline != alone)]
     asked = [query for query in data.queries if data.qrels.get(query.query_id)]

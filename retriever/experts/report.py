@@ -168,7 +168,7 @@ def _vocabulary(model: RetrieverModel) -> VocabularyReport | None:
         return None
     cluster = experts.cluster.numpy()
     sizes = np.bincount(cluster[cluster >= 0], minlength=len(experts.router))
-    return VocabularyReport(len(sizes), experts.size.per_token, int(sizes.min()), int(sizes.max()))
+    return VocabularyReport(len(sizes), experts.limits.per_token, int(sizes.min()), int(sizes.max()))
 
 
 class _Trace(NamedTuple):

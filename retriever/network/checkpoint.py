@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "ADDED",
     "MODEL_TYPE",
     "SCALE",
     "STORAGE",

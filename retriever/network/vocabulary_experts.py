@@ -33,14 +33,15 @@ class VocabularyExperts(nn.Module):
     """Which terms a token computes.
 
     cluster: int32 (vocab,) the cluster of each term, -1 for terms that never count. Scores of clusters are
-    router h + router_bias, router (clusters, hidden), for the states h that the decoder multiplies.
+    router h + router_bias, router (clusters, hidden), for the states h that the decoder multiplies. limits: how many
+    clusters a token computes.
     """
 
     cluster: Tensor
 
-    def __init__(self, vocabulary: int, hidden: int, clusters: int, size: Reach) -> None:
+    def __init__(self, vocabulary: int, hidden: int, clusters: int, limits: Reach) -> None:
         super().__init__()
-        self.size = size
+        self.limits = limits
         self.router = nn.Parameter(torch.zeros(clusters, hidden))
         self.router_bias = nn.Parameter(torch.zeros(clusters))
         self.register_buffer("cluster", torch.arange(vocabulary, dtype=torch.int32) % clusters)
@@ -56,7 +57,9 @@ class VocabularyExperts(nn.Module):
             1, own.clamp_min(0), torch.where(own >= 0, torch.inf, scores.gather(1, own.clamp_min(0)))
         )
         lengths = np.array([group.length for group in groups], np.int64)
-        counts = self.size.clusters(lengths, len(self.router)).repeat([group.count * group.length for group in groups])
+        counts = self.limits.clusters(lengths, len(self.router)).repeat(
+            [group.count * group.length for group in groups]
+        )
         order = scores.sort(dim=1, descending=True, stable=True).indices
         chosen = torch.arange(order.shape[1], device=h.device) < torch.from_numpy(counts).to(h.device).unsqueeze(1)
         return torch.zeros_like(chosen).scatter(1, order, chosen)

@@ -15,6 +15,7 @@ import numpy as np
 
 from retriever.extras import extra
 from retriever.qdrant.engine import ALL, AllOf, AnyOf, Between, Has, Not, Present, Record, SparseVector
+from retriever.qdrant.records import payload_parts, record_of
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -138,15 +139,15 @@ class ClientEngine:
                 )
             )
         answers = self._call(lambda client: client.query_batch_points(self._name, requests))
-        return [[_record(point, point.score) for point in answer.points] for answer in answers]
+        return [[record_of(point, point.score) for point in answer.points] for answer in answers]
 
     def get(self, ids: Sequence[str], payload: Payload, vectors: Sequence[str] = ()) -> dict[str, Record]:
         found = self._call(
             lambda client: client.retrieve(
-                self._name, list(ids), with_payload=_parts(payload), with_vectors=list(vectors) or False
+                self._name, list(ids), with_payload=payload_parts(payload), with_vectors=list(vectors) or False
             )
         )
-        return {record.id: record for record in map(_record, found)}
+        return {record.id: record for record in map(record_of, found)}
 
     def scan(
         self, within: Within, payload: Payload, vectors: Sequence[str], limit: int, after: str | None
@@ -157,11 +158,11 @@ class ClientEngine:
                 scroll_filter=self._filter(within),
                 limit=limit,
                 offset=after,
-                with_payload=_parts(payload),
+                with_payload=payload_parts(payload),
                 with_vectors=list(vectors) or False,
             )
         )
-        return [_record(point) for point in found], None if following is None else str(following)
+        return [record_of(point) for point in found], None if following is None else str(following)
 
     def count(self, within: Within) -> int:
         return int(
@@ -275,18 +276,3 @@ def _refused(address: Address, status: int, content: bytes) -> UserError:
 
 def _missing(address: Address) -> UserError:
     return UserError(f"{address}: no such collection; make one with `retriever push DIR {address}`")
-
-
-def _parts(payload: Payload) -> list[str] | bool:
-    return True if payload is None else list(payload)
-
-
-def _record(point: Any, score: float = 0.0) -> Record:
-    vectors = {name: _read_vector(vector) for name, vector in (point.vector or {}).items()}
-    return Record(str(point.id), point.payload or {}, vectors, score)
-
-
-def _read_vector(vector: Any) -> Vector:
-    if isinstance(vector, list):
-        return np.array(vector, np.float32)
-    return SparseVector(np.array(vector.indices, np.uint32), np.array(vector.values, np.float32))

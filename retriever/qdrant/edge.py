@@ -12,6 +12,7 @@ import numpy as np
 from retriever.extras import extra
 from retriever.processes import refuse_fork
 from retriever.qdrant.engine import ALL, AllOf, AnyOf, Between, Has, Not, Present, Record, SparseVector
+from retriever.qdrant.records import payload_parts, record_of
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -131,13 +132,15 @@ class EdgeEngine:
         shard = self._open()
         with _named(self._address):
             answers = shard.shard.query_batch(q.QueryBatchRequest(requests))
-        return [[_record(point, point.score) for point in answer] for answer in answers]
+        return [[record_of(point, point.score) for point in answer] for answer in answers]
 
     def get(self, ids: Sequence[str], payload: Payload, vectors: Sequence[str] = ()) -> dict[str, Record]:
         shard = self._open()
         with _named(self._address):
-            found = shard.shard.retrieve(list(ids), with_payload=_parts(payload), with_vector=list(vectors) or False)
-        return {record.id: record for record in map(_record, found)}
+            found = shard.shard.retrieve(
+                list(ids), with_payload=payload_parts(payload), with_vector=list(vectors) or False
+            )
+        return {record.id: record for record in map(record_of, found)}
 
     def scan(
         self, within: Within, payload: Payload, vectors: Sequence[str], limit: int, after: str | None
@@ -146,13 +149,13 @@ class EdgeEngine:
             limit=limit,
             filter=self._filter(within),
             offset=after,
-            with_payload=_parts(payload),
+            with_payload=payload_parts(payload),
             with_vector=list(vectors) or False,
         )
         shard = self._open()
         with _named(self._address):
             found, following = shard.shard.scroll(request)
-        return [_record(point) for point in found], None if following is None else str(following)
+        return [record_of(point) for point in found], None if following is None else str(following)
 
     def count(self, within: Within) -> int:
         shard = self._open()
@@ -211,18 +214,3 @@ class EdgeEngine:
                 return q.Filter(must_not=[q.Filter()])
             case AnyOf(parts):
                 return q.Filter(should=[self._conditions(part) for part in parts])
-
-
-def _parts(payload: Payload) -> list[str] | bool:
-    return True if payload is None else list(payload)
-
-
-def _record(point: Any, score: float = 0.0) -> Record:
-    vectors = {name: _read_vector(vector) for name, vector in (point.vector or {}).items()}
-    return Record(str(point.id), point.payload or {}, vectors, score)
-
-
-def _read_vector(vector: Any) -> Vector:
-    if isinstance(vector, list):
-        return np.array(vector, np.float32)
-    return SparseVector(np.array(vector.indices, np.uint32), np.array(vector.values, np.float32))

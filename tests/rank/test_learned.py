@@ -144,3 +144,5 @@ def test_the_command_learns_and_stores(data: Dataset, tmp_path: Path, tiny_encod
     line = "hybrid > feedback > rescore"
     hits = run(cli, ["search", str(folder), data.queries[0].text, "--pipeline", line, "--explain", "-k", "3"])
     assert hits.exit_code == 0 and hits.stdout.count("rescore #") == 3, hits.output
+    refused = run(cli, ["tune", str(folder), *options[:4], "--pipeline", line])
+    assert refused.exit_code == 1 and "rescore cannot be tuned" in refused.output

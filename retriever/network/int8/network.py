@@ -257,7 +257,7 @@ def _decoder(head: SparseHead, word_embeddings: Tensor) -> Decoder:
     allowed, stem = head.allowed.numpy(), head.stem.int().numpy()
     router, cluster, reach = None, None, WHOLE
     if head.vocabulary is not None:
-        cluster, reach = head.vocabulary.cluster.int().numpy(), head.vocabulary.size
+        cluster, reach = head.vocabulary.cluster.int().numpy(), head.vocabulary.limits
         found, step = quantise_rows(head.vocabulary.router.detach().float())
         bias: FloatArray = head.vocabulary.router_bias.detach().float().numpy()
         router = VocabularyRouter(found.numpy(), step.numpy(), bias, cluster)

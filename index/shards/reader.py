@@ -252,9 +252,12 @@ class JoinedReader:
     def close(self) -> None:
         """Free the shards, if nobody else uses this reader; nothing in a forked process, whose they are not."""
         if self._users.leave():
-            self._pool.shutdown()
-            for shard in self.shards:
-                shard.close()
+            self._free()
+
+    def _free(self) -> None:
+        self._pool.shutdown()
+        for shard in self.shards:
+            shard.close()
 
 
 class ShardedReader(JoinedReader):

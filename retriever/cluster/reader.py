@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from retriever.cluster.server import TOKENS, Epoch, Filtered, ShardServer, Shard
 from retriever.index.lucene.words import Words
 from retriever.index.shards.manifest import read_manifest
 from retriever.index.shards.reader import JoinedReader
+from retriever.index.users import Users
 from retriever.lazy import lazy
 from retriever.search.commit_view import open_legs
 from retriever.search.joined import joined_legs
@@ -71,7 +71,7 @@ class _Session:
 
     def __init__(self, path: Path, how: SearchCluster, options: LegOptions) -> None:
         self.path, self.how = path, how
-        self._users, self._counting = 1, threading.Lock()
+        self._users = Users()
         self._ends = ExitStack()
         ray = self._ends.enter_context(joined(how.address))
         kind = ray.remote(
@@ -95,15 +95,11 @@ class _Session:
             list(pool.map(lambda shard: shard.ask_at_start("verify"), self.shards))
 
     def share(self) -> _Session:
-        with self._counting:
-            self._users += 1
+        self._users.join()
         return self
 
     def close(self) -> None:
-        with self._counting:
-            self._users -= 1
-            last = self._users == 0
-        if last:
+        if self._users.leave():
             self._ends.close()
 
 
@@ -133,12 +129,10 @@ class ClusterReader(JoinedReader):
             return None
         return type(self)(self._session.share(), states)
 
-    def close(self) -> None:
-        """Free the reader; with the last one the actors end."""
-        before = self._users
-        super().close()
-        if before == 1:
-            self._session.close()
+    def _free(self) -> None:
+        """Free the reader; with the last one of the session the actors end."""
+        super()._free()
+        self._session.close()
 
 
 class _RemoteShard:

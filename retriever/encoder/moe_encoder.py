@@ -11,12 +11,22 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from retriever.encoder.base import EncoderBase
+from retriever.encoder.batches import (
+    MIN_COST,
+    TERMS_PER_COST,
+    Views,
+    batches,
+    joined_expansions,
+    joined_tokens,
+    joined_vectors,
+    top_terms,
+)
 from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.recent import RecentQueries
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
@@ -36,12 +46,11 @@ from retriever.types import (
     ExpertRoutes,
     Parameters,
     TokenExperts,
-    TokenVectors,
     UserError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
@@ -65,8 +74,6 @@ NORM, PROJECTION = "embeddings.norm.weight", "projection.bias"
 SMALLEST_BATCH = 256  # tokens; fewer are not spread over threads
 QUERY_TOKENS = 128
 """Tokens of queries that go through the network together: weights that were read are used again."""
-MIN_COST = 16  # a text counts as so many tokens at least: its sparse row takes memory too
-TERMS_PER_COST = 2_000  # of its row: one of 250,000 terms, a megabyte, counts as 125 tokens
 
 
 def folder_digest(folder: Path, names: Sequence[str]) -> str:
@@ -115,18 +122,6 @@ class _Wanted(NamedTuple):
     least: float
     projection: FloatArray | None
     prompt: int
-
-
-class Views(NamedTuple):
-    """What the network makes of texts: vectors and expansions, a row for each; None where it is not wanted.
-
-    texts: their numbers. tokens: of each of their tokens, one text behind the other.
-    """
-
-    texts: list[int]
-    dense: FloatArray | None
-    terms: sparse.csr_matrix | None
-    tokens: FloatArray | None = None
 
 
 class MoEEncoder(EncoderBase):
@@ -473,12 +468,12 @@ class MoEEncoder(EncoderBase):
             running = started
         views += [result() for result in running]
         encoded = Encoded(
-            _vectors(views, len(texts), self.identity.dense_dim) if dense else None,
-            _expansions(views, len(texts), self.identity.vocab_size) if expand else None,
+            joined_vectors(views, len(texts), self.identity.dense_dim) if dense else None,
+            joined_expansions(views, len(texts), self.identity.vocab_size) if expand else None,
             truncated,
             sparse.vstack(counts, format="csr") if count else None,
         )
-        return EncodedByToken(encoded, None if projection is None else _by_token(views, read, projection.shape[1]))
+        return EncodedByToken(encoded, None if projection is None else joined_tokens(views, read, projection.shape[1]))
 
     def _encode_few(
         self, network: QueryNetwork, texts: Sequence[str], *, dense: bool, expand: bool, count: bool
@@ -493,12 +488,12 @@ class MoEEncoder(EncoderBase):
             found = network.encode([tokens[i].read for i in batch], dense=dense, sparse=expand, prompt=prompt)
             if len(texts) == 1:
                 self._recent_states.keep(texts[0], QueryStates(found.states, np.array(tokens[0].read, np.int32)))
-            return Views(batch, found.dense, None if found.sparse is None else _top_terms(found.sparse, *kept))
+            return Views(batch, found.dense, None if found.sparse is None else top_terms(found.sparse, *kept))
 
         views = list(self._each(run, list(batches(lengths, QUERY_TOKENS))))
         return Encoded(
-            _vectors(views, len(texts), self.identity.dense_dim) if dense else None,
-            _expansions(views, len(texts), self.identity.vocab_size) if expand else None,
+            joined_vectors(views, len(texts), self.identity.dense_dim) if dense else None,
+            joined_expansions(views, len(texts), self.identity.vocab_size) if expand else None,
             np.array([text.truncated for text in tokens], np.bool_),
             self.lexicon.counts([text.own for text in tokens]) if count else None,
         )
@@ -546,79 +541,6 @@ class MoEEncoder(EncoderBase):
                 None if out.dense is None else out.dense.cpu().numpy(),
                 None
                 if out.sparse is None
-                else _top_terms(out.sparse.cpu().numpy(), self.config.max_terms, wanted.least),
+                else top_terms(out.sparse.cpu().numpy(), self.config.max_terms, wanted.least),
                 None if wanted.projection is None else unit(out.states.float().cpu().numpy() @ wanted.projection),
             )
-
-
-def batches(lengths: Sequence[int], tokens_per_batch: int, least: int = MIN_COST) -> Iterator[list[int]]:
-    """Yield batches of text numbers, sorted by length, each within the token budget (or one text), without empty texts.
-
-    least: as how many tokens a text counts if it has fewer.
-
-    >>> list(batches([3, 0, 99, 3], 40))
-    [[0, 3], [2]]
-    """
-    batch: list[int] = []
-    total = 0
-    for i in sorted((i for i, length in enumerate(lengths) if length), key=lengths.__getitem__):
-        cost = max(lengths[i], least)
-        if batch and total + cost > tokens_per_batch:
-            yield batch
-            batch, total = [], 0
-        batch.append(i)
-        total += cost
-    if batch:
-        yield batch
-
-
-def _top_terms(weights: FloatArray, limit: int, least: float) -> sparse.csr_matrix:
-    """Return at most `limit` positive terms of each row (n, vocab), the heaviest ones, none lighter than `least`."""
-    chosen = [_heaviest(row, limit, least) for row in weights]
-    ids = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
-    ends = np.cumsum([0, *map(len, chosen)])
-    values = weights[np.repeat(np.arange(len(chosen)), np.diff(ends)), ids]
-    return sparse.csr_matrix((values, ids.astype(np.int32), ends), weights.shape, dtype=np.float32)
-
-
-def _heaviest(weights: FloatArray, limit: int, light: float) -> NDArray[np.int64]:
-    """Return the ids, ascending, of at most `limit` positive weights (vocab,); of equal ones the lower ids."""
-    # Of truth values: NumPy looks at numbers one by one.
-    ids = np.flatnonzero(weights >= light if light else weights > 0)
-    if len(ids) <= limit:
-        return ids
-    values = weights[ids]
-    least = np.partition(values, -limit)[-limit]
-    above, equal = values > least, np.flatnonzero(values == least)
-    above[equal[: limit - np.count_nonzero(above)]] = True
-    heaviest: NDArray[np.int64] = ids[above]
-    return heaviest
-
-
-def _vectors(views: list[Views], texts: int, width: int) -> FloatArray:
-    """Return float32 (texts, width); 0 for texts that the network did not read."""
-    vectors = np.zeros((texts, width), dtype=np.float32)
-    for part in views:
-        vectors[part.texts] = part.dense
-    return vectors
-
-
-def _by_token(views: list[Views], read: NDArray[np.int64], dim: int) -> TokenVectors:
-    """Return the vectors of the tokens of all texts, in the order of the texts; read: how many tokens each has (n,)."""
-    vectors = np.zeros((int(read.sum()), dim), np.float32)
-    ends = np.cumsum(read)
-    for part in views:
-        vectors[np.concatenate([np.arange(ends[i] - read[i], ends[i]) for i in part.texts])] = part.tokens
-    return TokenVectors(vectors, read)
-
-
-def _expansions(views: list[Views], texts: int, vocab_size: int) -> sparse.csr_matrix:
-    """Return float32 (texts, vocab_size); nothing for texts that the network did not read."""
-    read = [text for part in views for text in part.texts]
-    if len(views) == 1 and read == list(range(texts)):
-        [part] = views
-        assert part.terms is not None
-        return part.terms
-    parts: list[Any] = [*(part.terms for part in views), sparse.csr_array((texts - len(read), vocab_size))]
-    places = np.argsort(np.concatenate([read, np.setdiff1d(np.arange(texts), read)]).astype(np.int64))
-    return sparse.csr_matrix(sparse.vstack(parts, format="csr", dtype=np.float32)[places])

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from retriever.encoder.batches import batches
 from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.load import NoEncoder, load_encoder
-from retriever.encoder.moe_encoder import MoEEncoder, batches
+from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import PRECISIONS as PRECISIONS_OFFERED
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.checkpoint import read_weights, write_weights

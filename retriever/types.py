@@ -164,6 +164,19 @@ class QueryRankings(NamedTuple):
     rankings: dict[str, Ranking]
 
 
+class PipelineRanking(NamedTuple):
+    """The hits of one query behind the stages of a pipeline.
+
+    milliseconds: what each stage took. lists: every ranking that led to it, by name: those of the legs, of "fusion" and
+    of the stages.
+    """
+
+    query_id: str
+    ranking: Ranking
+    milliseconds: Sequence[float]
+    lists: Mapping[str, Ranking]
+
+
 class TermMatch(NamedTuple):
     """One term shared by query and document, with the weight that each side gives it."""
 

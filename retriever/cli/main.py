@@ -55,8 +55,7 @@ if TYPE_CHECKING:
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.rank.pipeline import Pipeline
     from retriever.search.retriever import Retriever
-    from retriever.search.steps import PipelineRanking
-    from retriever.types import QueryRanking
+    from retriever.types import PipelineRanking, QueryRanking
 
 __all__ = ["cli"]
 
@@ -198,7 +197,7 @@ def index(
 @click.option("--like", metavar="DOC_ID", help="A document of the index instead of QUERY: find others like it.")
 @mode_option
 @pipeline_options
-@click.option("--language", metavar="L", help="Of QUERY: de, zh, ...; where it is not said, it is looked at.")
+@click.option("--language", metavar="L", help="Of the queries: de, zh, ...; where it is not said, each is looked at.")
 @click.option("--top-k", "-k", type=int, default=10, show_default=True)
 @click.option("--filter", metavar="F", help="Only documents whose metadata satisfy it: 'year >= 2020 and lang = en'.")
 @showing_options
@@ -256,8 +255,8 @@ def search(
         raise click.UsageError(
             "give a QUERY, --queries FILE or --like DOC_ID, one of the three; the last has no pipeline"
         )
-    if language is not None and query is None:
-        raise click.UsageError("--language is for a QUERY")
+    if language is not None and like is not None:
+        raise click.UsageError("--language is for a QUERY or --queries; documents of the index are read in their own")
     if (queries is None) != (output is None):
         raise click.UsageError("--queries and --output go together")
     if queries is not None and (explain or as_json or showing != NOTHING_ASKED):
@@ -278,7 +277,8 @@ def search(
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)
         if queries is not None and output is not None:
-            _search_file(retriever, queries, output, mode, pipeline, top_k, filter, tag, quiet)
+            asked = {"top_k": top_k, "filter": filter, "language": language}
+            _search_file(retriever, queries, output, mode, pipeline, asked, tag, quiet)
             return
         how_many: dict[str, Any] = {"top_k": top_k, "mode": mode, "explain": explain, "filter": filter, **showing}
         if like is None:
@@ -297,8 +297,7 @@ def _search_file(
     output: Path,
     mode: str,
     pipeline: Pipeline | None,
-    top_k: int,
-    filter: str | None,
+    asked: dict[str, Any],
     tag: str,
     quiet: bool,
 ) -> None:
@@ -311,9 +310,9 @@ def _search_file(
     loaded = list(load_queries(queries))
     found: Iterator[QueryRanking] | Iterator[PipelineRanking]
     if pipeline is None:
-        found = retriever.rank(loaded, top_k, mode=mode, filter=filter)
+        found = retriever.rank(loaded, mode=mode, **asked)
     else:
-        found = retriever.rank_pipeline(loaded, top_k, pipeline=pipeline, filter=filter)
+        found = retriever.rank_pipeline(loaded, pipeline=pipeline, **asked)
     with RunWriter(output, tag) as writer:
         bar = tqdm(total=len(loaded), desc=mode, unit=" queries", file=sys.stderr, disable=quiet)
         for one in found:

@@ -9,7 +9,7 @@ from retriever.extras import extra
 from retriever.ranking import Showing
 from retriever.remote import calls
 from retriever.remote.exchange import Exchange
-from retriever.types import QueryRanking, QueryRankings
+from retriever.types import PipelineRanking, QueryRanking, QueryRankings
 
 with extra("client"):
     import httpx
@@ -137,13 +137,15 @@ class AsyncRetriever:
         mode: str = "hybrid",
         filter: str | None = None,
         fusion: FusionConfig | None = None,
+        language: str | None = None,
     ) -> AsyncIterator[QueryRanking]:
         """Return each query's ranking without texts, as `Retriever.rank` does.
 
         Raises:
             UserError: as there, when the queries are come to.
         """
-        async for query_id, rankings in self.rank_modes(queries, top_k, modes=(mode,), filter=filter, fusion=fusion):
+        asked = self.rank_modes(queries, top_k, modes=(mode,), filter=filter, fusion=fusion, language=language)
+        async for query_id, rankings in asked:
             yield QueryRanking(query_id, rankings[mode])
 
     async def rank_modes(
@@ -154,9 +156,28 @@ class AsyncRetriever:
         modes: Sequence[str],
         filter: str | None = None,
         fusion: FusionConfig | None = None,
+        language: str | None = None,
     ) -> AsyncIterator[QueryRankings]:
         """Return each query's ranking in each mode, as `Retriever.rank_modes` does; raise UserError as `rank`."""
-        for call in calls.rank(queries, top_k, modes, filter, fusion):
+        for call in calls.rank(queries, top_k, modes, filter, fusion, language):
+            for found in await self._ask(call):
+                yield found
+
+    async def rank_pipeline(
+        self,
+        queries: Iterable[Query],
+        top_k: int = 1000,
+        *,
+        pipeline: Stages | str,
+        filter: str | None = None,
+        exclude_self: bool = False,
+        language: str | None = None,
+    ) -> AsyncIterator[PipelineRanking]:
+        """Return each query's ranking behind a pipeline, as `Retriever.rank_pipeline` does; raise UserError as `rank`.
+
+        pipeline: also as a line, or the name of one that the server has.
+        """
+        for call in calls.rank_pipeline(queries, top_k, pipeline, filter, exclude_self, language):
             for found in await self._ask(call):
                 yield found
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from retriever.ranking import Showing, check_top_k
-from retriever.types import FacetCount, IndexField, Query, QueryRankings, UserError
+from retriever.types import FacetCount, IndexField, PipelineRanking, Query, QueryRankings, UserError
 from retriever.wire import document_from_wire, encoded_from_wire, hit_from_wire, ranking_from_wire
 
 if TYPE_CHECKING:
@@ -20,10 +20,24 @@ if TYPE_CHECKING:
     from retriever.search.steps import Stages
     from retriever.types import Document, Encoded, Hit
 
-__all__ = ["Call", "documents", "encode", "facets", "fields", "first_of", "indexes", "more_like_this", "rank", "search"]
+__all__ = [
+    "Call",
+    "documents",
+    "encode",
+    "facets",
+    "fields",
+    "first_of",
+    "indexes",
+    "more_like_this",
+    "rank",
+    "rank_pipeline",
+    "search",
+]
 
 QUERIES, HITS = 32, 250_000
 """Of one request: few enough for a server's limits of time and size, enough queries to be encoded together."""
+LISTS = 10
+"""Rankings that lead to that of a pipeline: its legs, their fusion, its stages."""
 IDS = 500
 """Of one request."""
 T = TypeVar("T")
@@ -91,14 +105,40 @@ def documents(ids: Iterable[str]) -> Iterator[Call[dict[str, Document]]]:
 
 
 def rank(
-    queries: Iterable[Query], top_k: int, modes: Sequence[str], filter: str | None, fusion: FusionConfig | None
+    queries: Iterable[Query],
+    top_k: int,
+    modes: Sequence[str],
+    filter: str | None,
+    fusion: FusionConfig | None,
+    language: str | None,
 ) -> Iterator[Call[list[QueryRankings]]]:
     """Ask for the rankings of queries, some at a time."""
     check_top_k(top_k)
-    settings = {"top_k": top_k, "modes": list(modes), **_given({"filter": filter}), **_fusion(fusion)}
+    settings = {"modes": list(modes), **_given({"filter": filter, "language": language}), **_fusion(fusion)}
+    return _ranked(_rankings, queries, top_k, len(modes), settings)
+
+
+def rank_pipeline(
+    queries: Iterable[Query],
+    top_k: int,
+    pipeline: Stages | str,
+    filter: str | None,
+    exclude_self: bool,
+    language: str | None,
+) -> Iterator[Call[list[PipelineRanking]]]:
+    """Ask for the rankings of queries behind a pipeline, with all that led to them, some at a time."""
+    check_top_k(top_k)
+    settings = {"pipeline": _line(pipeline), "lists": True, "exclude_self": exclude_self}
+    settings |= _given({"filter": filter, "language": language})
+    return _ranked(_pipeline_rankings, queries, top_k, LISTS, settings)
+
+
+def _ranked(
+    read: Callable[[Mapping[str, Any]], T], queries: Iterable[Query], top_k: int, lists: int, settings: dict[str, Any]
+) -> Iterator[Call[T]]:
     return (
-        Call("search/batch", _rankings, {"queries": [query._asdict() for query in batch], **settings})
-        for batch in _batches(queries, max(1, min(QUERIES, HITS // max(1, top_k * len(modes)))))
+        Call("search/batch", read, {"queries": [query._asdict() for query in batch], "top_k": top_k, **settings})
+        for batch in _batches(queries, max(1, min(QUERIES, HITS // max(1, top_k * lists))))
     )
 
 
@@ -121,6 +161,15 @@ def _rankings(values: Mapping[str, Any]) -> list[QueryRankings]:
         QueryRankings(result["query_id"], {mode: ranking_from_wire(hits) for mode, hits in result["rankings"].items()})
         for result in values["results"]
     ]
+
+
+def _pipeline_rankings(values: Mapping[str, Any]) -> list[PipelineRanking]:
+    found = []
+    for result in values["results"]:
+        [ranking] = result["rankings"].values()
+        lists = {name: ranking_from_wire(hits) for name, hits in result["lists"].items()}
+        found.append(PipelineRanking(result["query_id"], ranking_from_wire(ranking), result["milliseconds"], lists))
+    return found
 
 
 def _shown(showing: Showing, mode: str, filter: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from retriever.extras import extra
 from retriever.ranking import Showing
 from retriever.remote import calls
 from retriever.remote.exchange import Exchange
-from retriever.types import QueryRanking, QueryRankings
+from retriever.types import PipelineRanking, QueryRanking, QueryRankings
 
 with extra("client"):
     import httpx
@@ -141,13 +141,14 @@ class RemoteRetriever:
         mode: str = "hybrid",
         filter: str | None = None,
         fusion: FusionConfig | None = None,
+        language: str | None = None,
     ) -> Iterator[QueryRanking]:
         """Return each query's ranking without texts, as `Retriever.rank` does.
 
         Raises:
             UserError: as there, for the first queries at once and for others when they are come to.
         """
-        found = self.rank_modes(queries, top_k, modes=(mode,), filter=filter, fusion=fusion)
+        found = self.rank_modes(queries, top_k, modes=(mode,), filter=filter, fusion=fusion, language=language)
         return (QueryRanking(query_id, rankings[mode]) for query_id, rankings in found)
 
     def rank_modes(
@@ -158,9 +159,28 @@ class RemoteRetriever:
         modes: Sequence[str],
         filter: str | None = None,
         fusion: FusionConfig | None = None,
+        language: str | None = None,
     ) -> Iterator[QueryRankings]:
         """Return each query's ranking in each mode, as `Retriever.rank_modes` does; raise UserError as `rank`."""
-        asked = calls.rank(queries, top_k, modes, filter, fusion)
+        asked = calls.rank(queries, top_k, modes, filter, fusion, language)
+        first = [self._send(call) for call in calls.first_of(asked)]
+        return (found for results in self._all(first, asked) for found in results)
+
+    def rank_pipeline(
+        self,
+        queries: Iterable[Query],
+        top_k: int = 1000,
+        *,
+        pipeline: Stages | str,
+        filter: str | None = None,
+        exclude_self: bool = False,
+        language: str | None = None,
+    ) -> Iterator[PipelineRanking]:
+        """Return each query's ranking behind a pipeline, as `Retriever.rank_pipeline` does; raise UserError as `rank`.
+
+        pipeline: also as a line, or the name of one that the server has.
+        """
+        asked = calls.rank_pipeline(queries, top_k, pipeline, filter, exclude_self, language)
         first = [self._send(call) for call in calls.first_of(asked)]
         return (found for results in self._all(first, asked) for found in results)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retriever.index.contract import IndexReader, LegReader
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import Leg, OpenLeg
-    from retriever.types import Encoded, Encoder, FacetCount, Query, Ranking, Span, TermMatch
+    from retriever.types import Encoder, FacetCount, Ranking, Span, TermMatch
 
 __all__ = ["CommitView", "open_legs", "own_legs"]
 
@@ -103,11 +103,9 @@ class CommitView:
         asked = self.reader.legs_together
         return {} if asked is None else asked(legs, queries, depth, self._selection)
 
-    def run_batch(
-        self, leg: str, batch: Sequence[Query], encoded: Encoded | None, depth: int, pool: Executor
-    ) -> list[Ranking]:
+    def run_batch(self, leg: str, queries: Sequence[LegQuery], depth: int, pool: Executor) -> list[Ranking]:
         """Search one leg for each query of a batch, several at a time."""
-        opened, queries = self._legs[leg], [LegQuery(query.text, encoded, row) for row, query in enumerate(batch)]
+        opened = self._legs[leg]
         if isinstance(opened, BatchLeg):
             self._limit.check()
             return opened.run_several(queries, depth, self._selection)

@@ -16,13 +16,14 @@ from retriever.search.modes import CANDIDATES, HYBRID, MODES
 from retriever.search.open_index import OpenIndex
 from retriever.search.query_language import language_code, words_in
 from retriever.search.showing import show
-from retriever.search.steps import PipelineRanking, SearchAt
+from retriever.search.steps import SearchAt
 from retriever.types import (
     Document,
     Encoded,
     FacetCount,
     Hit,
     IndexField,
+    PipelineRanking,
     Query,
     QueryRanking,
     QueryRankings,
@@ -127,6 +128,7 @@ class Retriever(OpenIndex):
         pipeline: Stages,
         filter: str | None = None,
         exclude_self: bool = False,
+        language: str | None = None,
     ) -> Iterator[PipelineRanking]:
         """Return each query's ranking as `rank` does, behind the stages of a pipeline, which run query by query.
 
@@ -135,20 +137,27 @@ class Retriever(OpenIndex):
         check_top_k(top_k)
         plan = self.plan(pipeline.mode)
         self._check_filter(filter)
-        return self._rank_pipeline(iter(queries), top_k, pipeline, plan, filter, exclude_self)
+        return self._rank_pipeline(iter(queries), top_k, pipeline, plan, filter, exclude_self, language_code(language))
 
     def _rank_pipeline(
-        self, stream: Iterator[Query], top_k: int, pipeline: Stages, plan: Plan, filter: str | None, exclude_self: bool
+        self,
+        stream: Iterator[Query],
+        top_k: int,
+        pipeline: Stages,
+        plan: Plan,
+        filter: str | None,
+        exclude_self: bool,
+        language: str | None,
     ) -> Iterator[PipelineRanking]:
         with self._view(filter) as view:
             here = self._search_at(view, plan, max(top_k, pipeline.reads) + exclude_self)
             while batch := list(islice(stream, QUERIES_PER_BATCH)):
-                encoded = self._encode([query.text for query in batch], plan.legs)
-                columns = {leg: view.run_batch(leg, batch, encoded, here.depth, self._pool) for leg in plan.legs}
+                asked = self._batch_asked(batch, plan.legs, view, language)
+                columns = {leg: view.run_batch(leg, asked, here.depth, self._pool) for leg in plan.legs}
                 for i, query in enumerate(batch):
                     at = replace(here, without=query.query_id) if exclude_self else here
                     known = {leg: column[i] for leg, column in columns.items()}
-                    found, parts = pipeline.run(at.search(LegQuery(query.text, encoded, i), known), at)
+                    found, parts = pipeline.run(at.search(asked[i], known), at)
                     said = next(iter(parts.values()), ())
                     times = [part.milliseconds for part in said]
                     yield PipelineRanking(query.query_id, found.ranking[:top_k], times, found.lists)
@@ -227,15 +236,17 @@ class Retriever(OpenIndex):
         mode: str = "hybrid",
         filter: str | None = None,
         fusion: FusionConfig | None = None,
+        language: str | None = None,
     ) -> Iterator[QueryRanking]:
         """Return each query's ranking without texts, in order, as a stream: for run files and evaluation.
 
         Queries are encoded and searched in batches; a query without any word has no hits. fusion: as `search` takes it.
+        language: of all these queries, where it is known; else each one is looked at.
 
         Raises:
             UserError: top_k below 1, the index cannot answer in this mode, or has not a field of the filter.
         """
-        found = self.rank_modes(queries, top_k, modes=(mode,), filter=filter, fusion=fusion)
+        found = self.rank_modes(queries, top_k, modes=(mode,), filter=filter, fusion=fusion, language=language)
         return (QueryRanking(query_id, rankings[mode]) for query_id, rankings in found)
 
     def rank_modes(
@@ -246,6 +257,7 @@ class Retriever(OpenIndex):
         modes: Sequence[str],
         filter: str | None = None,
         fusion: FusionConfig | None = None,
+        language: str | None = None,
     ) -> Iterator[QueryRankings]:
         """Return each query's ranking in each mode, as `rank` does; queries are encoded once and each leg runs once.
 
@@ -257,7 +269,8 @@ class Retriever(OpenIndex):
             raise UserError("no mode to search in; give at least one")
         plans = {mode: self.plan(mode, fusion) for mode in modes}
         legs = tuple(leg for leg in LEGS if any(leg in plan.legs for plan in plans.values()))
-        found = self.rank_legs(queries, max(plan.depth(top_k) for plan in plans.values()), legs=legs, filter=filter)
+        depth = max(plan.depth(top_k) for plan in plans.values())
+        found = self.rank_legs(queries, depth, legs=legs, filter=filter, language=language)
         return (
             QueryRankings(query_id, {mode: plan.fuse(rankings).ranking[:top_k] for mode, plan in plans.items()})
             for query_id, rankings in found
@@ -271,6 +284,7 @@ class Retriever(OpenIndex):
         legs: Sequence[str],
         filter: str | None = None,
         observe: Callable[[Encoded], object] | None = None,
+        language: str | None = None,
     ) -> Iterator[QueryRankings]:
         """Return the first `depth` hits of each leg for each query: what the modes are fused from.
 
@@ -278,7 +292,7 @@ class Retriever(OpenIndex):
         """
         check_top_k(depth)
         self._check_filter(filter)
-        return self._rank_legs(iter(queries), depth, legs, filter, observe)
+        return self._rank_legs(iter(queries), depth, legs, filter, observe, language_code(language))
 
     def _rank_legs(
         self,
@@ -287,18 +301,30 @@ class Retriever(OpenIndex):
         legs: Sequence[str],
         filter: str | None,
         observe: Callable[[Encoded], object] | None,
+        language: str | None,
     ) -> Iterator[QueryRankings]:
         unread = total = 0
         with self._view(filter) as view:
             while batch := list(islice(stream, QUERIES_PER_BATCH)):
-                encoded = self._encode([query.text for query in batch], legs)
+                asked = self._batch_asked(batch, legs, view, language)
+                encoded = asked[0].encoded
                 unread, total = unread + _unread(encoded), total + len(batch)
                 if observe is not None and encoded is not None:
                     observe(encoded)
-                columns = {leg: view.run_batch(leg, batch, encoded, depth, self._pool) for leg in legs}
+                columns = {leg: view.run_batch(leg, asked, depth, self._pool) for leg in legs}
                 for i, query in enumerate(batch):
                     yield QueryRankings(query.query_id, {leg: column[i] for leg, column in columns.items()})
         _say_unread(unread, total)
+
+    def _batch_asked(
+        self, batch: Sequence[Query], legs: Sequence[str], view: CommitView, language: str | None
+    ) -> list[LegQuery]:
+        """Return queries as the legs read them, encoded together. language: of all of them, where it is known."""
+        encoded = self._encode([query.text for query in batch], legs, language)
+        return [
+            LegQuery(query.text, encoded, row, words_in(query.text, language, view.reader))
+            for row, query in enumerate(batch)
+        ]
 
     def time(self, text: str, depth: int, *, legs: Sequence[str]) -> dict[str, float]:
         """Return the milliseconds that the parts of one search take: "encoding", if needed, and each leg by itself."""

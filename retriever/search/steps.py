@@ -9,7 +9,7 @@ from retriever.ranking import without_self
 from retriever.search.leg import views_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
 
     from retriever.search.commit_view import CommitView
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retriever.search.modes import Plan
     from retriever.types import Encoder, Ranking, StagePart, TermMatch
 
-__all__ = ["Found", "PipelineRanking", "Ranked", "SearchAt", "Stages"]
+__all__ = ["Found", "Ranked", "SearchAt", "Stages"]
 
 
 class Found(NamedTuple):
@@ -29,18 +29,6 @@ class Found(NamedTuple):
     query: LegQuery
     rankings: Mapping[str, Ranking]
     ranking: Ranking
-    lists: Mapping[str, Ranking]
-
-
-class PipelineRanking(NamedTuple):
-    """The hits of one query behind the stages of a pipeline.
-
-    milliseconds: what each stage took. lists: every ranking that led to it, by name (see `Found`).
-    """
-
-    query_id: str
-    ranking: Ranking
-    milliseconds: Sequence[float]
     lists: Mapping[str, Ranking]
 
 

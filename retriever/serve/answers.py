@@ -135,10 +135,15 @@ class ScoredDocModel(_Answer):
 
 
 class QueryRankingsModel(_Answer):
-    """The rankings of one query, by mode."""
+    """The rankings of one query, by mode, or that of a pipeline by what was asked for.
+
+    milliseconds: of a pipeline's stages. lists: of a pipeline, what its legs, the fusion and its stages found.
+    """
 
     query_id: str
     rankings: dict[str, list[ScoredDocModel]]
+    milliseconds: list[float] = []
+    lists: dict[str, list[ScoredDocModel]] = {}
 
 
 class RankingsAnswer(_Answer):

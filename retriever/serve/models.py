@@ -56,7 +56,7 @@ PipelineLine = Annotated[
     ),
 ]
 Language = Annotated[
-    str | None, Field(description="Of the query, by code or English name; looked at by default.", examples=["en"])
+    str | None, Field(description="Of the queries, by code or English name; looked at by default.", examples=["en"])
 ]
 MOST = 1_000
 """Fields or weights; an index has a few."""
@@ -175,7 +175,10 @@ class QueryItem(_Asked):
 
 
 class BatchRequest(_Asked):
-    """Many queries, each ranked in each mode; queries are encoded once and each leg is searched once."""
+    """Many queries, each ranked in each mode; queries are encoded once and each leg is searched once.
+
+    Or ranked by a pipeline, which names its mode.
+    """
 
     model_config = BODY
     queries: Annotated[list[QueryItem], FailFast()]
@@ -183,6 +186,10 @@ class BatchRequest(_Asked):
     modes: Annotated[list[Mode], FailFast()] = Field([HYBRID], min_length=1)
     filter: Filter = None
     fusion: FusionRequest | None = None
+    language: Language = None
+    pipeline: PipelineLine = None
+    lists: bool = Field(False, description="With a pipeline: give the rankings of its legs and stages, too.")
+    exclude_self: bool = Field(False, description="With a pipeline: leave out the document with the query's own id.")
 
 
 class EncodeRequest(_Asked):

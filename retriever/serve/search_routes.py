@@ -25,10 +25,11 @@ from retriever.serve.state import answer, check_size, check_text, state_of
 from retriever.wire import encoded_to_wire, hit_to_wire, ranking_to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from starlette.responses import Response
 
+    from retriever.rank import Pipeline
     from retriever.search.retriever import Retriever
     from retriever.serve.indexes import ServedIndex
     from retriever.serve.models import Shown
@@ -157,28 +158,65 @@ async def experts(request: Request, name: str, asked: Annotated[ExpertsParameter
 
 @router.post("/indexes/{name}/search/batch", operation_id="rank", responses=answers(RankingsAnswer))
 async def rank(request: Request, name: str, asked: BatchRequest) -> Any:
-    """Return for each query its ranking in each mode, ids and scores without texts."""
+    """Return for each query its ranking in each mode, or behind a pipeline: ids and scores without texts."""
     state = state_of(request)
     index, limits = state.indexes[name], state.settings.limits
     check_size("queries", len(asked.queries), limits.batch)
     check_size("modes", len(asked.modes), limits.batch)
     check_size("top_k", asked.top_k, limits.depth)
-    check_size("queries x modes x top_k", len(asked.queries) * len(asked.modes) * asked.top_k, limits.ranked)
     for text in (*asked.modes, asked.filter, *(query.text for query in asked.queries)):
         check_text("query, mode or filter", text, limits.query)
+    found = state.pipelines.find(asked.pipeline, limits)
+    if found is not None:
+        return await state.searches.run(lambda: _pipeline_rankings(index, asked, found.pipeline, limits))
+    check_size("queries x modes x top_k", len(asked.queries) * len(asked.modes) * asked.top_k, limits.ranked)
     return await state.searches.run(lambda: _rankings(index, asked))
 
 
 def _rankings(index: ServedIndex, asked: BatchRequest) -> Response:
-    queries = [types.Query(query.query_id, query.text) for query in asked.queries]
     fusion = None if asked.fusion is None else asked.fusion.config()
+    if asked.lists or asked.exclude_self:
+        raise types.UserError("lists and exclude_self go with a pipeline; give one, or leave them out")
     with index.use() as retriever:
-        found = list(retriever.rank_modes(queries, asked.top_k, modes=asked.modes, filter=asked.filter, fusion=fusion))
-    results = [
-        {"query_id": query_id, "rankings": {mode: ranking_to_wire(ranking) for mode, ranking in rankings.items()}}
-        for query_id, rankings in found
-    ]
+        found = list(retriever.rank_modes(_queries(asked), modes=asked.modes, fusion=fusion, **_within(asked)))
+    return answer(
+        {"results": [{"query_id": query_id, "rankings": _rankings_to_wire(named)} for query_id, named in found]}
+    )
+
+
+def _pipeline_rankings(index: ServedIndex, asked: BatchRequest, pipeline: Pipeline, limits: Limits) -> Response:
+    if asked.fusion is not None or "modes" in asked.model_fields_set:
+        raise types.UserError(f"modes or fusion beside a pipeline, whose mode is {pipeline.mode}; leave them out")
+    with index.use() as retriever:
+        if asked.lists:
+            depth = retriever.plan(pipeline.mode).depth(max(asked.top_k, pipeline.reads))
+            lists = len(retriever.legs) + 1 + len(pipeline.stages)
+            check_size("queries x lists x their depth", len(asked.queries) * lists * depth, limits.ranked)
+        found = retriever.rank_pipeline(
+            _queries(asked), pipeline=pipeline, exclude_self=asked.exclude_self, **_within(asked)
+        )
+        results = [
+            {
+                "query_id": one.query_id,
+                "rankings": _rankings_to_wire({str(asked.pipeline): one.ranking}),
+                "milliseconds": list(one.milliseconds),
+                "lists": _rankings_to_wire(one.lists if asked.lists else {}),
+            }
+            for one in found
+        ]
     return answer({"results": results})
+
+
+def _queries(asked: BatchRequest) -> list[types.Query]:
+    return [types.Query(query.query_id, query.text) for query in asked.queries]
+
+
+def _within(asked: BatchRequest) -> dict[str, Any]:
+    return {"top_k": asked.top_k, "filter": asked.filter, "language": asked.language}
+
+
+def _rankings_to_wire(named: Mapping[str, types.Ranking]) -> dict[str, Any]:
+    return {name: ranking_to_wire(ranking) for name, ranking in named.items()}
 
 
 @router.post("/indexes/{name}/encode", operation_id="encode", responses=answers(EncodedAnswer))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from retriever import AsyncRetriever, FusionConfig, Pipeline, Query, RemoteRetriever, Retriever, UserError
 from retriever.rank import Feedback, LateInteraction, Mmr, Rerank
-from retriever.types import Hit
+from retriever.types import PipelineRanking
 from tests.remote.conftest import AGAIN, KEY, Ask, listed
 
 pytestmark = pytest.mark.lucene
@@ -49,6 +49,14 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("rank", (iter(QUERIES[:40]), 1000), {"fusion": RRF}),
     ("rank", ([],), {}),
     ("rank_modes", (QUERIES, 3), {"modes": ("bm25", "hybrid", "dense+sparse")}),
+    ("rank", (QUERIES, 7), {"language": "de"}),
+    ("rank_pipeline", (QUERIES, 5), {"pipeline": Pipeline.parse("hybrid > feedback > mmr(0.7)")}),
+    ("rank_pipeline", ([Query("d01", "twins alike")], 5), {"pipeline": Pipeline("bm25"), "exclude_self": True}),
+    (
+        "rank_pipeline",
+        (QUERIES, 3),
+        {"pipeline": Pipeline.parse("sparse > mmr"), "filter": "year > 2015", "language": "en"},
+    ),
     ("documents", (["twin", "nothing", "a/b?c=d&e#ü 😀", "d01", "twin"],), {}),
     ("documents", ([],), {}),
     ("fields", (), {}),
@@ -73,6 +81,10 @@ FAULTS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("rank", (QUERIES, 0), {}),
     ("rank", (QUERIES,), {"mode": "nothing"}),
     ("rank_modes", (QUERIES, 3), {"modes": ("bm25", "nothing")}),
+    ("rank", (QUERIES,), {"language": "tlh"}),
+    ("rank_pipeline", (QUERIES, 0), {"pipeline": Pipeline("bm25")}),
+    ("rank_pipeline", (QUERIES, 3), {"pipeline": Pipeline.parse("bm25 > feedback(joint)")}),
+    ("rank_pipeline", (QUERIES, 3), {"pipeline": Pipeline("bm25"), "filter": "yaer > 3"}),
     ("facets", ("nothing",), {}),
     ("facets", ("topic",), {"top_k": 0}),
 ]
@@ -88,9 +100,11 @@ def again(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(list(QUERIES[:40]) if hasattr(arg, "__next__") else arg for arg in args)
 
 
-def timeless(hits: list[Hit]) -> list[Hit]:
-    """Return hits without the time that each stage took, which is never the same."""
-    return [hit._replace(stages=tuple(stage._replace(milliseconds=0.0) for stage in hit.stages)) for hit in hits]
+def timeless(found: list[Any]) -> list[Any]:
+    """Return hits or rankings without the time that each stage took, which is never the same."""
+    if found and isinstance(found[0], PipelineRanking):
+        return [one._replace(milliseconds=len(one.milliseconds)) for one in found]
+    return [hit._replace(stages=tuple(stage._replace(milliseconds=0.0) for stage in hit.stages)) for hit in found]
 
 
 @pytest.mark.parametrize(("method", "args", "kwargs"), CALLS, ids=name)
@@ -99,7 +113,7 @@ def test_records_are_equal(
 ) -> None:
     expected = listed(getattr(library, method)(*again(args), **kwargs))
     found = ask(method, *again(args), **kwargs)
-    if method == "search":
+    if method in ("search", "rank_pipeline"):
         found, expected = timeless(found), timeless(expected)
     assert found == expected
     if method == "search":
@@ -132,12 +146,13 @@ def test_any_query(ask: Ask, library: Retriever, query: str, top_k: int) -> None
 
 
 def test_signatures_are_equal() -> None:
-    for method in ("search", "more_like_this", "rank", "rank_modes", "documents", "fields", "facets", "encode"):
+    methods = "search more_like_this rank rank_modes rank_pipeline documents fields facets encode"
+    for method in methods.split():
         local = dict(inspect.signature(getattr(Retriever, method)).parameters)
         local.pop("pipeline", None)  # which may be a line, or a name of the server's, where it runs there
         for client in (RemoteRetriever, AsyncRetriever):
             remote = dict(inspect.signature(getattr(client, method)).parameters)
-            assert (remote.pop("pipeline", None) is not None) == (method == "search")
+            assert (remote.pop("pipeline", None) is not None) == (method in ("search", "rank_pipeline"))
             assert remote == local, (client, method)
 
 
@@ -148,6 +163,8 @@ def test_pipelines_as_lines_and_by_the_servers_names(ask: Ask, library: Retrieve
     assert timeless(ask("search", "twins", pipeline="again")) == timeless(
         library.search("twins", pipeline=Pipeline.parse(AGAIN))
     )
+    ranked = ask("rank_pipeline", QUERIES[:2], 5, pipeline="again")
+    assert timeless(ranked) == timeless(list(library.rank_pipeline(QUERIES[:2], 5, pipeline=Pipeline.parse(AGAIN))))
     with pytest.raises(UserError, match="agian"):
         ask("search", "twins", pipeline="agian")
 

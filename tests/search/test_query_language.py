@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy.sparse import csr_matrix
 
-from retriever import IndexingConfig, Retriever, build_index
+from retriever import IndexingConfig, Pipeline, Query, Retriever, build_index
+from retriever.cli.main import cli
 from retriever.search.query_language import language_code, without_views
 from retriever.testing import SeededEncoder
 from retriever.types import Document, Encoded, UserError
@@ -83,6 +86,20 @@ def test_words_are_read_in_the_language_that_is_said(tmp_path: Path) -> None:
         assert not retriever.search("Häuser", mode="bm25", language="es")
         [hit] = retriever.search("Häuser", mode="bm25", language="German", explain=True, highlight=True)
         assert [match.term for match in hit.terms] == ["haus"]
+        assert [hit.text[span.start : span.end] for span in hit.highlights] == ["Haus"]
+        asked, feedback = [Query("q", "Häuser")], Pipeline.parse("bm25 > feedback(rm3)")
+        for code, found in (("de", ["haus"]), ("es", [])):
+            [ranked] = retriever.rank(asked, mode="bm25", language=code)
+            [behind] = retriever.rank_pipeline(asked, pipeline=feedback, language=code)
+            assert [hit.doc_id for hit in ranked.ranking] == found == [hit.doc_id for hit in behind.lists["bm25"]]
+            (tmp_path / "queries.tsv").write_text("query_id\ttext\nq\tHäuser\n", encoding="utf-8")
+            command = ["search", str(tmp_path / "index"), "--queries", str(tmp_path / "queries.tsv"), "-m", "bm25"]
+            done = CliRunner().invoke(cli, [*command, "-o", str(tmp_path / "run.jsonl"), "--language", code])
+            assert done.exit_code == 0, done.output
+            lines = (tmp_path / "run.jsonl").read_text(encoding="utf-8").splitlines()
+            assert [json.loads(line)["doc_id"] for line in lines] == found
+        done = CliRunner().invoke(cli, ["search", str(tmp_path / "index"), "--like", "haus", "--language", "de"])
+        assert done.exit_code == 2 and "documents of the index are read in their own" in done.output
 
 
 def test_rows_without_views() -> None:

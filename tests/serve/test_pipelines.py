@@ -14,8 +14,8 @@ from retriever.search.retriever import Retriever
 from retriever.serve.app import create_app
 from retriever.serve.pipelines import Pipelines, named_pipelines
 from retriever.serve.settings import Limits, ServeSettings
-from retriever.types import UserError
-from retriever.wire import hit_from_wire
+from retriever.types import Query, UserError
+from retriever.wire import hit_from_wire, ranking_from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +75,34 @@ def test_what_is_refused(named: TestClient, asked: str, said: str) -> None:
     assert answer.status_code == 400
     assert said in answer.json()["detail"]
     assert "antigravity" not in sys.modules, "no request has anything imported"
+
+
+def test_a_batch_behind_a_pipeline(named: TestClient, served_folder: Path) -> None:
+    queries = [Query("d01", "how bread rises"), Query("q2", "")]
+    asked: dict[str, Any] = {"queries": [query._asdict() for query in queries], "top_k": 3, "pipeline": "short"}
+    with Retriever.open(served_folder) as library:
+        expected = list(library.rank_pipeline(queries, 3, pipeline=Pipeline.parse(SHORT), exclude_self=True))
+    results = named.post(f"{URL}/batch", json={**asked, "exclude_self": True}).json()["results"]
+    for result, one in zip(results, expected, strict=True):
+        assert {name: ranking_from_wire(hits) for name, hits in result["rankings"].items()} == {"short": one.ranking}
+        assert len(result["milliseconds"]) == len(one.milliseconds) and result["lists"] == {}
+
+
+@pytest.mark.parametrize(
+    ("also", "said"),
+    [
+        ({"pipeline": "bm25", "modes": ["bm25"]}, "modes or fusion beside a pipeline, whose mode is bm25"),
+        ({"pipeline": "bm25", "fusion": {}}, "modes or fusion beside a pipeline"),
+        ({"lists": True}, "lists and exclude_self go with a pipeline"),
+        ({"pipeline": "bm25 > rerank(antigravity:fly)"}, "rerank: which models are loaded is for the server to say"),
+        ({"pipeline": "hybrid > mmr", "lists": True, "top_k": 2000}, "queries x lists x their depth: found 2500000"),
+    ],
+    ids=str,
+)
+def test_batches_that_are_refused(named: TestClient, also: dict[str, Any], said: str) -> None:
+    queries = [{"query_id": str(n), "text": "bread"} for n in range(50)]
+    answer = named.post(f"{URL}/batch", json={"queries": queries, **also})
+    assert answer.status_code == 400 and said in answer.json()["detail"]
 
 
 def test_an_index_says_what_may_be_asked(named: TestClient) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from retriever.eval.significance import Interval, bootstrap_interval_of_mean, paired_differences
+from retriever.bench.compared import compare_on_sets
 from retriever.experiments.learning import cross_validated, judged_lists
 from retriever.experiments.tuning import fused_values, leg_runs, tune
 from retriever.rank.pipeline import Pipeline
 from retriever.search.fusion import FusionConfig
 from retriever.search.leg import default_weights
-from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.eval.data.dataset import Dataset
+    from retriever.eval.significance import Interval
     from retriever.search.retriever import Retriever
 
 __all__ = ["DEFAULT", "FUSIONS", "FusionRow", "compare_fusions", "fusion_values"]
@@ -73,16 +71,5 @@ def fusion_values(retriever: Retriever, data: Dataset) -> dict[str, dict[str, fl
 
 def compare_fusions(found: Sequence[Mapping[str, Mapping[str, float]]]) -> list[FusionRow]:
     """Return the table of all ways, best mean first; found: of each data set, as `fusion_values` gives it."""
-    if not found:
-        raise UserError("no data set to compare fusions on; give an index and a data set")
-    rows = []
-    for name in found[0]:
-        differences = [
-            paired_differences([values[name][query] for query in values[DEFAULT]], list(values[DEFAULT].values()))
-            for values in found
-        ]
-        means = tuple(float(np.mean(list(values[name].values()))) for values in found)
-        difference = float(np.mean([one.mean() for one in differences]))
-        interval = bootstrap_interval_of_mean(differences)
-        rows.append(FusionRow(name, means, float(np.mean(means)), difference, interval))
+    rows = [FusionRow(name, *row) for name, row in compare_on_sets(found, DEFAULT).items()]
     return sorted(rows, key=lambda row: -row.mean)

@@ -7,6 +7,7 @@ import click
 from retriever.cli.bench_compression import compression
 from retriever.cli.bench_encode import bench_encode_command
 from retriever.cli.bench_fusion import bench_fusion_command
+from retriever.cli.bench_rank import bench_rank_command
 from retriever.cli.bench_search import bench_search_command, bench_sparse_command
 from retriever.cli.bench_serve import bench_serve_command
 from retriever.cli.bench_tail import bench_tail_command
@@ -89,6 +90,7 @@ def bench_chunk_command(length: int, rounds: int, encoder: str) -> None:
 bench.add_command(bench_encode_command)
 bench.add_command(compression)
 bench.add_command(bench_fusion_command)
+bench.add_command(bench_rank_command)
 bench.add_command(bench_search_command)
 bench.add_command(bench_sparse_command)
 bench.add_command(bench_serve_command)

@@ -9,11 +9,9 @@ import click
 
 from retriever.cli.options import json_option
 
-__all__ = ["bench_fusion_command"]
+__all__ = ["bench_fusion_command", "judged_sets_option"]
 
-
-@click.command("fusion")
-@click.option(
+judged_sets_option = click.option(
     "--on",
     "sets",
     nargs=3,
@@ -23,6 +21,10 @@ __all__ = ["bench_fusion_command"]
     metavar="INDEX DATASET SPLIT",
     help="An index and the data set that it holds; several are compared by their mean.",
 )
+
+
+@click.command("fusion")
+@judged_sets_option
 @json_option
 def bench_fusion_command(sets: tuple[tuple[Path, str, str], ...], as_json: bool) -> None:
     """Compare sums, reciprocal rank fusion, products and learned models on judged queries, by nDCG@10.
@@ -33,6 +35,7 @@ def bench_fusion_command(sets: tuple[tuple[Path, str, str], ...], as_json: bool)
     Example:
       retriever bench fusion --on nf-index nfcorpus dev --on cran-index cranfield test
     """
+    from retriever.bench.compared import Compared, compared_cells
     from retriever.bench.fusion import DEFAULT, compare_fusions, fusion_values
     from retriever.eval.data.datasets import load_dataset
     from retriever.search.retriever import Retriever
@@ -50,14 +53,5 @@ def bench_fusion_command(sets: tuple[tuple[Path, str, str], ...], as_json: bool)
             values = dict(zip(names, row.values, strict=True))
             click.echo(json.dumps(row._asdict() | {"values": values, "interval": list(row.interval)}))
         return
-    shown = [
-        [
-            row.fusion,
-            *(f"{value:.4f}" for value in row.values),
-            f"{row.mean:.4f}",
-            "" if row.fusion == DEFAULT else f"{row.difference:+.4f}",
-            "" if row.fusion == DEFAULT else f"{row.interval.low:+.4f} to {row.interval.high:+.4f}",
-        ]
-        for row in rows
-    ]
+    shown = [[row.fusion, *compared_cells(Compared(*row[1:]), is_baseline=row.fusion == DEFAULT)] for row in rows]
     click.echo(table(("fusion", *names, "mean", "difference", "95% interval"), shown))

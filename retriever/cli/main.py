@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli.bench import bench
-from retriever.cli.compare import compare, tune
+from retriever.cli.compare import compare
 from retriever.cli.diagnose import diagnose, scale
 from retriever.cli.edit import add, compact, delete, info, merge, snapshot, verify
 from retriever.cli.evaluate import evaluate, report
@@ -47,6 +47,7 @@ from retriever.cli.serve import serve
 from retriever.cli.start import demo, doctor
 from retriever.cli.train import train, upcycle
 from retriever.cli.train_data import holdout, mine, pseudo_queries, score
+from retriever.cli.tune import tune
 from retriever.names import ROW_TYPES, TOKEN_BITS
 
 if TYPE_CHECKING:

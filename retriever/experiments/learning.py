@@ -11,7 +11,7 @@ from retriever.eval.evaluator import evaluate_run
 from retriever.eval.significance import Interval, bootstrap_interval, paired_differences
 from retriever.experiments.tuning import FOLDS, MEASURE
 from retriever.index.places import open_writer
-from retriever.rank.learned import DEPTH, KEY, LIST_HITS, ListModel, Tree, features
+from retriever.rank.learned import DEPTH, KEY, LIST_HITS, ListModel, Tree, features, query_marks
 from retriever.rank.stage import on_top
 from retriever.ranking import separate_ties
 from retriever.types import UserError
@@ -27,7 +27,20 @@ if TYPE_CHECKING:
     from retriever.search.retriever import Retriever
     from retriever.types import Ranking
 
-__all__ = ["KINDS", "Judged", "Learning", "cross_validated", "judged_lists", "learn", "store_model"]
+__all__ = [
+    "KINDS",
+    "Judged",
+    "Learning",
+    "cross_validated",
+    "fit",
+    "judged_lists",
+    "judged_query",
+    "learn",
+    "ndcg_values",
+    "rescored",
+    "single",
+    "store_model",
+]
 
 KINDS = ("auto", "both", "lambdamart", "logistic")
 MOST_RELEVANT, MOST_OTHERS = 20, 60
@@ -86,10 +99,17 @@ def judged_lists(retriever: Retriever, data: Dataset, pipeline: Pipeline) -> tup
         asked, LIST_HITS, pipeline=pipeline, exclude_self=data.exclude_self
     ):
         names = tuple(lists)
-        ids = [hit.doc_id for hit in ranking[:DEPTH]]
-        grades = np.array([max(data.qrels[query_id].get(doc_id, 0), 0) for doc_id in ids], np.int64)
-        found.append(Judged(query_id, ranking, features(lists, names, ids), grades))
+        found.append(judged_query(data, query_id, ranking, lists))
     return names, found
+
+
+def judged_query(
+    data: Dataset, query_id: str, ranking: Ranking, lists: Mapping[str, Ranking], depth: int = DEPTH
+) -> Judged:
+    """Return what the lists of a query say of the first `depth` hits of its ranking, and their grades."""
+    ids = [hit.doc_id for hit in ranking[:depth]]
+    grades = np.array([max(data.qrels[query_id].get(doc_id, 0), 0) for doc_id in ids], np.int64)
+    return Judged(query_id, ranking, features(lists, tuple(lists), ids), grades)
 
 
 def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str = "auto", seed: int = 0) -> Learning:
@@ -105,13 +125,13 @@ def learn(retriever: Retriever, data: Dataset, pipeline: Pipeline, *, kind: str 
         raise UserError(f"model {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     names, judged = judged_lists(retriever, data, pipeline)
     learnt = cross_validated(data, judged, names, pipeline, kind=kind, seed=seed)
-    plain = _values(data, {one.query_id: one.ranking for one in judged})
+    plain = ndcg_values(data, {one.query_id: one.ranking for one in judged})
     asked = [query for query in data.queries if query.query_id in learnt]
     hybrid = dict(retriever.rank(asked, LIST_HITS, mode=pipeline.mode))
-    before = _values(data, hybrid)
+    before = ndcg_values(data, hybrid)
     differences = paired_differences([learnt[name] for name in before], list(before.values()))
     return Learning(
-        model=_chosen(data, judged, names, pipeline, kind),
+        model=replace(_chosen(data, judged, names, pipeline, kind), seen=query_marks(asked)),
         queries=len(judged),
         before=float(np.mean(list(before.values()))),
         pipeline=float(np.mean(list(plain.values()))),
@@ -136,7 +156,7 @@ def cross_validated(
         _chosen(data, [one for one, own in zip(judged, fold, strict=True) if own != left_out], names, pipeline, kind)
         for left_out in range(FOLDS)
     ]
-    return _values(data, {one.query_id: _rescored(one, models[own]) for one, own in zip(judged, fold, strict=True)})
+    return ndcg_values(data, {one.query_id: rescored(one, models[own]) for one, own in zip(judged, fold, strict=True)})
 
 
 def _chosen(
@@ -144,34 +164,42 @@ def _chosen(
 ) -> ListModel:
     """Learn a model of a kind; for "auto", of the kind that is best on left out parts of these queries."""
     if kind != "auto":
-        return _fit(judged, names, str(pipeline), kind)
+        return fit(judged, names, str(pipeline), kind)
     fold = np.random.default_rng(1).permutation(len(judged)) % INNER_FOLDS
     runs: dict[str, dict[str, Ranking]] = {one: {} for one in KINDS[1:]}
     for left_out in range(INNER_FOLDS):
         own = [one for one, place in zip(judged, fold, strict=True) if place != left_out]
-        both = _fit(own, names, str(pipeline), "both")
-        models = {"both": both, "lambdamart": replace(both, weights=()), "logistic": replace(both, trees=())}
+        both = fit(own, names, str(pipeline), "both")
+        models = {name: single(both, name) for name in KINDS[1:]}
         for one, place in zip(judged, fold, strict=True):
             if place == left_out:
                 for name, model in models.items():
-                    runs[name][one.query_id] = _rescored(one, model)
-    means = {name: np.mean(list(_values(data, run).values())) for name, run in runs.items()}
-    return _fit(judged, names, str(pipeline), max(means, key=lambda name: means[name]))
+                    runs[name][one.query_id] = rescored(one, model)
+    means = {name: np.mean(list(ndcg_values(data, run).values())) for name, run in runs.items()}
+    return fit(judged, names, str(pipeline), max(means, key=lambda name: means[name]))
 
 
-def _rescored(one: Judged, model: ListModel) -> Ranking:
-    ids = [hit.doc_id for hit in one.ranking[:DEPTH]]
+def rescored(one: Judged, model: ListModel) -> Ranking:
+    """Return a query's ranking with its first hits by a model's scores."""
+    ids = [hit.doc_id for hit in one.ranking[: len(one.rows)]]
     return on_top(dict(zip(ids, model.score(one.rows).tolist(), strict=True)), one.ranking)
 
 
-def _values(data: Dataset, run: Mapping[str, Ranking]) -> dict[str, float]:
+def ndcg_values(data: Dataset, run: Mapping[str, Ranking]) -> dict[str, float]:
+    """Return the nDCG@10 of each query of a run."""
     qrels = {query_id: grades for query_id, grades in data.qrels.items() if query_id in run}
     separated = {query_id: separate_ties(ranking) for query_id, ranking in run.items()}
     found = evaluate_run(separated, qrels, measures=[MEASURE]).per_query
     return {query_id: values[MEASURE] for query_id, values in found.items()}
 
 
-def _fit(judged: Sequence[Judged], names: tuple[str, ...], pipeline: str, kind: str) -> ListModel:
+def single(both: ListModel, kind: str) -> ListModel:
+    """Return that part of a model of kind "both" that a model of a kind is."""
+    without_trees, without_weights = kind == "logistic", kind == "lambdamart"
+    return replace(both, trees=() if without_trees else both.trees, weights=() if without_weights else both.weights)
+
+
+def fit(judged: Sequence[Judged], names: tuple[str, ...], pipeline: str, kind: str) -> ListModel:
     """Learn one model; queries without a relevant hit say nothing."""
     useful = [one for one in judged if 0 < np.count_nonzero(one.grades) < len(one.grades)]
     if not useful:

@@ -1,18 +1,18 @@
-"""Settings of a pipeline's stages fitted to judgements, and what they are worth on queries not used to fit them."""
+"""Pipelines fitted to judgements, models of their last stage included, and what they are worth on other queries."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.eval.evaluator import evaluate_run
 from retriever.eval.significance import Interval, bootstrap_interval, paired_differences
-from retriever.experiments.tuning import DEPTH, FOLDS, MEASURE
+from retriever.experiments.cross_fit import candidates_on, chosen_by_others, held_out, highest, split_model
+from retriever.experiments.tuning import FOLDS
 from retriever.rank.grammar import alternatives
-from retriever.rank.pipeline import Alternatives, Pipeline
-from retriever.rank.rescore import Rescore
-from retriever.ranking import separate_ties
+from retriever.rank.learned import ListModel, query_marks
+from retriever.rank.pipeline import Pipeline
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from retriever.eval.data.dataset import Dataset
     from retriever.search.retriever import Retriever
-    from retriever.types import Run
+    from retriever.types import Query
 
-__all__ = ["PipelineTuning", "candidates", "tune_pipeline"]
+__all__ = ["CrossFitted", "PipelineTuning", "candidates", "cross_fitted", "tune_pipeline"]
 
 MOST = 500
 """Pipelines that are compared at once."""
@@ -33,10 +33,11 @@ MOST = 500
 class PipelineTuning(NamedTuple):
     """What tuning found; every figure is a mean nDCG@10 over the judged queries.
 
-    pipeline: the best candidate on all queries; fitted: its value on these same queries, which flatters it. before: the
-    value of the mode alone, which is a candidate, too. cross_validated: the value where each query is ranked by the
-    candidate that is best on the other folds. gain: cross_validated - before; interval: of the gain, at 95 %. values:
-    of each candidate, on all queries.
+    pipeline: the best candidate on all queries; fitted: its value on these same queries, which flatters the choice.
+    before: the value of the mode alone, which is a candidate, too. cross_validated: the value where each query is
+    ranked by the candidate that is best on the other folds. gain: cross_validated - before; interval: of the gain, at
+    95 %. values: of each candidate, on all queries; one that ends in `rescore` ranks each by a model of the other
+    folds. model: of the best candidate, learnt from all queries, if it ends in `rescore`.
     """
 
     pipeline: str
@@ -46,6 +47,17 @@ class PipelineTuning(NamedTuple):
     gain: float
     interval: Interval
     fitted: float
+    values: dict[str, float]
+    model: ListModel | None = None
+
+
+class CrossFitted(NamedTuple):
+    """A pipeline, with the model of all judged queries if it learns one, and the nDCG@10 of each of these queries.
+
+    values: with a model, each query is ranked by one that was learnt, its kind included, from the other four fifths.
+    """
+
+    pipeline: Pipeline
     values: dict[str, float]
 
 
@@ -62,52 +74,69 @@ def candidates(line: str) -> list[Pipeline]:
 
 
 def tune_pipeline(
-    retriever: Retriever, data: Dataset, *, pipelines: Sequence[Pipeline], seed: int = 0
+    retriever: Retriever, data: Dataset, *, pipelines: Sequence[Pipeline], kind: str = "auto", seed: int = 0
 ) -> PipelineTuning:
     """Choose among pipelines of one mode and the mode alone, and cross-validate the choice in 5 folds drawn by `seed`.
 
     What several pipelines begin with runs once. Of equals the first is taken, so the mode alone if nothing is better.
+    A pipeline may end in `rescore`, whose model is learnt here: neither is a query ranked nor a choice made for it by
+    models that have seen it. kind: of these models, see `learn`; "auto" makes each of the three a candidate.
 
     Raises:
-        UserError: less than 5 judged queries, several modes, a stage that the index cannot run, or `rescore`: its model
-            was learned from all queries at once, so that no fold would be unseen.
+        UserError: less than 5 judged queries, several modes, a stage that the index cannot run, `rescore` before other
+            stages, or more than 40 pipelines that end in it.
     """
-    if any(isinstance(stage, Rescore) for pipeline in pipelines for stage in pipeline.stages):
-        raise UserError("rescore cannot be tuned, its model has seen judgements; learn and cross-validate by --model")
     alone = Pipeline(pipelines[0].mode)
-    pipelines = [alone, *(pipeline for pipeline in pipelines if pipeline != alone)]
-    asked = [query for query in data.queries if data.qrels.get(query.query_id)]
-    if len(asked) < FOLDS:
-        raise UserError(f"found {len(asked)} judged queries, need {FOLDS} or more to cross-validate; judge more")
-    runs: list[Run] = [{} for _ in pipelines]
-    for query_id, _, _, lists in retriever.rank_pipeline(
-        asked, DEPTH, pipeline=Alternatives(tuple(pipelines)), exclude_self=data.exclude_self
-    ):
-        for place, run in enumerate(runs):
-            run[query_id] = separate_ties(lists[str(place)][:DEPTH])
-    values = np.array([_values(data, run) for run in runs]).T  # (queries, pipelines)
-    fold = np.random.default_rng(seed).permutation(len(values)) % FOLDS
-    chosen = np.array([_best(values[fold != left_out]) for left_out in range(FOLDS)])[fold]
-    validated = values[np.arange(len(values)), chosen]
+    fold = _folds(data, seed)
+    found = candidates_on(retriever, data, [alone, *(one for one in pipelines if one != alone)], kind, fold)
+    values = np.array([held_out(candidate, fold) for candidate in found]).T  # (queries, candidates)
+    validated = chosen_by_others(found, fold)
     differences = paired_differences(validated, values[:, 0])
-    means, best = values.mean(axis=0), _best(values)
+    means, best = values.mean(axis=0), highest(values)
+    model = found[best].model()
     return PipelineTuning(
-        pipeline=str(pipelines[best]),
+        pipeline=str(found[best].pipeline),
         queries=len(values),
         before=float(means[0]),
         cross_validated=float(validated.mean()),
         gain=float(differences.mean()),
         interval=bootstrap_interval(differences),
         fitted=float(means[best]),
-        values=dict(zip(map(str, pipelines), means.tolist(), strict=True)),
+        values={candidate.name: mean for candidate, mean in zip(found, means.tolist(), strict=True)},
+        model=None if model is None else replace(model, seen=query_marks(_judged(data))),
     )
 
 
-def _values(data: Dataset, run: Run) -> Sequence[float]:
-    qrels = {query_id: data.qrels[query_id] for query_id in run}
-    return [found[MEASURE] for found in evaluate_run(run, qrels, measures=[MEASURE]).per_query.values()]
+def cross_fitted(
+    retriever: Retriever, data: Dataset, pipelines: Sequence[Pipeline], *, kind: str = "auto", seed: int = 0
+) -> list[CrossFitted]:
+    """Measure pipelines of one mode; those that end in `rescore` learn its model.
+
+    Raises:
+        UserError: as `tune_pipeline`.
+    """
+    fold, ids = _folds(data, seed), [query.query_id for query in _judged(data)]
+    found = candidates_on(retriever, data, pipelines, kind, fold)
+    fitted = []
+    for pipeline in pipelines:
+        own = [candidate for candidate in found if candidate.pipeline == pipeline]
+        values = dict(zip(ids, chosen_by_others(own, fold).tolist(), strict=True))
+        best = highest(np.array([held_out(candidate, fold) for candidate in own]).T)
+        fitted.append(CrossFitted(_with_model(pipeline, own[best].model()), values))
+    return fitted
 
 
-def _best(values: NDArray[np.float64]) -> int:
-    """Return the column with the highest mean, the first of equals."""
-    return int(np.argmax(np.round(values.mean(axis=0), 12)))
+def _with_model(pipeline: Pipeline, model: ListModel | None) -> Pipeline:
+    before, rescore = split_model(pipeline)
+    return pipeline if rescore is None else before.then(replace(rescore, model=model))
+
+
+def _judged(data: Dataset) -> list[Query]:
+    return [query for query in data.queries if data.qrels.get(query.query_id)]
+
+
+def _folds(data: Dataset, seed: int) -> NDArray[np.int64]:
+    count = len(_judged(data))
+    if count < FOLDS:
+        raise UserError(f"found {count} judged queries, need {FOLDS} or more to cross-validate; judge more")
+    return np.random.default_rng(seed).permutation(count) % FOLDS

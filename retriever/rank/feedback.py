@@ -138,6 +138,7 @@ class Feedback(Stage):
     none for the method's own.
     keep: hits of which the search was sure stay on top, in their order: those that have such a score, from 0 to 1
     within the first 100. Above 1 keeps none; none for the method's own, 0.7 for "joint", no hits for the others.
+    legs: which legs change, joined by "+"; none for all that the method knows how to change.
     """
 
     name: ClassVar[str] = "feedback"
@@ -148,6 +149,7 @@ class Feedback(Stage):
     weight: float | None = None
     terms: int | None = None
     keep: float | None = None
+    legs: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,6 +158,12 @@ class Feedback(Stage):
         self.check(self.terms is None or self.terms >= 1, "terms", "1 or more")
         self.check(self.weight is None or 0 <= self.weight <= 10, "weight", "a number from 0 to 10")
         self.check(self.keep is None or self.keep >= 0, "keep", "a number of 0 or more")
+        known = METHODS[self.method].change
+        self.check(set(self._changed) <= set(known), "legs", f"some of {'+'.join(known)}, which {self.method} changes")
+
+    @property
+    def _changed(self) -> tuple[str, ...]:
+        return tuple(METHODS[self.method].change) if self.legs is None else tuple(self.legs.split("+"))
 
     @property
     def reads(self) -> int:
@@ -165,9 +173,9 @@ class Feedback(Stage):
     def run(self, found: Found, at: SearchAt, budget: Budget) -> Found:
         """Return what the changed query finds."""
         method = METHODS[self.method]
-        legs = [leg for leg in at.plan.legs if leg in method.change]
+        legs = [leg for leg in at.plan.legs if leg in self._changed]
         if not legs:
-            known, own = ", ".join(method.change), ", ".join(at.plan.legs)
+            known, own = ", ".join(self._changed), ", ".join(at.plan.legs)
             raise UserError(f"feedback: {self.method} changes {known}, the search has {own}; add one of these legs")
         head: Ranking = found.ranking[: self.reads]
         if not head:

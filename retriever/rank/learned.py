@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +17,15 @@ from retriever.rank.stage import min_max
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from retriever.types import Ranking
+    from retriever.types import Query, Ranking
 
     Features = NDArray[np.float64]
 
-__all__ = ["DEPTH", "ListModel", "Tree", "features", "stored_model"]
+__all__ = ["DEPTH", "ListModel", "Tree", "features", "find_model", "query_marks", "stored_model"]
 
 DEPTH = 100
 """Hits that are scored."""
@@ -84,13 +85,15 @@ class ListModel:
 
     pipeline: the line that gives the lists, to be followed by `rescore`. lists: their names. weights: of the linear
     part, (2 * lists,), none without one. trees: of the other part. Where there are both, the scores of each are brought
-    to mean 0 and deviation 1 within a query, and added.
+    to mean 0 and deviation 1 within a query, and added. seen: `query_marks` of the queries that it was learnt from, so
+    that figures on the same queries can be told from honest ones.
     """
 
     pipeline: str
     lists: tuple[str, ...]
     weights: tuple[float, ...] = ()
     trees: tuple[Tree, ...] = ()
+    seen: tuple[str, ...] = ()
 
     def score(self, rows: Features) -> Features:
         """Return the score of each row of features, (n,)."""
@@ -111,7 +114,18 @@ class ListModel:
         """Read a model."""
         values = json.loads(text)
         trees = tuple(Tree(**{name: tuple(part) for name, part in tree.items()}) for tree in values["trees"])
-        return cls(values["pipeline"], tuple(values["lists"]), tuple(values["weights"]), trees)
+        seen = tuple(values.get("seen", ()))  # of older models nothing is known
+        return cls(values["pipeline"], tuple(values["lists"]), tuple(values["weights"]), trees, seen)
+
+
+def query_marks(queries: Iterable[Query]) -> tuple[str, ...]:
+    """Return a short mark of each query's text, ascending: enough to see that two sets of queries overlap.
+
+    >>> from retriever.types import Query
+    >>> query_marks([Query("q1", "yeast")]) == query_marks([Query("other", "yeast")])
+    True
+    """
+    return tuple(sorted({sha256(query.text.encode()).hexdigest()[:12] for query in queries}))
 
 
 def _standard(scores: Features) -> Features:
@@ -122,8 +136,14 @@ def _standard(scores: Features) -> Features:
 
 def stored_model(note: Mapping[str, str]) -> ListModel:
     """Return the model that was stored in the index with this note of its last commit; raise UserError without one."""
-    if KEY not in note:
+    found = find_model(note)
+    if found is None:
         raise UserError(
             "rescore: the index has no learned model; make one with `retriever tune ... --model auto --write`"
         )
-    return ListModel.from_json(note[KEY])
+    return found
+
+
+def find_model(note: Mapping[str, str]) -> ListModel | None:
+    """Return the model that was stored with this note of a commit, None without one."""
+    return ListModel.from_json(note[KEY]) if KEY in note else None

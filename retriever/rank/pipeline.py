@@ -99,7 +99,8 @@ class Pipeline:
 class Alternatives:
     """Several pipelines of one mode, run together: what they have in common runs once. To be compared, not searched.
 
-    The ranking of the last one is given, those of all are in the lists, by their places: "0", "1", ...
+    The ranking of the last one is given, those of all are in the lists, by their places: "0", "1", ..., and what led to
+    them as "0/bm25", "0/fusion", ...
     """
 
     pipelines: tuple[Pipeline, ...]
@@ -128,7 +129,9 @@ class Alternatives:
                 before, stages = pipeline.stages[:number], pipeline.stages[: number + 1]
                 if stages not in known:
                     known[stages] = _step(stage, known[before], at) or known[before]
-            rankings[str(place)] = known[pipeline.stages].ranking
+            last = known[pipeline.stages]
+            rankings[str(place)] = last.ranking
+            rankings |= {f"{place}/{name}": ranking for name, ranking in last.lists.items()}
         return Ranked(known[self.pipelines[-1].stages]._replace(lists=rankings), {})
 
 

@@ -10,6 +10,7 @@ from retriever.cli.bench_fusion import bench_fusion_command
 from retriever.cli.bench_rank import bench_rank_command
 from retriever.cli.bench_search import bench_search_command, bench_sparse_command
 from retriever.cli.bench_serve import bench_serve_command
+from retriever.cli.bench_shards import bench_shards_command
 from retriever.cli.bench_tail import bench_tail_command
 from retriever.cli.options import DENSE_TYPE, encoder_option, numbers
 
@@ -94,4 +95,5 @@ bench.add_command(bench_rank_command)
 bench.add_command(bench_search_command)
 bench.add_command(bench_sparse_command)
 bench.add_command(bench_serve_command)
+bench.add_command(bench_shards_command)
 bench.add_command(bench_tail_command)

@@ -143,7 +143,9 @@ def read_lines(path: Readable) -> Iterator[bytes]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give the path of a readable file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a readable file") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); give the path of a readable file"
+        ) from None
 
 
 def _is_gzip(stream: IO[bytes]) -> bool:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Literal, Protocol, cast
 from weakref import WeakSet, finalize
 
 from retriever.types import UserError
@@ -65,7 +65,7 @@ def open_binary(path: Readable) -> IO[bytes]:
         UserError: standard input is asked for a second time.
         OSError: as `open`.
     """
-    if isinstance(path, Spooled) or not is_stream(path):
+    if not isinstance(path, Path) or not is_stream(path):
         return path.open("rb")
     if str(path) == STANDARD:
         return _buffered(_Waiting(_standard_input(), close=False))
@@ -178,7 +178,23 @@ class Spooled:
         return cast("IO[bytes]", io.BufferedReader(_Shared(self, self._file.fileno()), 1 << 16))
 
 
-Readable = Path | Spooled
+class Readable(Protocol):
+    """What a corpus or queries are read from: a `Path`, a `Spooled`, or a file elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the name."""
+
+    @property
+    def suffix(self) -> str:
+        """Return the last suffix of the name, with its point."""
+
+    @property
+    def suffixes(self) -> list[str]:
+        """Return all suffixes of the name."""
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """Open the content for reading."""
 
 
 class _Shared(io.RawIOBase):

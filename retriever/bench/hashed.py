@@ -1,4 +1,4 @@
-"""An encoder for measurements: it costs next to nothing, and its views are those of a text's words, whoever makes them."""
+"""An encoder for measurements, which costs next to nothing; its views are of a text's words, whoever makes them."""
 
 from __future__ import annotations
 

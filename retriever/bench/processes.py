@@ -22,10 +22,10 @@ HERE = "this process"
 
 
 class ProcessMemory(NamedTuple):
-    """The processes of one name: how many, and the most resident MiB of any of them, `private` of no file."""
+    """The processes of one name: how many (`number`), and the most resident MiB of any of them, `private` of no file."""
 
     name: str
-    count: int
+    number: int
     resident: float
     private: float
 
@@ -104,7 +104,9 @@ def _family() -> dict[int, _Seen]:
         with suppress(OSError, ValueError, KeyError, IndexError):  # it has ended meanwhile, or is no process
             pid = int(entry.name)
             status = dict(
-                line.split(":", 1) for line in (entry / "status").read_text(encoding="utf-8").splitlines() if ":" in line
+                line.split(":", 1)
+                for line in (entry / "status").read_text(encoding="utf-8").splitlines()
+                if ":" in line
             )
             parents[pid] = int(status["PPid"])
             times = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()

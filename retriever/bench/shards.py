@@ -1,21 +1,20 @@
 """Sharded indexes beside a single one of the same documents: equal rankings, throughput, memory of each process.
 
 The single index is built first, in this process; then each sharded one by the workers of a local Ray cluster. Both are
-searched in every leg and in hybrid, the sharded one in this process and by actors, and rankings compared to the last tie.
+searched in every leg and in hybrid, the sharded one here and by actors, and rankings compared to the last tie.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.bench.hashed import HashedEncoder
 from retriever.bench.processes import ProcessMemory, Watch
-from retriever.cluster.connect import LOCAL, joined
+from retriever.cluster.connect import LOCAL
 from retriever.cluster.indexing import build_sharded_index
 from retriever.corpus.corpus import Corpus, load_queries, open_corpus
 from retriever.corpus.formats import Row
@@ -37,7 +36,7 @@ HASHED = "hashed"
 
 
 class ShardsMeasured(NamedTuple):
-    """One index. setting: shards, and what searches them. seconds, cpu_seconds: of building it, None where searched only.
+    """One index. setting: shards, and what searches them. seconds, cpu_seconds: of building it, None if only searched.
 
     per_second: documents. queries_per_second: in all modes, one batch. different: rankings that are not those of the
     single index, by mode.
@@ -81,7 +80,7 @@ def bench_shards(
         if report.documents < documents:
             raise UserError(f"{corpus}: holds {report.documents} documents, need {documents}; ask for fewer")
         wanted, rate, searching = _searched(single, used, asked, depth, None)
-        yield _measured("single", watch, documents, rate, {mode: 0 for mode in wanted[0]}, searching)
+        yield _measured("single", watch, documents, rate, dict.fromkeys(wanted[0], 0), searching)
         for count in shards:
             many = Path(folder) / f"shards-{count}"
             with Watch() as watch:
@@ -116,14 +115,13 @@ def _searched(
     index: Path, encoder: Encoder, queries: list[Query], depth: int, cluster: str | None
 ) -> tuple[list[dict[str, Ranking]], float, Watch]:
     """Return the rankings of all queries in all modes, how many queries a second, and what the processes held."""
-    with Watch() as watch, joined(cluster) if cluster else nullcontext():
-        with Retriever.open(index, encoder, cluster=cluster) as retriever:
-            modes = (*retriever.legs, HYBRID)
-            list(retriever.rank_modes(queries[:8], depth, modes=modes))  # what is loaded and compiled first
-            started = time.monotonic()
-            found = [one.rankings for one in retriever.rank_modes(queries, depth, modes=modes)]
-            took = time.monotonic() - started
-    return [dict(rankings) for rankings in found], len(queries) / took, watch
+    with Watch() as watch, Retriever.open(index, encoder, cluster=cluster) as retriever:
+        modes = (*retriever.legs, HYBRID)
+        list(retriever.rank_modes(queries[:8], depth, modes=modes))  # what is loaded and compiled first
+        started = time.monotonic()
+        found = [one.rankings for one in retriever.rank_modes(queries, depth, modes=modes)]
+        took = time.monotonic() - started
+    return found, len(queries) / took, watch
 
 
 def _different(found: list[dict[str, Ranking]], wanted: list[dict[str, Ranking]]) -> dict[str, int]:

@@ -53,7 +53,7 @@ def bench_shards_command(
     click.echo(table(header, [_row(one) for one in found]))
     for one in found:
         click.echo(f"\n{one.setting}:")
-        rows = [[seen.name, str(seen.count), f"{seen.resident:.0f}", f"{seen.private:.0f}"] for seen in one.memory]
+        rows = [[seen.name, str(seen.number), f"{seen.resident:.0f}", f"{seen.private:.0f}"] for seen in one.memory]
         click.echo(table(["process", "number", "resident MiB", "private MiB"], rows))
 
 

@@ -148,8 +148,9 @@ def index(
 ) -> None:
     """Index CORPUS into a new folder.
 
-    CORPUS is a BEIR folder, a JSONL, TSV or CSV (.gz too) or Parquet file, a folder of text files, hf:NAME of the
-    hub, or ir:ID of ir_datasets.
+    CORPUS is a BEIR folder, a JSONL, TSV or CSV (.gz too) or Parquet file, several of them ('parts/*.jsonl.gz'), the
+    same in an object store (s3://BUCKET/parts/*.parquet), a folder of text files, hf:NAME of the hub, or ir:ID of
+    ir_datasets.
 
     \b
     Example:

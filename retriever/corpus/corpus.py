@@ -6,11 +6,13 @@ import hashlib
 import json
 import re
 import sys
+from contextlib import nullcontext
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from retriever.corpus.addresses import RemoteFile, files_named, reading, several
 from retriever.corpus.arrow import read_hf, read_parquet
 from retriever.corpus.formats import Row, read_csv, read_jsonl, read_tsv, suffix_of, unnamed_columns
 from retriever.corpus.ir_datasets import read_ir
@@ -29,6 +31,8 @@ ID_KEYS = ("_id", "id", "doc_id", "docid", "docno")
 TEXT_KEYS = ("text", "contents")
 NO_CORPUS = re.compile(r"queries|qrels|readme|licen[cs]e|corpus\.jsonl(\.gz)?$", re.IGNORECASE)
 """Files of a BEIR folder that are not left out of its corpus; corpus.jsonl may lie there packed, too."""
+FOLDER_FILES = ("corpus.jsonl", "corpus.jsonl.gz")
+"""The corpus of a BEIR folder is the first of these."""
 LONGEST_ID = 32_766
 """In UTF-8 bytes: what Lucene takes as one term."""
 READERS: dict[str, Callable[[Readable], Iterator[Row]]] = {
@@ -138,6 +142,8 @@ def _metadata(fields: dict[str, Any], used: Sequence[str]) -> dict[str, Any]:
 def open_corpus(spec: str | Path, *, spool: Path | None = None) -> Corpus:
     """Open a BEIR folder, a JSONL, TSV, CSV or Parquet file, a folder of text files, "hf:NAME[:SPLIT]" or "ir:ID".
 
+    Several files are named by a pattern ("parts/*.jsonl.gz"), and read in the order of their names. Files and BEIR
+    folders in object stores have addresses ("s3://bucket/parts/*.parquet"), as fsspec takes them.
     Fields: the id is the first of `_id`, `id`, `doc_id`, `docid`, `docno`, the text the first of `text`, `contents`;
     `title` may be missing or null, the text may be empty or null; all other fields are metadata.
     An id is a string, or a whole number, which becomes its decimal text.
@@ -147,6 +153,8 @@ def open_corpus(spec: str | Path, *, spool: Path | None = None) -> Corpus:
     Raises:
         UserError: nothing is there, or it has none of these forms. What is inside is found by `survey`.
     """
+    if several(spec):
+        return _open_files(str(spec), files_named(spec, FOLDER_FILES))
     if isinstance(spec, str) and spec.startswith("hf:"):
         name, split = _hf_name(spec.removeprefix("hf:"))
         return Corpus(spec, partial(read_hf, name, split))
@@ -160,11 +168,26 @@ def open_corpus(spec: str | Path, *, spool: Path | None = None) -> Corpus:
         ) from None
 
 
+def _open_files(spec: str, files: Sequence[Readable]) -> Corpus:
+    readers = [(file, _reader(file)) for file in files]
+
+    def rows() -> Iterator[Row]:
+        for file, reader in readers:
+            with reading(file) if isinstance(file, RemoteFile) else nullcontext():
+                yield from reader(file)
+
+    def left_out() -> list[LeftOut]:
+        with reading(spec):
+            return [kind for file in files for kind in _columns_left_out(file)]
+
+    return Corpus(spec, rows, left_out)
+
+
 def _open_path(path: Path, spool: Path | None) -> Corpus:
     if path.is_dir():
         return _open_folder(path, spool)
     if str(path) != STANDARD and not path.exists():
-        raise UserError(f"{path}: no such corpus; give the path of a file or folder, hf:NAME or ir:ID")
+        raise UserError(f"{path}: no such corpus; give the path of a file or folder, an address, hf:NAME or ir:ID")
     if is_stream(path):
         return _open_stream(path, spool)
     return Corpus(str(path), partial(_reader(path), path), partial(_columns_left_out, path))
@@ -201,7 +224,7 @@ def _hf_name(rest: str) -> tuple[str, str | None]:
 
 
 def _open_folder(folder: Path, spool: Path | None) -> Corpus:
-    for name in ("corpus.jsonl", "corpus.jsonl.gz"):
+    for name in FOLDER_FILES:
         path = folder / name
         if path.exists():
             opened = _open_path(path, spool)

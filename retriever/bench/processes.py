@@ -22,7 +22,7 @@ HERE = "this process"
 
 
 class ProcessMemory(NamedTuple):
-    """The processes of one name: how many (`number`), and the most resident MiB of any of them, `private` of no file."""
+    """The processes of one name: how many, and the most resident MiB of any of them; `private` belongs to no file."""
 
     name: str
     number: int

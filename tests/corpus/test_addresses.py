@@ -115,7 +115,7 @@ def test_web_addresses(parts: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-class Failing(MemoryFileSystem):
+class Failing(MemoryFileSystem):  # type: ignore[misc]
     """Loses its connection in the middle of a file, with an error of its own."""
 
     protocol = "failing"

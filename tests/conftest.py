@@ -32,23 +32,39 @@ TINY = Path(__file__).parent / "data" / "tiny"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 
 
-LUCENE = {"bench", "cli", "docs", "experiments", "index", "indexing", "rank", "search", "serve"}
+LUCENE = {"bench", "cli", "cluster", "docs", "experiments", "index", "indexing", "integrations", "qdrant", "rank"}
+LUCENE |= {"remote", "search", "serve"}
 """Folders whose tests start a JVM, nearly all of them."""
-LUCENE_FILES = {"test_made_before", "test_public_api", "test_real_data"}
+LUCENE_FILES = {"test_complaints", "test_former", "test_made_before", "test_mining", "test_public_api"}
+LUCENE_FILES |= {"test_real_data"}
 PROCESSES = {"test_kernel_cache", "test_processes", "test_servers", "test_workers"}
 """Files whose tests start processes that import everything anew."""
 REAL = {"real_base", "real_encoder_folder", "real_texts"}
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Read no file of which no test would be left: what such files import takes longer than all the others' tests."""
+    left_out = re.findall(r"not (\w+)", config.getoption("markexpr") or "")
+    return True if _markers(collection_path) & set(left_out) else None
+
+
+def _markers(path: Path) -> set[str]:
+    """Return the markers that every test of a file or of a folder here has."""
+    if Path(__file__).parent not in path.parents:
+        return set()
+    found = {
+        "lucene": bool(LUCENE & {path.name, path.parent.name}) or path.stem in LUCENE_FILES,
+        "browser": path.stem.endswith("_browser"),
+        "processes": path.stem in PROCESSES,
+    }
+    return {name for name, holds in found.items() if holds}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test the markers that follow from where it stands and what it asks for."""
     for item in items:
-        if item.path.parent.name in LUCENE or item.path.stem in LUCENE_FILES:
-            item.add_marker("lucene")
-        if item.path.stem.endswith("_browser"):
-            item.add_marker("browser")
-        if item.path.stem in PROCESSES:
-            item.add_marker("processes")
+        for marker in _markers(item.path):
+            item.add_marker(marker)
         if REAL & set(getattr(item, "fixturenames", ())):
             item.add_marker("weights")
 

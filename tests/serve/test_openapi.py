@@ -11,17 +11,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 from starlette.testclient import TestClient
 
 from retriever.serve.app import create_app
@@ -33,13 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
 BODIES = int(os.environ.get("RETRIEVER_FUZZ", "200"))
 EXAMPLES = max(8, BODIES // 25)
 """Of each operation."""
@@ -49,6 +34,8 @@ FEW = settings(deadline=None, phases=[Phase.explicit, Phase.generate], suppress_
 @pytest.fixture(scope="module")
 def api(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Return the description of a server that takes changes."""
+    import schemathesis  # takes two seconds; here, since every process of a parallel run reads this file
+
     copy = shutil.copytree(served_folder, tmp_path_factory.mktemp("api") / "tiny")
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(server_config(ServeSettings({"tiny": copy}, write=True)))
@@ -65,6 +52,16 @@ def api(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_it_is_true(api: Any) -> None:
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks as openapi
+
+    checks = [
+        not_a_server_error,
+        openapi.status_code_conformance,
+        openapi.content_type_conformance,
+        openapi.response_headers_conformance,
+        openapi.response_schema_conformance,
+    ]
     operations = [result.ok() for result in api.get_all_operations()]
     assert len(operations) >= 17
     for operation in operations:
@@ -74,7 +71,7 @@ def test_it_is_true(api: Any) -> None:
         def agrees(case: Any) -> None:
             if len(case.path_parameters.get("name", "")) % 4:
                 case.path_parameters["name"] = "tiny"  # else nearly all are 404
-            case.call_and_validate(checks=CHECKS)
+            case.call_and_validate(checks=checks)
 
         agrees()
 

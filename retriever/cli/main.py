@@ -51,12 +51,12 @@ from retriever.cli.tune import tune
 from retriever.names import ROW_TYPES, TOKEN_BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.rank.pipeline import Pipeline
     from retriever.search.retriever import Retriever
-    from retriever.types import PipelineRanking, QueryRanking
+    from retriever.types import Hit, PipelineRanking, QueryRanking
 
 __all__ = ["cli"]
 
@@ -248,7 +248,6 @@ def search(
       retriever search my-index "how do vaccines work" --pipeline "hybrid > feedback > mmr(0.7)"
       retriever search my-index --queries queries.jsonl --top-k 1000 --mode bm25 --output run.trec
     """
-    from retriever.cli.render import hit_json, hit_text
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.index.commit import unfinished
     from retriever.search.retriever import Retriever
@@ -287,10 +286,18 @@ def search(
             hits = retriever.search(query or "", pipeline=pipeline, language=language, **how_many)
         else:
             hits = retriever.more_like_this(like, **how_many)
-        if not hits and not as_json:
-            click.echo("no hits", err=True)
-        for hit in hits:
-            click.echo((hit_json if as_json else hit_text)(hit, showing["highlight"]))
+        _show(hits, as_json, showing["highlight"])
+
+
+def _show(hits: Sequence[Hit], as_json: bool, highlight: bool) -> None:
+    from retriever.cli.render import hit_json, hit_text, stage_times_text
+
+    if not hits and not as_json:
+        click.echo("no hits", err=True)
+    for hit in hits:
+        click.echo((hit_json if as_json else hit_text)(hit, highlight))
+    if hits and hits[0].stages and not as_json:
+        click.echo(stage_times_text(hits[0]))
 
 
 def _search_file(

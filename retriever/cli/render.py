@@ -7,7 +7,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from retriever.cli.columns import isolated, wrapped
+from retriever.cli.columns import columns, isolated, wrapped
 from retriever.search.highlights import snippet
 from retriever.tables import human_bytes
 from retriever.wire import hit_to_wire
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retriever.cli.checks import Finding
     from retriever.index.info import IndexInfo
     from retriever.search.fusion import FusionConfig
-    from retriever.types import Hit, Snippet, Span, StagePart, TermMatch
+    from retriever.types import Hit, Snippet, Span, TermMatch
 
 __all__ = [
     "findings_text",
@@ -28,6 +28,7 @@ __all__ = [
     "info_text",
     "one_line",
     "side_by_side",
+    "stage_times_text",
 ]
 
 SNIPPET = 240
@@ -54,12 +55,32 @@ def hit_text(hit: Hit, highlight: bool = False) -> str:
     shown = _marked_snippet(snippet(hit, length=SNIPPET), hit) if highlight else one_line(_snippet(passage))
     lines += [f"    {line}" for line in _wrapped(shown, max(shutil.get_terminal_size().columns - 4, 20))]
     if hit.stages:
-        lines.append(f"    {' | '.join(_stage_text(stage) for stage in hit.stages)}")
-    lines += [f"    {stage.stage}: {_terms_text(stage.matches)}" for stage in hit.stages if stage.matches]
+        lines += _packed(_joined([f"{stage.stage} #{stage.rank} {stage.score:.3f}" for stage in hit.stages], " |"))
+    for stage in hit.stages:
+        if stage.matches:
+            lines += _packed([f"{stage.stage}:", *_terms(stage.matches)])
     for leg in dict.fromkeys(match.leg for match in hit.terms):
         matches = [match for match in hit.terms if match.leg == leg]
-        lines.append(f"    {leg} terms: {_terms_text(matches)}")
+        lines += _packed([f"{leg} terms:", *_terms(matches)])
     return "\n".join(lines)
+
+
+def _packed(parts: Sequence[str]) -> list[str]:
+    """Return parts side by side in lines that fit the terminal, none divided, those after the first line further in."""
+    room = shutil.get_terminal_size().columns
+    lines = [f"    {parts[0]}"] if parts else []
+    for part in parts[1:]:
+        longer = f"{lines[-1]} {part}"
+        if columns(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(f"        {part}")
+    return lines
+
+
+def stage_times_text(hit: Hit) -> str:
+    """Return what each stage took, for all hits together: any one of them knows."""
+    return "took: " + ", ".join(f"{stage.stage} {stage.milliseconds:.0f} ms" for stage in hit.stages)
 
 
 def _marked_snippet(part: Snippet, hit: Hit) -> str:
@@ -110,16 +131,20 @@ def _snippet(text: str) -> str:
     return f"{start[: cut if cut > 0 else SNIPPET]} ..."
 
 
-def _stage_text(stage: StagePart) -> str:
-    """Return what a stage said in a few words: the hit's rank and score behind it, and how long it took."""
-    return f"{stage.stage} #{stage.rank} {stage.score:.3f} in {stage.milliseconds:.0f} ms"
-
-
-def _terms_text(matches: Sequence[TermMatch]) -> str:
+def _terms(matches: Sequence[TermMatch]) -> list[str]:
     """Return "term query x document" of the best matches."""
     shown = [f"{isolated(one_line(m.term))} {m.query_weight:.2f}x{m.doc_weight:.2f}" for m in matches[:TERMS_SHOWN]]
     more = len(matches) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+    return _joined(shown, ",") + ([f"and {more} more"] if more > 0 else [])
+
+
+def _joined(parts: Sequence[str], sign: str) -> list[str]:
+    """Return parts with a sign behind all but the last.
+
+    >>> _joined(["a", "b"], ",")
+    ['a,', 'b']
+    """
+    return [*(f"{part}{sign}" for part in parts[:-1]), *parts[-1:]]
 
 
 def hit_json(hit: Hit, highlight: bool = False) -> str:

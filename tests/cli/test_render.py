@@ -7,9 +7,9 @@ import json
 import pytest
 
 from retriever.cli.checks import Finding
-from retriever.cli.render import SNIPPET, findings_text, hit_json, hit_text, side_by_side
+from retriever.cli.render import SNIPPET, findings_text, hit_json, hit_text, side_by_side, stage_times_text
 from retriever.tables import human_bytes, table
-from retriever.types import ChunkHit, Hit, LegPart, Span, TermMatch
+from retriever.types import ChunkHit, Hit, LegPart, Span, StagePart, TermMatch
 from retriever.wire import hit_from_wire
 
 PARTS = {"bm25": LegPart(2, 7.25, 0.9), "dense": LegPart(1, 0.5, 1.0)}
@@ -41,9 +41,20 @@ def test_hit_text_without_title_and_text() -> None:
 
 def test_hit_text_with_terms() -> None:
     assert hit_text(HIT._replace(terms=TERMS)).splitlines()[3:] == [
-        "    bm25 terms: " + ", ".join(f"t{n} 1.00x2.00" for n in range(8)) + " and 2 more",
+        "    bm25 terms: " + ", ".join(f"t{n} 1.00x2.00" for n in range(4)) + ",",
+        "        " + ", ".join(f"t{n} 1.00x2.00" for n in range(4, 8)) + " and 2 more",
         "    sparse terms: oven 0.50x1.25",
     ]
+
+
+def test_hit_text_with_stages() -> None:
+    feedback = StagePart("feedback", 2, 0.5, 3.4, TERMS[-1:])
+    hit = HIT._replace(stages=(feedback, StagePart("rerank", 1, -7.0, 120.0)))
+    assert hit_text(hit).splitlines()[3:] == [
+        "    feedback #2 0.500 | rerank #1 -7.000",
+        "    feedback: oven 0.50x1.25",
+    ]
+    assert stage_times_text(hit) == "took: feedback 3 ms, rerank 120 ms"
 
 
 def test_hit_text_with_highlights() -> None:

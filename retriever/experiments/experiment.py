@@ -17,6 +17,7 @@ from retriever.eval.measures import parse_measures
 from retriever.eval.report.results import DatasetResult, EncoderResult, Results, write_per_query, write_results
 from retriever.experiments.dataset import MeasuredDataset, cache_folder
 from retriever.experiments.environment import environment
+from retriever.experiments.learning import warn_of_seen
 from retriever.languages import analyzer_named
 from retriever.names import BASELINE, QUERY_MODES
 from retriever.rank.pipeline import pipeline_of
@@ -149,6 +150,7 @@ def _evaluate_index(data: Dataset, retriever: Retriever, config: ExperimentConfi
         for mode, plan in plans.items():
             runs[mode][query_id] = separate_ties(plan.fuse(others).ranking[: config.top_k])
     for mode, pipeline in pipelines.items():
+        warn_of_seen(retriever, data, pipeline)
         for query_id, ranking, _, _ in retriever.rank_pipeline(
             data.queries, config.top_k, pipeline=pipeline, exclude_self=data.exclude_self
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,8 @@ from retriever.eval.evaluator import evaluate_run
 from retriever.eval.significance import Interval, bootstrap_interval, paired_differences
 from retriever.experiments.tuning import FOLDS, MEASURE
 from retriever.index.places import open_writer
-from retriever.rank.learned import DEPTH, KEY, LIST_HITS, ListModel, Tree, features, query_marks
+from retriever.rank.learned import DEPTH, KEY, LIST_HITS, ListModel, Tree, features, find_model, query_marks
+from retriever.rank.rescore import Rescore
 from retriever.rank.stage import on_top
 from retriever.ranking import separate_ties
 from retriever.types import UserError
@@ -40,8 +42,10 @@ __all__ = [
     "rescored",
     "single",
     "store_model",
+    "warn_of_seen",
 ]
 
+log = logging.getLogger(__name__)
 KINDS = ("auto", "both", "lambdamart", "logistic")
 MOST_RELEVANT, MOST_OTHERS = 20, 60
 """Of a query: pairs of so many relevant hits with so many others are learnt from."""
@@ -257,6 +261,22 @@ def _tree(structure: Mapping[str, Any]) -> Tree:
     add(structure)
     features_, thresholds, left, right = zip(*inner, strict=True) if inner else ((), (), (), ())
     return Tree(tuple(map(int, features_)), thresholds, tuple(map(int, left)), tuple(map(int, right)), tuple(leaves))
+
+
+def warn_of_seen(retriever: Retriever, data: Dataset, pipeline: Pipeline) -> None:
+    """Log a warning where a model of the pipeline was learnt from queries that it is measured on."""
+    for stage in pipeline.stages:
+        if isinstance(stage, Rescore):
+            model = stage.model or find_model(retriever.reader.commit_data.note)
+            marks = query_marks(data.queries)
+            seen = len(set(marks) & set(() if model is None else model.seen))
+            if seen:
+                log.warning(
+                    "rescore was learnt from %d of these %d queries, so that its figures flatter it; `retriever tune` "
+                    "with the same pipeline cross-validates",
+                    seen,
+                    len(marks),
+                )
 
 
 def store_model(folder: str | Path, model: ListModel) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.eval.report.results import Percentiles, SparseCosts
+from retriever.experiments.learning import warn_of_seen
 from retriever.experiments.leg_runs import BOTH_VIEWS, LegRun, find_legs, timed_places
 from retriever.rank.pipeline import pipeline_of
 from retriever.ranking import without_self
@@ -136,6 +137,7 @@ class LegRuns:
         run: Run = {}
         times: list[Sequence[float]] = []
         with self._open(system.query_mode) as searcher:
+            warn_of_seen(searcher, self._data, pipeline)
             for query_id, ranking, milliseconds, _ in searcher.rank_pipeline(
                 self._data.queries, self._depth, pipeline=pipeline, exclude_self=self._data.exclude_self
             ):

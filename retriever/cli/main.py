@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retriever.cli.associate import associate
 from retriever.cli.bench import bench
+from retriever.cli.carve import carve
 from retriever.cli.compare import compare
 from retriever.cli.diagnose import diagnose, scale
 from retriever.cli.edit import add, compact, delete, info, merge, snapshot, verify
@@ -354,6 +356,8 @@ for command in (
     export,
     diagnose,
     scale,
+    associate,
+    carve,
     experts,
     bench,
     pseudo_queries,

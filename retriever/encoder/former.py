@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever.encoder.load import load_own_encoder
+from retriever.encoder.query_terms import FILE as QUERY_TERMS
 from retriever.encoder.spec import EncoderSpec, default_encoder_path
 from retriever.network.checkpoint import ADDED
 
@@ -39,6 +40,6 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     current = default_encoder_path()
     shutil.copyfile(current.parent / SETTINGS, Path(folder.name, "config.json"))
     for file in current.iterdir():
-        if file.name not in ("config.json", ADDED):
+        if file.name not in ("config.json", ADDED, QUERY_TERMS):
             Path(folder.name, file.name).symlink_to(file)
     return folder

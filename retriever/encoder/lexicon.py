@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.encoder.query_terms import heaviest, read_query_terms
 from retriever.encoder.readability import Readability
 from retriever.languages import folder_languages, foreign
 from retriever.network.checkpoint import read_values
@@ -76,6 +77,7 @@ class Lexicon:
             map(BOUNDARY.search, added)
         )
         self.languages = folder_languages(folder)
+        self._query_terms = read_query_terms(folder, size)
 
     def foreign(self, texts: Sequence[str]) -> BoolArray:
         """Return bool (n,): True where a text is in a language that the network was not trained for."""
@@ -136,19 +138,27 @@ class Lexicon:
         return terms
 
     def queries(self, counts: csr_matrix, expansions: csr_matrix | None) -> csr_matrix:
-        """Return the sparse view of queries, float32 (n, vocab_size); of token counts alone without expansions."""
+        """Return the sparse view of queries, float32 (n, vocab_size), of token counts and the network's expansions.
+
+        Without these, what goes with the tokens by the encoder's table takes their place, if it has one.
+        """
+        if expansions is None and self._query_terms is not None:
+            expansions = self._query_terms.expansions(counts)
         terms = counts.copy() if expansions is None else (counts + self._expansion * expansions).tocsr()
         terms.sort_indices()
         terms.data *= self.query_weight[terms.indices]
         return terms
 
-    def adapt(self, terms: csr_matrix, statistics: TermStatistics) -> csr_matrix:
-        """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched."""
+    def adapt(self, terms: csr_matrix, statistics: TermStatistics, *, expanded: bool) -> csr_matrix:
+        """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched.
+
+        expanded: by the network; of such queries the heaviest terms are left, as many as the encoder says.
+        """
         adapted = terms.copy()
         prior = self.fraction[terms.indices]
         found = statistics.document_frequency(terms.indices)
         adapted.data = terms.data * idf(blended_fractions(prior, found, statistics.documents)) / idf(prior)
-        return adapted
+        return heaviest(adapted, self._query_terms.most) if expanded and self._query_terms is not None else adapted
 
 
 def whole_words(text: str) -> dict[int, Span]:

@@ -421,7 +421,7 @@ class MoEEncoder(EncoderBase):
 
     def adapt(self, terms: sparse.csr_matrix, statistics: TermStatistics) -> sparse.csr_matrix:
         """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched."""
-        return self.lexicon.adapt(terms, statistics)
+        return self.lexicon.adapt(terms, statistics, expanded=self.query_mode == "encoder")
 
     def _encode(
         self,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from retriever.network.model import RetrieverModel
     from retriever.train.settings import TrainConfig
 
-__all__ = ["Wins", "example_tokens", "joined", "train_vocabulary_experts", "wins"]
+__all__ = ["Wins", "example_tokens", "joined", "query_tokens", "train_vocabulary_experts", "wins"]
 
 LEAST_WEIGHT = 0.1
 """Weights below it are not worth a cluster: what a term wins is counted from here."""
@@ -60,9 +60,19 @@ class Wins(NamedTuple):
 def example_tokens(config: TrainConfig, tokenizer: Tokenizer, count: int) -> list[list[int]]:
     """Return the framed token ids of the queries and passages of `count` examples of a run's mixture, cut as in it."""
     examples = list(islice(stream(config.sources, seed=config.seed), count))
-    first, last = frame_ids(tokenizer)
     texts = {example.query: config.query_tokens for example in examples}
-    texts |= {example.positive: config.document_tokens for example in examples}
+    return _framed(texts | {example.positive: config.document_tokens for example in examples}, tokenizer)
+
+
+def query_tokens(config: TrainConfig, tokenizer: Tokenizer, count: int) -> list[list[int]]:
+    """Return the framed token ids of the queries alone, as `example_tokens` does."""
+    examples = islice(stream(config.sources, seed=config.seed), count)
+    return _framed({example.query: config.query_tokens for example in examples}, tokenizer)
+
+
+def _framed(texts: dict[str, int], tokenizer: Tokenizer) -> list[list[int]]:
+    """Return the ids of texts, each cut to its number of tokens, the frame among them."""
+    first, last = frame_ids(tokenizer)
     encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     return [[first, *encoding.ids[: room - 2], last] for encoding, room in zip(encodings, texts.values(), strict=True)]
 

@@ -274,6 +274,10 @@ class PartialHits(list[Hit]):
         self.lost = tuple(lost)
 
 
+class ShardLostError(UserError):
+    """No replica of a shard answers: another request may do better later."""
+
+
 class Snippet(NamedTuple):
     """The characters of a hit's text from `start` up to `end`, worth showing, and spans of them, counted from 0."""
 

@@ -27,6 +27,7 @@ from retriever.cli.options import (
     ON_DUPLICATE,
     UNFINISHED_INDEX,
     Cli,
+    cluster_options,
     encoder_option,
     fusion_from,
     fusion_options,
@@ -55,6 +56,7 @@ from retriever.names import ROW_TYPES, TOKEN_BITS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from retriever.cluster.replicas import SearchCluster
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.rank.pipeline import Pipeline
     from retriever.search.retriever import Retriever
@@ -213,6 +215,7 @@ def index(
 @index_encoder_option
 @query_mode_option
 @sparse_backend_option
+@cluster_options
 @click.option("--quick", is_flag=True, help="Encode queries in int8 without torch, whatever documents are in.")
 @json_option
 @quiet_option
@@ -237,6 +240,7 @@ def search(
     encoder: str | None,
     query_mode: str | None,
     sparse_backend: str,
+    cluster: SearchCluster | None,
     quick: bool,
     as_json: bool,
     quiet: bool,
@@ -276,6 +280,7 @@ def search(
         query_mode=query_mode,
         verify=verify,
         sparse_backend=sparse_backend,
+        cluster=cluster,
     ) as retriever:
         if unfinished(retriever.reader.commit_data):
             click.echo(f"{folder}: {UNFINISHED_INDEX}", err=True)

@@ -32,6 +32,7 @@ __all__ = [
     "ON_DUPLICATE",
     "UNFINISHED_INDEX",
     "Cli",
+    "cluster_options",
     "encoder_option",
     "fusion_from",
     "fusion_options",
@@ -184,6 +185,41 @@ def showing_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--min-score", type=float, help="Leave out hits below this score."),
         click.option("--fields", metavar="NAME,...", help="Metadata that --json prints; all by default, none for ''."),
         click.option("--highlight", is_flag=True, help="Show the best part of each text, and mark the words found."),
+    )
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
+def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that search a sharded index on a cluster; the command gets them as a SearchCluster, `cluster`."""
+
+    @wraps(command)
+    def run(
+        *args: Any, cluster: str | None, replicas: int | None, hedge: float | None, partial: bool, **others: Any
+    ) -> None:
+        given = {"replicas": replicas, "hedge": hedge, "partial": partial or None}
+        how = {name: value for name, value in given.items() if value is not None}
+        if how and cluster is None:
+            raise click.UsageError(f"--{next(iter(how))} is for a search on a --cluster")
+        if cluster is None:
+            command(*args, cluster=None, **others)
+            return
+        from retriever.cluster.replicas import SearchCluster
+
+        command(*args, cluster=SearchCluster(cluster, **how), **others)
+
+    options = (
+        click.option(
+            "--cluster",
+            metavar="C",
+            help="Search shards on a Ray cluster: local, or its address (ray://HOST:10001).",
+        ),
+        click.option(
+            "--replicas", type=click.IntRange(min=1), help="Processes that have each shard open.  [default: 1]"
+        ),
+        click.option("--hedge", type=click.FloatRange(min=0), help="Seconds before a second replica is asked, too."),
+        click.option("--partial", is_flag=True, help="Leave out shards that do not answer, and say so."),
     )
     for option in reversed(options):
         run = option(run)

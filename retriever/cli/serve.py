@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli.options import index_encoder_option, query_mode_option
+from retriever.cli.options import cluster_options, index_encoder_option, query_mode_option
 from retriever.cli.pipelines import served_pipelines_option
 from retriever.types import UserError
 
@@ -42,6 +43,7 @@ __all__ = ["serve"]
 @click.option("--check", is_flag=True, help="Say what would be exposed to whom, and stop.")
 @index_encoder_option
 @query_mode_option
+@cluster_options
 def serve(folders: tuple[str, ...], key_file: Path | None, check: bool, **options: Any) -> None:
     """Serve one or several indexes over HTTP: search, documents, vectors, and a page to search on.
 
@@ -87,4 +89,6 @@ def _settings(folders: tuple[str, ...], threads: int | None, **options: Any) -> 
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     if threads is not None:
         options["threads"] = threads
+    if options["cluster"] is not None:  # a search ends before its time is up
+        options["cluster"] = replace(options["cluster"], patience=limits.seconds / 2)
     return ServeSettings(indexes=named_indexes(folders), limits=limits, **options)

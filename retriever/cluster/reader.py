@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from retriever.cluster.connect import joined
-from retriever.cluster.replicas import Replicas, SearchCluster, ShardLostError
+from retriever.cluster.replicas import Replicas, SearchCluster
 from retriever.cluster.server import TOKENS, Epoch, Filtered, ShardServer, ShardState
 from retriever.index.lucene.words import Words
 from retriever.index.shards.manifest import read_manifest
@@ -22,7 +22,7 @@ from retriever.lazy import lazy
 from retriever.search.commit_view import open_legs
 from retriever.search.joined import joined_legs
 from retriever.search.leg import LEGS, LegOptions
-from retriever.types import Encoded, UserError
+from retriever.types import Encoded, ShardLostError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

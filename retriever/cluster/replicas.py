@@ -9,19 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from retriever.cluster.server import Failed
-from retriever.types import UserError
+from retriever.types import ShardLostError, UserError
 
-__all__ = ["Replicas", "SearchCluster", "ShardLostError"]
+__all__ = ["Replicas", "SearchCluster"]
 
 START = 120.0
 """Seconds for processes to start, and to import what they need."""
 PAUSE = 0.2
 """Seconds between two attempts to reach a shard whose replicas all are dead, while Ray starts new ones."""
 log = logging.getLogger(__name__)
-
-
-class ShardLostError(UserError):
-    """No replica of a shard answers."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from retriever.ranking import Showing, check_top_k
-from retriever.types import FacetCount, IndexField, PipelineRanking, Query, QueryRankings, UserError
+from retriever.types import FacetCount, IndexField, PartialHits, PipelineRanking, Query, QueryRankings, UserError
 from retriever.wire import document_from_wire, encoded_from_wire, hit_from_wire, ranking_from_wire
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ def first_of(asked: Iterator[Call[T]]) -> Iterator[Call[T]]:
 
 
 def _hits(values: Mapping[str, Any]) -> list[Hit]:
-    return [hit_from_wire(hit) for hit in values["hits"]]
+    hits = [hit_from_wire(hit) for hit in values["hits"]]
+    return PartialHits(hits, values["lost"]) if values.get("lost") else hits
 
 
 def _rankings(values: Mapping[str, Any]) -> list[QueryRankings]:

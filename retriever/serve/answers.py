@@ -125,6 +125,7 @@ class HitsAnswer(_Answer):
     )
     hits: list[HitModel]
     milliseconds: float = Field(description="What the search took, without the way to it and back.")
+    lost: list[str] = Field([], description="Shards that the hits are without; there where some are lost.")
 
 
 class ScoredDocModel(_Answer):

@@ -26,7 +26,7 @@ from retriever.serve.pipelines import Pipelines
 from retriever.serve.problems import ProblemError, validation_detail
 from retriever.serve.state import ServerState
 from retriever.serve.work import Work
-from retriever.types import UserError
+from retriever.types import ShardLostError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,6 +119,9 @@ async def _user_error(request: Request, error: Any) -> Response:
     if isinstance(error, DamagedError):
         log.error("%s", error)
         return _answer(ProblemError(503, "damaged", detail))
+    if isinstance(error, ShardLostError):
+        log.error("%s", error)
+        return _answer(ProblemError(503, "shard-lost", detail))
     return _answer(ProblemError(400, "user-error", detail))
 
 

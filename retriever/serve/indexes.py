@@ -49,7 +49,8 @@ class ServedIndex:
         self._users = {self._retriever: 0}
 
     def _open(self) -> Retriever:
-        retriever = Retriever.open(self.path, self._settings.encoder, query_mode=self._settings.query_mode)
+        how = self._settings
+        retriever = Retriever.open(self.path, how.encoder, query_mode=how.query_mode, cluster=how.cluster)
         try:
             for question in WARMING:
                 retriever.search(question, 1)

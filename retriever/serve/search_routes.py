@@ -105,9 +105,9 @@ def _found(
         hits = find(retriever)
     took = round((perf_counter() - started) * 1000, 3)
     noted |= {"hits": len(hits), "search_milliseconds": took}
-    return answer(
-        {"hits": [hit_to_wire(hit, snippet(hit) if snippets else None) for hit in hits], "milliseconds": took}
-    )
+    found = [hit_to_wire(hit, snippet(hit) if snippets else None) for hit in hits]
+    lost = {"lost": list(hits.lost)} if isinstance(hits, types.PartialHits) else {}
+    return answer({"hits": found, "milliseconds": took, **lost})
 
 
 def _shown(asked: Shown) -> dict[str, Any]:

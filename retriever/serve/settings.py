@@ -16,6 +16,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from retriever.cluster.replicas import SearchCluster
     from retriever.serve.keys import Keys
 
 __all__ = ["Limits", "ServeSettings", "is_loopback", "named_indexes"]
@@ -66,6 +67,7 @@ class ServeSettings:
     host_names: what a client may call this server, beside the loopback's names and addresses. origins: web sites whose
     scripts may ask. threads: searches at work at once in one process. log_queries: whether the log holds what people
     search for. mcp: whether agents are answered, too, at /mcp. pipelines: lines by the names that clients call them.
+    cluster: where the shards of the indexes are searched, which then all are sharded ones; None for here.
     """
 
     indexes: Mapping[str, Path]
@@ -84,6 +86,7 @@ class ServeSettings:
     mcp: bool = False
     pipelines: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
+    cluster: SearchCluster | None = None
 
     def check(self) -> None:
         """Refuse what would be unsafe, or cannot work.

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from retriever import Document, IndexWriter, Retriever, UserError, build_index
+from retriever.cli.main import cli
 from retriever.cluster.replicas import SearchCluster
 from retriever.indexing.build import IndexingConfig
 from retriever.indexing.shards import build_shards
@@ -43,6 +45,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded") / "index"
     build_shards([document(n) for n in range(200)], folder, shards=2, encoder=SeededEncoder(), config=CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a sharded index that the command line can search: its encoder is none."""
+    folder = tmp_path_factory.mktemp("words") / "index"
+    build_shards([document(n) for n in range(200)], folder, shards=2, encoder="none")
     return folder
 
 
@@ -120,6 +130,45 @@ def test_a_lost_shard_is_an_error_or_a_partial_answer_that_says_so(
             scores = {hit.doc_id: hit.score for hit in whole_answer}
             assert [hit.score for hit in hits] == [scores[hit.doc_id] for hit in hits]
             assert "the answer is partial: shard-00000: no replica" in caplog.text
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_server_says_which_shard_is_lost(words_alone: Path, cluster: str, partial: bool) -> None:
+    from starlette.testclient import TestClient
+
+    from retriever.ranking import Showing
+    from retriever.remote.calls import more_like_this
+    from retriever.serve.app import create_app
+    from retriever.serve.settings import ServeSettings
+
+    how = SearchCluster(cluster, patience=2, partial=partial)
+    settings = ServeSettings({"it": words_alone}, cluster=how)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        whole_answer = client.get("/indexes/it/search", params={"query": "river"})
+        assert "lost" not in whole_answer.json() and len(whole_answer.json()["hits"]) == 10
+        served = client.app.state.server.indexes["it"]  # type: ignore[attr-defined]
+        ray.kill(served._retriever.reader._session.shards[0].actors[0])
+        answer = client.get("/indexes/it/search", params={"query": "river", "top_k": 200})
+        if partial:
+            hits = more_like_this("any", Showing(200), "bm25", None).read(answer.json())  # as a client reads them
+            assert isinstance(hits, PartialHits) and hits.lost == ("shard-00000",) and hits
+        else:
+            assert (answer.status_code, answer.json()["type"]) == (503, "urn:retriever:problem:shard-lost")
+            assert answer.json()["detail"].startswith("shard-00000: no replica of this shard answers within 2 s")
+
+
+def test_the_command_line_searches_on_a_cluster(whole: Path, words_alone: Path, cluster: str) -> None:
+    question = ["river stone", "--json"]
+    here = CliRunner().invoke(cli, ["search", str(words_alone), *question])
+    there = CliRunner().invoke(cli, ["search", str(words_alone), *question, "--cluster", cluster, "--partial"])
+    assert (here.exit_code, there.exit_code) == (0, 0) and here.stdout == there.stdout
+    for folder, options, status, said in (
+        (words_alone, ["--replicas", "2"], 2, "--replicas is for a search on a --cluster"),
+        (words_alone, ["--cluster", cluster, "--hedge", "0.1"], 1, "hedged requests need a second replica"),
+        (whole, ["--cluster", cluster], 1, "not a sharded index"),
+    ):
+        result = CliRunner().invoke(cli, ["search", str(folder), *question, *options])
+        assert result.exit_code == status and said in result.stderr.splitlines()[-1]
 
 
 def test_new_commits_are_seen_after_reopen(sharded: Path, cluster: str) -> None:

@@ -18,7 +18,7 @@ __all__ = ["push"]
 @json_option
 @quiet_option
 def push(folder: Path, place: str, as_json: bool, quiet: bool) -> None:
-    """Copy the index DIR to the new Qdrant collection ADDRESS, which is then searched like a folder.
+    """Copy the index DIR, sharded or not, to the new Qdrant collection ADDRESS, which is then searched like a folder.
 
     ADDRESS is qdrant://HOST[:PORT]/COLLECTION, qdrants:// for TLS, or qdrant-edge:FOLDER for the engine in this
     process. QDRANT_API_KEY has the key of the server. Nothing is encoded. The same command after an interruption goes

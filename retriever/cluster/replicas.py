@@ -81,9 +81,9 @@ class Replicas:
         return self._ask_until(time.monotonic() + max(START, self._how.patience), method, ())
 
     def tell_all(self, method: str, *arguments: Any) -> None:
-        """Ask all replicas, and wait for those that answer."""
+        """Ask all replicas, and wait for those that answer, as long as `ask_at_start` does."""
         asked = [getattr(actor, method).remote(*arguments) for actor in self.actors]
-        self._ray.wait(asked, num_returns=len(asked), timeout=self._how.patience)
+        self._ray.wait(asked, num_returns=len(asked), timeout=max(START, self._how.patience))
 
     def _ask_until(self, ends: float, method: str, arguments: tuple[Any, ...]) -> Any:
         while time.monotonic() < ends:

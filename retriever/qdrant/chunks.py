@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.batch import Batch
+    from retriever.index.rows import TokenRecords
     from retriever.index.settings import IndexSettings
     from retriever.qdrant.engine import Point, Record
     from retriever.types import Document
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["Contribution", "contribution", "impacts_of_row", "new_chunks"]
 
 
-def new_chunks(documents: Sequence[Document], batch: Batch, settings: IndexSettings) -> Iterator[list[NewChunk]]:
-    """Yield the chunks of each document of a checked batch."""
+def new_chunks(
+    documents: Sequence[Document], batch: Batch, settings: IndexSettings, tokens: TokenRecords | None
+) -> Iterator[list[NewChunk]]:
+    """Yield the chunks of each document of a checked batch. tokens: the vectors of theirs, where the index has them."""
     vectors = None
+    ends = [0] * (len(batch.chunks) + 1) if tokens is None else [0, *np.cumsum(tokens.counts).tolist()]
     if batch.records is not None:
         vectors = StoredVectors(batch.records, settings.row_format)[:]
     first = 0
@@ -52,6 +56,7 @@ def new_chunks(documents: Sequence[Document], batch: Batch, settings: IndexSetti
                     flags,
                     language,
                     values,
+                    b"" if tokens is None else bytes(tokens.records[ends[row] : ends[row + 1]].tobytes()),
                 )
             )
         yield chunks

@@ -89,9 +89,14 @@ class _Views:
                 int(self._flags[row]),
                 language,
                 values,
+                self._late(row),
             )
             for number, (row, part) in enumerate(zip(rows, stored.document.split(spans), strict=True))
         ]
+
+    def _late(self, row: int) -> bytes:
+        tokens = self._reader.rows.tokens
+        return b"" if tokens is None else bytes(tokens.records[tokens.places(row)].tobytes())
 
 
 class _Impacts:

@@ -7,6 +7,7 @@ Payload of a chunk:
   mean                the mean length that its vector was made with, see `bm25`
   tokens              vocabulary ids of the text's own tokens, for their document frequencies
   flags, language     as the rows of a folder have them; "" where all are read alike
+  late                vectors of the tokens, as a folder has them in its rows, in base64; where the index has them
   crc                 CRC-32 of raw, vectors and length
   s, d, b, t, x       metadata by the kinds of `index.lucene.metadata`, then by field: lists of texts, numbers, "true"
                       and "false", seconds of moments, integers as texts. Names of fields are written by `payload_name`
@@ -18,6 +19,7 @@ from __future__ import annotations
 import re
 import uuid
 import zlib
+from base64 import b64decode, b64encode
 from collections import defaultdict
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,6 +48,7 @@ __all__ = [
     "payload_name",
     "point_id",
     "point_of",
+    "token_bytes",
 ]
 
 KINDS = (TEXT, DOUBLES, BOOLEANS, MOMENTS, INTEGERS)
@@ -59,7 +62,7 @@ class NewChunk(NamedTuple):
 
     number: from 0, and of: how many chunks its document has. raw: the stored JSON, "" for all but the first chunk.
     contents: what BM25 reads. impacts: of vocabulary ids. dense: None for a text without a vector. tokens: vocabulary
-    ids. values: of the metadata, as `filter_values` gives them.
+    ids. values: of the metadata, as `filter_values` gives them. late: the vectors of its tokens, as they are stored.
     """
 
     doc_id: str
@@ -73,6 +76,7 @@ class NewChunk(NamedTuple):
     flags: int
     language: str
     values: Mapping[str, Mapping[str, list[Any]]]
+    late: bytes = b""
 
 
 class Counted(NamedTuple):
@@ -146,16 +150,23 @@ def point_of(chunk: NewChunk, counted: Counted, inverse_norm: np.float32, mean_l
         "tokens": chunk.tokens.tolist(),
         "flags": chunk.flags,
         "language": chunk.language,
-        "crc": content_crc(chunk.raw, counted.length, counts.indices, chunk.impacts, chunk.dense),
+        "crc": content_crc(chunk.raw, counted.length, counts.indices, chunk.impacts, chunk.dense, chunk.late),
         **chunk.values,
     }
     if chunk.number == 0:
         payload["raw"] = chunk.raw
+    if chunk.late:
+        payload["late"] = b64encode(chunk.late).decode()
     return Point(chunk_id(chunk.doc_id, chunk.number), payload, vectors)
 
 
+def token_bytes(payload: Mapping[str, Any]) -> bytes:
+    """Return the vectors of the tokens of a chunk, as they are stored; nothing where it has none."""
+    return b64decode(payload.get("late", ""))
+
+
 def content_crc(
-    raw: str, length: int, words: NDArray[np.uint32], impacts: SparseVector, dense: FloatArray | None
+    raw: str, length: int, words: NDArray[np.uint32], impacts: SparseVector, dense: FloatArray | None, late: bytes
 ) -> int:
     """Return the CRC-32 of what is stored of a chunk, but for what changes with the collection."""
     parts: Iterable[bytes] = (
@@ -165,6 +176,7 @@ def content_crc(
         impacts.indices.astype("<u4").tobytes(),
         impacts.values.astype("<f4").tobytes(),
         b"" if dense is None else dense.astype("<f4").tobytes(),
+        late,
     )
     crc = 0
     for part in parts:

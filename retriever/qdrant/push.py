@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import closing
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from retriever.index.commit import UNFINISHED, unfinished
 from retriever.index.reader import FolderReader
+from retriever.index.shards.manifest import is_sharded
+from retriever.index.shards.reader import ShardedReader
 from retriever.qdrant.engine import ALL
-from retriever.qdrant.folder import folder_documents
+from retriever.qdrant.folder import FolderDocument, folder_documents
 from retriever.qdrant.place import open_engine
 from retriever.qdrant.scan import pages
 from retriever.qdrant.statistics import CRC_MODULUS, Head, read_head
@@ -18,7 +21,7 @@ from retriever.qdrant.writer import CollectionWriter
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from retriever.qdrant.engine import Engine
@@ -41,9 +44,9 @@ class PushReport(NamedTuple):
 
 
 def push(folder: str | Path, place: str, *, commit_every: int = 20_000, progress: bool = False) -> PushReport:
-    """Copy the last commit of an index folder to a new collection, or go on with an interrupted run.
+    """Copy the last commit of an index, sharded or not, to a new collection, or go on with an interrupted run.
 
-    Texts, metadata, vectors, terms and statistics are pushed, the vectors of tokens are not. At the end the points are
+    Texts, metadata, vectors, terms and statistics are pushed. At the end the points are
     counted, and their checksums compared with those of what was sent. commit_every: a resumed run sends no more chunks
     again than this.
 
@@ -53,7 +56,7 @@ def push(folder: str | Path, place: str, *, commit_every: int = 20_000, progress
     from tqdm import tqdm
 
     started = time.monotonic()
-    with FolderReader.open(folder) as reader:
+    with closing(ShardedReader.open(folder) if is_sharded(folder) else FolderReader.open(folder)) as reader:
         if unfinished(reader.commit_data):
             raise UserError(
                 f"{folder}: its making was interrupted; finish it with `retriever index ... --resume` first"
@@ -75,15 +78,26 @@ def push(folder: str | Path, place: str, *, commit_every: int = 20_000, progress
             return PushReport(state.documents, state.chunks, state.chunks - before, time.monotonic() - started)
 
 
-def _source(reader: FolderReader) -> str:
+_Source: TypeAlias = FolderReader | ShardedReader
+
+
+def _folders(reader: _Source) -> Sequence[FolderReader]:
+    """Return the index folders of an index: its shards, or itself."""
+    return reader.shards if isinstance(reader, ShardedReader) else [reader]  # type: ignore[return-value]  # here they are
+
+
+def _source(reader: _Source) -> str:
     """Return what tells this commit of this index from all others."""
-    commit = reader.commit_data
-    return f"{commit.settings_crc:08x}-{commit.number}-{commit.live_crc:08x}-{commit.mark.ids_crc:08x}"
+    commits = [
+        f"{commit.settings_crc:08x}-{commit.number}-{commit.live_crc:08x}-{commit.mark.ids_crc:08x}"
+        for commit in (folder.commit_data for folder in _folders(reader))
+    ]
+    return commits[0] if len(commits) == 1 else blake2b(" ".join(commits).encode(), digest_size=16).hexdigest()
 
 
-def _open_writer(reader: FolderReader, name: str, engine: Engine) -> CollectionWriter:
+def _open_writer(reader: _Source, name: str, engine: Engine) -> CollectionWriter:
     """Make the collection, or open it where this folder's push was interrupted, or has come to its end."""
-    settings = dataclasses.replace(reader.settings, tokens=None)
+    settings = reader.settings
     note = {PUSHED: _source(reader), POSITION: "0", UNFINISHED: "yes"}
     try:
         if not engine.exists() or not engine.count(ALL):
@@ -104,13 +118,23 @@ def _open_writer(reader: FolderReader, name: str, engine: Engine) -> CollectionW
         raise
 
 
-def _size(reader: FolderReader) -> tuple[int, int]:
+def _size(reader: _Source) -> tuple[int, int]:
     """Return how many chunks have terms, and how many they have together."""
     return reader.collection.documents, reader.collection.length
 
 
+def _documents(reader: _Source, first: int) -> Iterator[FolderDocument]:
+    """Yield the live documents from a row on, where the rows of each shard follow those of the one before it."""
+    before = 0
+    for folder in _folders(reader):
+        if first < before + len(folder.alive):
+            for document in folder_documents(folder, max(0, first - before)):
+                yield document._replace(row=document.row + before)
+        before += len(folder.alive)
+
+
 def _send(
-    reader: FolderReader,
+    reader: _Source,
     writer: CollectionWriter,
     first: int,
     commit_every: int,
@@ -122,7 +146,7 @@ def _send(
         return
     batch: list[NewChunk] = []
     size, pending = _size(reader), 0
-    for document in folder_documents(reader, first):
+    for document in _documents(reader, first):
         if len(batch) >= CHUNKS_AT_ONCE:
             writer.send(batch, size=size)
             advance(len(batch))
@@ -134,11 +158,11 @@ def _send(
     writer.send(batch, size=size)
     advance(len(batch))
     del note[UNFINISHED]
-    writer.commit({**note, POSITION: str(len(reader.alive))})
+    writer.commit({**note, POSITION: str(sum(len(folder.alive) for folder in _folders(reader)))})
     writer.engine.optimize()
 
 
-def _check(reader: FolderReader, writer: CollectionWriter) -> None:
+def _check(reader: _Source, writer: CollectionWriter) -> None:
     """Compare what stands in the collection with what was sent, by counts and checksums.
 
     Raises:

@@ -298,17 +298,13 @@ class CollectionReader(StoredChunks):
         """Do as `rows`."""
         raise self._no_rows()
 
-    def stored_tokens(self, ids: Sequence[str]) -> NoReturn:
-        """Do as `rows`."""
-        raise self._no_rows()
-
     @property
     def alive(self) -> NoReturn:
         """Do as `rows`."""
         raise self._no_rows()
 
     def _no_rows(self) -> UserError:
-        return UserError(f"{self.path}: has no token vectors, which are not pushed; rescore in the folder itself")
+        return UserError(f"{self.path}: has no row files; read them in the folder that was pushed")
 
     def ranking(self, search: object, top_k: int) -> NoReturn:
         """Raise UserError: no back end but Qdrant searches sparse terms here."""

@@ -12,7 +12,7 @@ from retriever.qdrant.bm25 import counts_of, saturated
 from retriever.qdrant.chunks import contribution
 from retriever.qdrant.engine import ALL, Point, SparseVector
 from retriever.qdrant.fields import FIRSTS
-from retriever.qdrant.points import CHUNKS, chunk_id, content_crc, sparse_vector
+from retriever.qdrant.points import CHUNKS, chunk_id, content_crc, sparse_vector, token_bytes
 from retriever.qdrant.scan import pages
 from retriever.qdrant.statistics import CRC_MODULUS, State, as_written
 from retriever.types import Span
@@ -86,6 +86,7 @@ def _crc(point: Point | Record) -> int:
         (bm25 if isinstance(bm25, SparseVector) else empty).indices,
         sparse if isinstance(sparse, SparseVector) else empty,
         dense if isinstance(dense, np.ndarray) else None,
+        token_bytes(point.payload),
     )
 
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from retriever.index.chunks import ScoredChunk
 from retriever.index.row_formats import inner_products
+from retriever.index.rows import TokenRecords
 from retriever.index.stored import read_stored
 from retriever.qdrant.bm25 import exact_scores
 from retriever.qdrant.engine import Has, SparseVector
-from retriever.qdrant.points import chunk_id
+from retriever.qdrant.points import chunk_id, token_bytes
 from retriever.qdrant.scan import pages
 from retriever.qdrant.search import scored_chunks, word_scores
 from retriever.types import Encoded, Span, TermMatch
@@ -69,6 +70,23 @@ class StoredChunks:
         stored = self.stored([doc_id])[doc_id]
         spans = stored.chunks or (Span(0, len(stored.document.text)),)
         return [chunk.contents for chunk in stored.document.split(spans)]
+
+    def stored_tokens(self, ids: Sequence[str]) -> list[TokenRecords]:
+        """Return the vectors of the tokens of each document, chunk by chunk; raise KeyError for an unknown id."""
+        firsts = [chunk_id(doc_id, 0) for doc_id in ids]
+        found = self.engine.get(firsts, ["chunks", "late"])
+        others = {
+            doc_id: [chunk_id(doc_id, number) for number in range(1, found[first].payload["chunks"])]
+            for doc_id, first in zip(ids, firsts, strict=True)
+        }
+        if more := [own for part in others.values() for own in part]:
+            found |= self.engine.get(more, ["late"])
+        record = self.settings.row_format.token_record
+        tokens = []
+        for doc_id, first in zip(ids, firsts, strict=True):
+            parts = [np.frombuffer(token_bytes(found[own].payload), record) for own in (first, *others[doc_id])]
+            tokens.append(TokenRecords(np.concatenate(parts), np.array([len(part) for part in parts], np.int64)))
+        return tokens
 
     def _chunks(self, ids: Sequence[str], vectors: str) -> list[Record]:
         """Return the chunks of documents with their vectors of this name."""

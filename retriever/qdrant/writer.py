@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from retriever.index.batch import check_batch
+from retriever.index.batch import check_batch, token_records
 from retriever.index.commit import UNFINISHED, CommitRecord
 from retriever.index.lucene.metadata import DOUBLES, MOMENTS
 from retriever.qdrant.chunks import contribution, new_chunks
@@ -117,14 +117,15 @@ class CollectionWriter:
     ) -> None:
         """Send documents with their vectors and terms; an id that is there already is replaced in every leg.
 
-        As `FolderWriter.add`, but for the vectors of tokens, which a collection does not hold.
+        As `FolderWriter.add`.
         """
         batch = check_batch(documents, encoded, self.settings, chunks)
+        records = token_records(tokens, len(batch.chunks), self.settings)
         self._edited = True
         last = {document.doc_id: place for place, document in enumerate(documents)}
         new = [
             chunk
-            for place, parts in enumerate(new_chunks(documents, batch, self.settings))
+            for place, parts in enumerate(new_chunks(documents, batch, self.settings, records))
             for chunk in parts
             if last[documents[place].doc_id] == place
         ]

@@ -141,7 +141,7 @@ def test_a_server_says_which_shard_is_lost(words_alone: Path, cluster: str, part
     from retriever.serve.app import create_app
     from retriever.serve.settings import ServeSettings
 
-    how = SearchCluster(cluster, patience=2, partial=partial)
+    how = SearchCluster(cluster, patience=5, partial=partial)
     settings = ServeSettings({"it": words_alone}, cluster=how)
     with TestClient(create_app(settings), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         whole_answer = client.get("/indexes/it/search", params={"query": "river"})
@@ -154,7 +154,7 @@ def test_a_server_says_which_shard_is_lost(words_alone: Path, cluster: str, part
             assert isinstance(hits, PartialHits) and hits.lost == ("shard-00000",) and hits
         else:
             assert (answer.status_code, answer.json()["type"]) == (503, "urn:retriever:problem:shard-lost")
-            assert answer.json()["detail"].startswith("shard-00000: no replica of this shard answers within 2 s")
+            assert answer.json()["detail"].startswith("shard-00000: no replica of this shard answers within 5 s")
 
 
 def test_the_command_line_searches_on_a_cluster(whole: Path, words_alone: Path, cluster: str) -> None:

@@ -9,17 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retriever import Pipeline, Retriever, UserError
+from retriever import Retriever, UserError
 from tests.qdrant.conftest import close_to
 from tests.remote.conftest import listed
 from tests.remote.test_contract import CALLS, FAULTS, again, name, timeless
 
 pytestmark = pytest.mark.lucene
-TOKENS = ("late-interaction", "LateInteraction")
-PUSHED = [call for call in CALLS if not any(stage in str(call) for stage in TOKENS)]
 
 
-@pytest.mark.parametrize(("method", "args", "kwargs"), PUSHED, ids=name)
+@pytest.mark.parametrize(("method", "args", "kwargs"), CALLS, ids=name)
 def test_records_are_equal(
     collection: Retriever, library: Retriever, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
@@ -28,11 +26,6 @@ def test_records_are_equal(
     if method == "search":
         found, expected = timeless(found), timeless(expected)
     assert close_to(found, expected), (found, expected)
-
-
-def test_vectors_of_tokens_are_not_pushed(collection: Retriever) -> None:
-    with pytest.raises(UserError, match="has no token vectors"):
-        collection.search("twins", pipeline=Pipeline.parse("hybrid > late-interaction(5)"))
 
 
 @pytest.mark.parametrize(("method", "args", "kwargs"), FAULTS, ids=name)

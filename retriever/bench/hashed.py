@@ -28,7 +28,7 @@ class HashedEncoder(EncoderBase):
     Unlike random views, those of a text are the same in every process, so rankings can be compared.
     """
 
-    def __init__(self, dense_dim: int = 384, vocab_size: int = 30522) -> None:
+    def __init__(self, dense_dim: int = 64, vocab_size: int = 30522) -> None:
         self.identity = EncoderIdentity("hashed", f"{dense_dim}x{vocab_size}", dense_dim, vocab_size)
         self.vocabulary: Sequence[str] = [str(term) for term in range(vocab_size)]
         random = np.random.default_rng(0)

@@ -31,6 +31,8 @@ QUIET = {
 }
 PROBE = 5.0
 """Seconds to wait for the machine of an address."""
+STARTS = 3
+"""How often a cluster of our own is tried to start."""
 AUTHENTICATION = "RAY_AUTH_MODE"
 
 
@@ -120,14 +122,18 @@ def _connect(ray: Any, address: str, folder: str) -> None:
 
 
 def _started(ray: Any, options: dict[str, Any]) -> None:
-    """Start a cluster of our own. Ray waits for 30 seconds, which a busy machine may not keep to."""
-    try:
-        ray.init(LOCAL, **options)
-    except Exception as error:
-        if "timed out during startup" not in str(error):  # Ray raises a plain Exception
-            raise
-        ray.shutdown()
-        raise UserError("cluster 'local': Ray did not start within 30 s, the machine is too busy; try again") from None
+    """Start a cluster of our own. Ray waits for 30 seconds, which a busy machine may not keep to: once more then."""
+    for _ in range(STARTS):
+        try:
+            ray.init(LOCAL, **options)
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error):  # Ray raises a plain Exception
+                raise
+            ray.shutdown()
+    raise UserError(
+        f"cluster 'local': Ray did not start within 30 s, {STARTS} times; the machine is too busy, try again later"
+    )
 
 
 def _probe(address: str) -> None:

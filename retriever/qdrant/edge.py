@@ -16,13 +16,16 @@ from retriever.qdrant.records import payload_parts, record_of
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from retriever.qdrant.address import Address
     from retriever.qdrant.engine import Payload, Point, Question, Vector, Within
 
 __all__ = ["EdgeEngine"]
 
+NAMES = ("id", "chunk")
+"""The parts of the payload that say which chunk a point is. Its own id is made of them, so they never change."""
+NAMES_KEPT = 1 << 17
 _shards: dict[str, _Shard] = {}
 _opening = threading.Lock()
 
@@ -33,6 +36,7 @@ class _Shard:
     def __init__(self, shard: Any) -> None:
         self.shard, self.users = shard, 0
         self.writing = threading.Lock()
+        self.names: dict[str, Mapping[str, Any]] = {}
 
 
 @contextmanager
@@ -117,6 +121,36 @@ class EdgeEngine:
         self._update(self._q.UpdateOperation.delete_points(list(ids)))
 
     def ask(self, questions: Sequence[Question]) -> list[list[Record]]:
+        """Search. Reading a payload takes the engine longer than finding the point: names are remembered."""
+        named = [
+            question._replace(payload=()) if tuple(question.payload) == NAMES else question for question in questions
+        ]
+        answers = self._ask(named)
+        names = self._names(
+            hit.id
+            for own, asked, answer in zip(named, questions, answers, strict=True)
+            if own is not asked
+            for hit in answer
+        )
+        if names is None:  # a point was deleted meanwhile
+            return self._ask(questions)
+        return [
+            answer if own is asked else [hit._replace(payload=names[hit.id]) for hit in answer]
+            for own, asked, answer in zip(named, questions, answers, strict=True)
+        ]
+
+    def _names(self, ids: Iterable[str]) -> Mapping[str, Mapping[str, Any]] | None:
+        """Return which chunks these points are, None if one is not there any more."""
+        shard, wanted = self._open(), set(ids)
+        known = {own: name for own in wanted if (name := shard.names.get(own)) is not None}
+        unknown = list(wanted - known.keys())
+        found = {own: record.payload for own, record in (self.get(unknown, NAMES) if unknown else {}).items()}
+        if len(shard.names) + len(found) > NAMES_KEPT:
+            shard.names = {}
+        shard.names.update(found)
+        return None if len(found) < len(unknown) else known | found
+
+    def _ask(self, questions: Sequence[Question]) -> list[list[Record]]:
         q, requests = self._q, []
         for name, vector, limit, within, payload, with_vector, exact in questions:
             requests.append(
@@ -124,7 +158,7 @@ class EdgeEngine:
                     limit=limit,
                     query=q.Query.Nearest(self._vector(vector), using=name),
                     filter=self._filter(within),
-                    with_payload=list(payload),
+                    with_payload=list(payload) or False,
                     with_vector=[name] if with_vector else False,
                     params=q.SearchParams(exact=exact),
                 )

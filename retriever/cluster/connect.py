@@ -125,7 +125,8 @@ def _started(ray: Any, options: dict[str, Any]) -> None:
     """Start a cluster of our own. Ray waits for 30 seconds, which a busy machine may not keep to: once more then."""
     for _ in range(STARTS):
         try:
-            ray.init(LOCAL, **options)
+            with _on_loopback():
+                ray.init(LOCAL, **options)
             return
         except Exception as error:
             if "timed out during startup" not in str(error):  # Ray raises a plain Exception
@@ -134,6 +135,18 @@ def _started(ray: Any, options: dict[str, Any]) -> None:
     raise UserError(
         f"cluster 'local': Ray did not start within 30 s, {STARTS} times; the machine is too busy, try again later"
     )
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let Ray listen to this machine alone: where a program imported it first, it has not read our `QUIET`."""
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _probe(address: str) -> None:

@@ -56,6 +56,15 @@ def words_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def listening() -> set[str]:
+    """Return on which addresses the processes listen that this one has started."""
+    psutil = pytest.importorskip("psutil")
+    processes = psutil.Process().children(recursive=True)
+    found = [one for process in processes for one in process.net_connections("inet") if one.status == "LISTEN"]
+    assert found
+    return {one.laddr.ip for one in found}
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Keep a local cluster for all tests of the module."""
@@ -64,6 +73,7 @@ def cluster() -> Iterator[str]:
     before = handlers()
     with joined(LOCAL):
         assert handlers() == before  # Java's compiled code needs its own
+        assert listening() <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}  # though Ray was imported before
         yield LOCAL
     assert handlers() == before
 

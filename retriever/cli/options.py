@@ -199,7 +199,7 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
         *args: Any, cluster: str | None, replicas: int | None, hedge: float | None, partial: bool, **others: Any
     ) -> None:
         given = {"replicas": replicas, "hedge": hedge, "partial": partial or None}
-        how = {name: value for name, value in given.items() if value is not None}
+        how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if how and cluster is None:
             raise click.UsageError(f"--{next(iter(how))} is for a search on a --cluster")
         if cluster is None:

@@ -27,11 +27,11 @@ __all__ = ["Contribution", "contribution", "impacts_of_row", "new_chunks"]
 
 
 def new_chunks(
-    documents: Sequence[Document], batch: Batch, settings: IndexSettings, tokens: TokenRecords | None
+    documents: Sequence[Document], batch: Batch, settings: IndexSettings, late: TokenRecords | None
 ) -> Iterator[list[NewChunk]]:
-    """Yield the chunks of each document of a checked batch. tokens: the vectors of theirs, where the index has them."""
+    """Yield the chunks of each document of a checked batch. late: the vectors of their tokens, if it has them."""
     vectors = None
-    ends = [0] * (len(batch.chunks) + 1) if tokens is None else [0, *np.cumsum(tokens.counts).tolist()]
+    ends = [0] * (len(batch.chunks) + 1) if late is None else [0, *np.cumsum(late.counts).tolist()]
     if batch.records is not None:
         vectors = StoredVectors(batch.records, settings.row_format)[:]
     first = 0
@@ -56,7 +56,7 @@ def new_chunks(
                     flags,
                     language,
                     values,
-                    b"" if tokens is None else bytes(tokens.records[ends[row] : ends[row + 1]].tobytes()),
+                    b"" if late is None else bytes(late.records[ends[row] : ends[row + 1]].tobytes()),
                 )
             )
         yield chunks

@@ -16,6 +16,7 @@ __all__ = ["CommitRecord", "parse_commit"]
 
 KEY = "retriever"
 START = RowMark()
+BLOCKS = ("sparse_files", "bm25_files")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class CommitRecord:
     number: counts the commits. rows_folder, live_file, dense_file: paths inside the index folder ("" for none).
     mark: how far the row files reach. dense_choice: the FAISS type chosen ("auto" too), dense_type: what it came to.
     dense_rows: rows that the FAISS file covers. sparse_files: the blocks of postings, none in older indexes.
+    bm25_files: those of the postings of words, none in older ones.
     documents, empty, truncated: live documents; those without text; those longer than the encoder reads.
     unread: live rows (chunks) with text but without a vector: the encoder cannot read them. 0 without a dense view.
     *_crc: CRC-32 of the files; settings_crc is that of index.json.
@@ -43,6 +45,7 @@ class CommitRecord:
     dense_rows: int = 0
     dense_crc: int = 0
     sparse_files: tuple[BlockFile, ...] = ()
+    bm25_files: tuple[BlockFile, ...] = ()
     documents: int = 0
     empty: int = 0
     truncated: int = 0
@@ -59,8 +62,8 @@ def parse_commit(folder: Path, user_data: Mapping[str, str]) -> CommitRecord:
     """Read a record back; raise UserError if this Lucene commit is not one of ours."""
     try:
         values = json.loads(user_data[KEY])
-        files = tuple(BlockFile(*file) for file in values.get("sparse_files", ()))
-        return CommitRecord(**values | {"mark": RowMark(**values["mark"]), "sparse_files": files})
+        files = {name: tuple(BlockFile(*file) for file in values.get(name, ())) for name in BLOCKS}
+        return CommitRecord(**values | files | {"mark": RowMark(**values["mark"])})
     except (KeyError, TypeError, ValueError):
         raise damaged(folder, "retriever did not write its last commit") from None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from retriever.index.settings import IndexSettings
     from retriever.index.sparse import Postings
     from retriever.index.stored import StoredDocument
+    from retriever.index.words import WordPostings
     from retriever.search.leg import LegQuery
     from retriever.types import (
         BoolArray,
@@ -110,7 +111,8 @@ class IndexReader(Protocol):
 class LegReader(IndexReader, Protocol):
     """An index that the legs of the package search themselves.
 
-    rows, alive, postings: what only folders of ours have; elsewhere postings is None, and the others raise UserError.
+    rows, alive, postings, words: what only folders of ours have; elsewhere postings and words are None, and the others
+    raise UserError. collection: what BM25 ranks by.
     """
 
     @property
@@ -119,6 +121,10 @@ class LegReader(IndexReader, Protocol):
     def alive(self) -> BoolArray: ...
     @property
     def postings(self) -> Postings | None: ...
+    @property
+    def words(self) -> WordPostings | None: ...
+    @property
+    def collection(self) -> Collection: ...
 
     def bm25(self, text: str, top_k: int, selection: Selection | None = None) -> Ranking: ...
     def bm25_words(self, weights: Mapping[str, float], top_k: int, selection: Selection | None = None) -> Ranking: ...

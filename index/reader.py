@@ -26,6 +26,7 @@ from retriever.index.sparse import open_postings
 from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.users import Users
 from retriever.index.verify import damage_text, verify_folder
+from retriever.index.words import OwnCollection, open_words
 from retriever.lazy import lazy
 from retriever.ranking import check_top_k, order_scores
 from retriever.types import Document, Encoded, IndexField, Ranking, Span, TermMatch, UserError
@@ -88,7 +89,8 @@ class FolderReader:
 
     commit_data: what the commit says: counts, note, dense type. rows: ids and vectors of all rows, dead ones too.
     num_chunks: one for each document, or more where they are split. alive: bool (rows,). postings: the sparse terms of
-    all rows, dead ones too; None in an index of an older version that was not changed since.
+    all rows, dead ones too; words: what BM25 reads of them; None in an index of an older version that was not changed
+    since.
     """
 
     legs_together: ClassVar[None] = None
@@ -100,6 +102,7 @@ class FolderReader:
         self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
         check_settings(path, self.commit_data.settings_crc)
         self._dense: DenseSearcher | None = None
+        self._joined: Collection | None = None
         commit, dim = self.commit_data, settings.encoder.dense_dim
         # Read without vectors, too: an index that has lost its rows must not open.
         self.rows = RowReader(path / commit.rows_folder, settings.row_format, commit.mark, checked=True)
@@ -107,6 +110,7 @@ class FolderReader:
         self.alive = (flags & ALIVE).astype(bool)
         self.num_chunks = int(np.count_nonzero(self.alive))
         self.postings = open_postings(path, commit.sparse_files, commit.mark.rows)
+        self.words = open_words(path, commit.bm25_files, self.alive)
         self._expected = max(1, -(-self.num_chunks // max(1, commit.documents)))
         if dim:
             file = path / commit.dense_file if commit.dense_file else None
@@ -204,10 +208,15 @@ class FolderReader:
     @property
     def collection(self) -> Collection:
         """Return what BM25 knows of the documents that it ranks: of this index alone, unless it is told another."""
-        return self._lucene.collection
+        return self._joined or self._own
+
+    @lazy
+    def _own(self) -> Collection:
+        return self._lucene.collection if self.words is None else OwnCollection(self.words, self.languages)
 
     def join(self, collection: Collection) -> None:
         """Rank by BM25 as a part of a collection from now on: before the first search."""
+        self._joined = collection
         self._lucene.join(collection)
 
     def selected_ids(self, selection: Selection | None) -> list[str]:
@@ -502,7 +511,8 @@ class FolderReader:
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes that each part of the folder takes."""
-        parts = {"lucene": "lucene", "rows": self.commit_data.rows_folder, "dense": "dense", "sparse": "sparse"}
+        parts = {"lucene": "lucene", "rows": self.commit_data.rows_folder, "dense": "dense"}
+        parts |= {"sparse": "sparse", "bm25": "bm25"}
         return {name: _size(self.path / folder) for name, folder in parts.items()}
 
     def share(self) -> FolderReader:

@@ -90,7 +90,8 @@ def _take(folder: Path, out: Path) -> Snapshot:
 
 def _unchanging(commit: CommitRecord, lucene: list[str]) -> list[str]:
     """Return the files that no writer ever changes: it makes new ones, and removes these."""
-    names = [commit.live_file, *(f"lucene/{name}" for name in lucene), *(block.file for block in commit.sparse_files)]
+    blocks = (*commit.sparse_files, *commit.bm25_files)
+    names = [commit.live_file, *(f"lucene/{name}" for name in lucene), *(block.file for block in blocks)]
     return [*names, commit.dense_file] if commit.dense_file else names
 
 

@@ -49,7 +49,7 @@ class Verification(NamedTuple):
 def damage_text(folder: Path, found: Verification) -> str:
     """Return which files are damaged and what to do, in one line."""
     files = ", ".join(f"{damage.file} ({damage.problem})" for damage in found.damages)
-    derived = all({"dense", "sparse"} & set(damage.file.split("/")[:-1]) for damage in found.damages)
+    derived = all({"dense", "sparse", "bm25"} & set(damage.file.split("/")[:-1]) for damage in found.damages)
     remedy = COMPACT if derived else RESTORE
     return f"{folder}: {len(found.damages)} of {found.files} files damaged: {files}; {remedy}"
 
@@ -88,7 +88,7 @@ def _expected(commit: CommitRecord, form: RowFormat) -> Iterator[_Expected]:
         yield _Expected(f"{commit.rows_folder}/{file.name}", file.crc, file.size)
     if commit.dense_file:
         yield _Expected(commit.dense_file, commit.dense_crc, None)
-    for block in commit.sparse_files:
+    for block in (*commit.sparse_files, *commit.bm25_files):
         yield _Expected(block.file, block.crc, None)
 
 

@@ -39,6 +39,7 @@ from retriever.index.rows import (
 )
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
 from retriever.index.sparse import SparseWriter
+from retriever.index.words import WordWriter
 from retriever.processes import refuse_fork
 from retriever.types import Document, Encoded, Span, TokenVectors, UserError
 
@@ -78,6 +79,7 @@ class FolderWriter:
         committed = self.committed
         self._rows = RowWriter(rows, settings.row_format, committed.mark)
         self._sparse = SparseWriter(path, committed.sparse_files, committed.mark.rows, committed.number + 1)
+        self._words = WordWriter(path, committed.bm25_files, committed.mark.rows)
         try:
             self._load(rows)
         except BaseException:
@@ -256,6 +258,7 @@ class FolderWriter:
                 self._move_rows(alive)
                 self._flags = bytearray(flags[alive].tobytes())
             self._sparse.compact(alive)
+            self._words.compact(len(alive))
             self._lucene.drop_deleted()
         self.commit(self.committed.note, dense_type or self.committed.dense_choice)
         return len(flags) - len(alive)
@@ -316,6 +319,7 @@ class FolderWriter:
             dense_rows=rows,
             dense_crc=crc,
             sparse_files=self._sparse_files(number, len(flags)),
+            bm25_files=tuple(self._words.finish(number, len(flags), self._lucene.words)),
             documents=len(self._row_of),
             empty=int(np.count_nonzero(flags & EMPTY)),
             truncated=int(np.count_nonzero(flags & TRUNCATED)),
@@ -356,9 +360,10 @@ class FolderWriter:
         """Remove files that the last commit does not name: those of older commits and of interrupted ones."""
         named = {self.path / self.committed.live_file, self.path / (self.committed.dense_file or "dense")}
         rows = self.path / self.committed.rows_folder
-        named |= {self.path / block.file for block in self.committed.sparse_files}
+        blocks = (*self.committed.sparse_files, *self.committed.bm25_files)
+        named |= {self.path / block.file for block in blocks}
         found = {*rows.glob("live-*.bin*"), *self.path.glob("dense/*.faiss*"), *self.path.glob("index.json.tmp")}
-        found |= {*self.path.glob("sparse/*.postings*")}
+        found |= {*self.path.glob("sparse/*.postings*"), *self.path.glob("bm25/*.words*")}
         for file in found - named:
             file.unlink()
         for folder in set(self.path.glob("rows*/")) - {rows}:

@@ -15,7 +15,7 @@ Lucene fields of a chunk:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +35,7 @@ from retriever.index.lucene.jvm import (
 )
 from retriever.index.lucene.metadata import LONGEST_TERM, indexed_metadata
 from retriever.index.lucene.reader import LuceneReader
+from retriever.index.lucene.word_postings import word_postings
 from retriever.types import MetadataValue, UserError
 
 if TYPE_CHECKING:
@@ -113,6 +114,17 @@ class LuceneWriter:
     def reader(self) -> LuceneReader:
         """Return a reader of everything so far, uncommitted changes included."""
         return LuceneReader(self._folder, lucene("index.DirectoryReader").open(self._writer), self._bm25)
+
+    def words(self, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+        """Yield what BM25 reads of the live rows in each range, uncommitted ones included."""
+        with damage_named(self._folder):
+            with one_at_a_time():
+                reader = lucene("index.DirectoryReader").open(self._writer)
+            try:
+                yield from (word_postings(as_type("index.IndexReader", reader), *one) for one in ranges)
+            finally:
+                with one_at_a_time():
+                    reader.close()
 
     @naming_damage
     @one_at_a_time()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from retriever.search.leg import Leg
+from retriever.search.words import StoredWords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.contract import Selection
+    from retriever.index.contract import LegReader, Selection
     from retriever.index.stored import StoredDocument
-    from retriever.search.leg import LegQuery
+    from retriever.search.leg import LegOptions, LegQuery
     from retriever.types import Encoder, Ranking, Span, TermMatch
 
 __all__ = ["Bm25Leg"]
@@ -22,11 +24,20 @@ class Bm25Leg(Leg):
     """Every index has it, and it reads a query's text as it is."""
 
     name = "bm25"
+    folders = ("lucene", "bm25")
     weight = 0.25
     colour = "#7f7f7f"
 
+    def __init__(self, reader: LegReader, options: LegOptions) -> None:
+        """Take the commit; its postings are searched, and Lucene where an older index has none."""
+        super().__init__(reader, options)
+        self._words = None if reader.words is None else StoredWords(reader, reader.words)
+
     def run(self, query: LegQuery, depth: int, selection: Selection | None = None) -> Ranking:
         """Return the best hits by BM25."""
+        if self._words is not None:
+            words = Counter(self.reader.query_terms(query.text)) if query.words is None else query.words
+            return self._words.search(words, depth, selection)
         if query.words is not None:
             return self.reader.bm25_words(query.words, depth, selection)
         return self.reader.bm25(query.text, depth, selection)

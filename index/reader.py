@@ -17,6 +17,7 @@ from retriever.index.fields import list_fields
 from retriever.index.files import damaged
 from retriever.index.filters import parse_filter
 from retriever.index.lucene.calls import Found
+from retriever.index.lucene.english import english_terms
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.row_impacts import row_impacts
@@ -27,6 +28,7 @@ from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.users import Users
 from retriever.index.verify import damage_text, verify_folder
 from retriever.index.words import OwnCollection, open_words
+from retriever.languages import ENGLISH
 from retriever.lazy import lazy
 from retriever.ranking import check_top_k, order_scores
 from retriever.types import Document, Encoded, IndexField, Ranking, Span, TermMatch, UserError
@@ -334,7 +336,8 @@ class FolderReader:
 
         language: the query's, where each document is read in its own; None for what the query looks like.
         """
-        return self._lucene.query_terms(text, language)
+        found = english_terms(text) if self.settings.analyzer == ENGLISH else None
+        return self._lucene.query_terms(text, language) if found is None else found
 
     def tokens(self, text: str) -> list[Token]:
         """Return the terms that BM25 reads of a document's text, in order, repeated ones too."""

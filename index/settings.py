@@ -172,6 +172,8 @@ def parse_settings(path: Path | str, text: bytes) -> IndexSettings:
         return IndexSettings(**values | read)
     except (KeyError, TypeError):
         raise damaged(path, "settings missing or unknown") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def check_settings(folder: Path, crc: int) -> None:

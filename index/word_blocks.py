@@ -70,8 +70,8 @@ def _sizes(rows: int, words: int, text: int, postings: int, exceptions: int) -> 
 def write_word_block(path: Path, rows: int, data: bytes) -> int:
     """Write what `index.lucene.words.word_postings` gives of so many rows, durably; return the file's CRC-32."""
     words, text, postings, exceptions = np.frombuffer(data, "<u4", 4).tolist()
-    parts, crc = [_HEAD.pack(_MAGIC, rows, words, text, postings, exceptions)], 0
-    place = 16
+    parts: list[bytes | memoryview] = [_HEAD.pack(_MAGIC, rows, words, text, postings, exceptions)]
+    place, crc = 16, 0
     for size in _sizes(rows, words, text, postings, exceptions):
         parts += [memoryview(data)[place : place + size], bytes(-size % _STEP)]
         place += size

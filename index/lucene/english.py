@@ -19,8 +19,24 @@ _PART = f"(?:{_NUMBER}|{_LETTERS})+"
 WORD = re.compile(f"_*{_PART}(?:_+{_PART})*_*")
 """A word of ASCII by UAX 29: letters and digits, what may stand between them, and underscores anywhere."""
 STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
-    "to was will with".split()
+    ("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not", "of")
+    + (
+        "on",
+        "or",
+        "such",
+        "that",
+        "the",
+        "their",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "to",
+        "was",
+        "will",
+        "with",
+    )
 )
 
 

@@ -43,7 +43,8 @@ FOURTH = {
 
 def _kinds(word: str) -> str:
     """Return "c" for each consonant, and for what is no letter, and "v" for each vowel."""
-    kinds, last = [], "v"
+    kinds: list[str] = []
+    last = "v"
     for letter in word:
         last = "v" if letter in "aeiou" or (letter == "y" and last == "c" and kinds) else "c"
         kinds.append(last)

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.search.postings import StoredPostings
+from retriever.search.words import StoredWords
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ with FolderWriter.open(path) as writer:
     batch = int(writer.committed.note.get("batch", 0))
     while True:
         random = np.random.default_rng(batch)
-        documents = [Document(f"{batch}-{i}", " ".join(map(str, random.integers(0, 10**6, 60)))) for i in range(50)]
+        documents = [Document(f"{batch}-{i}", "text " + " ".join(map(str, random.integers(0, 10**6, 60)))) for i in range(50)]
         views = random.random((50, dim), np.float32), csr_matrix(random.random((50, vocab), np.float32))
         writer.add(documents, Encoded(*views, np.zeros(50, bool)))
         if batch % 4 == 0:
@@ -73,6 +74,8 @@ def check(path: Path) -> int:
         query = csr_matrix(np.ones((1, VOCAB), np.float32))
         assert {hit.doc_id for hit in reader.sparse(query, every)} == wanted
         assert StoredPostings(reader).search(query, every) == reader.sparse(query, every)
+        assert reader.words is not None
+        assert {hit.doc_id for hit in StoredWords(reader, reader.words).search({"text": 1.0}, every)} == wanted
     return batches
 
 

@@ -12,21 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, random_array
 
-from retriever.index import FolderReader, FolderWriter, IndexSettings, sparse
+from retriever.index import FolderReader, FolderWriter, IndexSettings, sparse, words
 from retriever.index.inverted import Source, inverted, merged
 from retriever.index.postings import BlockWriter, open_block
 from retriever.index.row_impacts import row_impacts
 from retriever.index.sparse import Postings
 from retriever.index.verify import verify_folder
 from retriever.search.postings import StoredPostings
+from retriever.search.words import StoredWords
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retriever.index.contract import Selection
     from retriever.index.postings import Block
 
 VOCAB = 40
+WORDS = ["apple", "bear", "cat", "dog", "zebra", "\u00e9l\u00e8ve", "\U0001d54f"]
 SETTINGS = IndexSettings(EncoderIdentity("stub", "0" * 64, 0, VOCAB), impact_scale=100)
 Rows = st.lists(st.dictionaries(st.integers(0, VOCAB - 1), st.integers(1, 65_535), max_size=8), min_size=1, max_size=30)
 
@@ -95,7 +98,8 @@ def documents(numbers: list[int], seed: int, high: float = 3) -> tuple[list[Docu
     random = np.random.default_rng(seed)
     drawn = random_array((len(numbers), VOCAB), density=0.2, rng=random, dtype=np.float32).toarray()
     weights = np.round(drawn * np.float32(high), 1)  # so that there are ties
-    made = [Document(f"d{number}", "text", metadata={"n": number}) for number in numbers]
+    texts = (" ".join(random.choice(WORDS, number % 40 + 1)) + " often" * (number % 7 * 90) for number in numbers)
+    made = [Document(f"d{number}", text, metadata={"n": number}) for number, text in zip(numbers, texts, strict=True)]
     return made, Encoded(None, csr_matrix(weights), np.zeros(len(numbers), np.bool_))
 
 
@@ -119,6 +123,23 @@ def compare(folder: Path) -> None:
                     for asked in (False, True):
                         backend._asked = asked
                         assert backend.search(query, top_k, selection) == wanted
+        compare_words(reader, selections)
+
+
+def compare_words(reader: FolderReader, selections: list[Selection | None]) -> None:
+    """Do so for words. Where something is deleted, what corrects Lucene's scores is a little off in their last digits."""
+    assert reader.words is not None
+    words = StoredWords(reader, reader.words)
+    assert reader.collection.frequencies([*WORDS, "none"]) == reader.bm25_frequencies([*WORDS, "none"])
+    assert reader.collection.length == reader._lucene.length()
+    for query in ({"often": 1.0}, {"zebra": 2.0, "often": 0.5, "none": 1.0}, dict.fromkeys(WORDS, 1.0), {"none": 1.0}):
+        for selection in selections:
+            for top_k in (1, 7, 500):
+                found, wanted = words.search(query, top_k, selection), reader.bm25_words(query, top_k, selection)
+                if reader._lucene.live.deleted:
+                    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in wanted], rel=1e-6)
+                else:
+                    assert found == wanted
 
 
 @pytest.mark.parametrize("high", [3, 60])
@@ -126,6 +147,7 @@ def test_every_ranking_is_lucenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """After adding, replacing, deleting, merging of blocks, compaction; with impacts above 255, too."""
     monkeypatch.setattr(sparse, "BUFFERED_ROWS", 32)
     monkeypatch.setattr(sparse, "BLOCK_ROWS", 150)
+    monkeypatch.setattr(words, "BLOCK_ROWS", 150)
     folder = tmp_path / "index"
     with FolderWriter.create(folder, SETTINGS) as writer:
         for start in range(0, 300, 60):
@@ -158,12 +180,12 @@ def test_an_index_without_postings_is_searched_by_lucene_until_it_is_changed(tmp
     kept = FolderReader.open(folder)
     with FolderWriter.open(folder) as writer:
         record = json.loads(writer.committed.user_data()["retriever"])
-        del record["sparse_files"]
+        del record["sparse_files"], record["bm25_files"]
         writer._lucene.commit({"retriever": json.dumps(record)})
-    for file in (folder / "sparse").iterdir():
+    for file in [*(folder / "sparse").iterdir(), *(folder / "bm25").iterdir()]:
         file.unlink()
     with FolderReader.open(folder) as reader:
-        assert reader.postings is None
+        assert reader.postings is None and reader.words is None
         assert StoredPostings(reader).search(queries()[3], 10) == kept.sparse(queries()[3], 10)
     kept.close()
     with FolderWriter.open(folder) as writer:

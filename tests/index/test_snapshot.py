@@ -55,7 +55,7 @@ def test_it_answers_as_the_index_and_shares_its_files(folder: Path, tmp_path: Pa
     assert not verify_folder(out).damages
     shared = [file for file in out.rglob("*") if file.is_file() and file.stat().st_nlink > 1]
     assert len(shared) == taken.links > 0
-    assert {file.parent.name for file in shared} <= {"lucene", "sparse", "dense", "rows"}
+    assert {file.parent.name for file in shared} <= {"lucene", "sparse", "bm25", "dense", "rows"}
     assert not [file for file in shared if file.name.startswith(("ids.", "vectors."))]
     assert sorted(path.name for path in (tmp_path / "backup").iterdir()) == ["monday"]
 

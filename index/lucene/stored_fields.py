@@ -1,0 +1,218 @@
+"""Lucene's stored documents, and which row each is of, read without Java from the mapped files of a commit.
+
+The formats are `Lucene90CompressingStoredFieldsFormat` (BEST_SPEED), `Lucene90DocValuesFormat`, `DirectMonotonicReader`
+and `DirectReader` of Lucene 9. Whatever is not as they say raises `ForeignError`: then Java is asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from retriever.index.lucene.segments import Data, ForeignError, SegmentFiles, base36, checked
+from retriever.lazy import lazy
+from retriever.machine_code import load_kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from retriever.index.lucene.segments import Commit, Segment
+
+    Wholes = NDArray[np.int64]
+
+__all__ = ["StoredFields"]
+
+KERNELS = "retriever.search.stored_kernel"
+ROOM = 1 << 16
+"""Bytes of the largest document that needs no second try."""
+LARGER = -2
+NUMERIC, BINARY = 0, 1
+VALUES = "Lucene90_0"
+
+
+def packed_numbers(data: memoryview, start: int, count: int, bits: int) -> Wholes:
+    """Return `count` numbers of so many bits each, the first in the lowest bits."""
+    if not bits:
+        return np.zeros(count, np.int64)
+    whole = np.frombuffer(bytes(data[start : start + (count * bits + 7) // 8]) + bytes(8), np.uint8)
+    if len(whole) < (count * bits + 7) // 8 + 8:
+        raise ForeignError("ends too early")
+    places = np.arange(count, dtype=np.int64) * bits
+    windows = np.lib.stride_tricks.sliding_window_view(whole, 8)[places >> 3]
+    words = np.ascontiguousarray(windows).view("<u8")[:, 0] >> (places & 7).astype(np.uint64)
+    return (words & np.uint64((1 << bits) - 1)).astype(np.int64)
+
+
+class _Monotonic:
+    """Numbers that ascend: blocks of them, each with a slope, and what they are off from it."""
+
+    def __init__(self, meta: Data, count: int, shift: int) -> None:
+        self._count, self._shift = count, shift
+        self._blocks = []
+        for _ in range(-(-count >> shift) if count else 0):
+            least, slope = meta.little(8), np.frombuffer(meta.bytes(4), "<f4")[0]
+            self._blocks.append((least, slope, meta.little(8), meta.bytes(1)[0]))
+
+    def read(self, data: memoryview, start: int) -> Wholes:
+        parts = [np.empty(0, np.int64)]
+        for number, (least, slope, offset, bits) in enumerate(self._blocks):
+            size = min(1 << self._shift, self._count - (number << self._shift))
+            rising = (slope * np.arange(size, dtype=np.float32)).astype(np.int64)
+            parts.append(least + rising + packed_numbers(data, start + offset, size, bits))
+        return np.concatenate(parts)
+
+
+class _Field(NamedTuple):
+    number: int
+    generation: int
+
+
+def _fields(data: memoryview) -> dict[str, _Field]:
+    """Return the fields of a segment by name: their numbers, and the generations of their doc values."""
+    infos = Data(checked(bytes(data)))
+    infos.header("Lucene94FieldInfos", 0, 1)
+    found = {}
+    for _ in range(infos.short()):
+        name, number = infos.text(), infos.short()
+        infos.bytes(3)
+        found[name] = _Field(number, infos.little(8))
+        infos.pairs()
+        if infos.short():  # of points
+            infos.short(), infos.short()
+        infos.short()
+        infos.bytes(2)  # of vectors
+    return found
+
+
+def _doc_values(meta: memoryview, data: memoryview, suffix: str, field: int, documents: int) -> Wholes:
+    """Return the numbers that a field has in each document."""
+    entries = Data(checked(bytes(meta)))
+    _, _, found = entries.header("Lucene90DocValuesMetadata", 0)
+    if found != suffix:
+        raise ForeignError(f"is of {found}")
+    while (number := entries.little(4)) != -1:
+        kind = entries.bytes(1)[0]
+        if kind == NUMERIC:
+            values = _numeric(entries, data, documents)
+            if number == field:
+                return values
+        elif kind == BINARY:
+            _pass_binary(entries)
+        else:
+            raise ForeignError(f"has doc values of the kind {kind}")
+    raise ForeignError("has not the field")
+
+
+def _numeric(entry: Data, data: memoryview, documents: int) -> Wholes:
+    present = entry.little(8)
+    entry.bytes(8 + 2 + 1)
+    count, table = entry.little(8), entry.little(4)
+    if present != -1 or count != documents or table >= 0:
+        raise ForeignError("has not a number for each document")
+    bits, least, factor = entry.bytes(1)[0], entry.little(8), entry.little(8)
+    start, size = entry.little(8), entry.little(8)
+    entry.bytes(8)
+    if table == -1:
+        return least + factor * packed_numbers(data[start : start + size], 0, count, bits)
+    shift, values = -2 - table, [np.empty(0, np.int64)]
+    blocks = Data(data, start)
+    for first in range(0, count, 1 << shift):
+        own = min(1 << shift, count - first)
+        bits, least = blocks.bytes(1)[0], blocks.little(8)
+        length = blocks.little(4) if bits else 0
+        values.append(least + factor * packed_numbers(data, blocks.place, own, bits))
+        blocks.place += length
+    return np.concatenate(values)
+
+
+def _pass_binary(entry: Data) -> None:
+    entry.bytes(8 + 8 + 8 + 8 + 2 + 1)
+    count, shortest, longest = (entry.little(4) for _ in range(3))
+    if shortest < longest:
+        entry.bytes(8)
+        _Monotonic(entry, count + 1, entry.short())
+        entry.bytes(8)
+
+
+class _SegmentStore:
+    """The stored documents of one segment. rows: the row of each, (documents,): of a chunk that of the first one."""
+
+    def __init__(self, folder: Path, segment: Segment, map_file: Callable[[Path], memoryview]) -> None:
+        files = SegmentFiles(folder, segment, map_file)
+        if files.attributes.get("Lucene90StoredFieldsFormat.mode") != "BEST_SPEED":
+            raise ForeignError("is packed in another way")
+        newer = segment.fields_generation
+        infos = files.part(".fnm") if newer < 0 else files.part(f"_{base36(newer)}.fnm", own_file=True)
+        fields = _fields(infos)
+        if "row" not in fields or "raw" not in fields:
+            raise ForeignError("has no documents of ours")
+        self._raw, (number, generation) = fields["raw"].number, fields["row"]
+        suffix = VALUES if generation < 0 else f"{base36(generation)}_{VALUES}"
+        meta, data = (files.part(f"_{suffix}.{end}", own_file=generation >= 0) for end in ("dvm", "dvd"))
+        self.rows = _doc_values(meta, data, suffix, number, files.documents)
+        self._data = np.frombuffer(files.part(".fdt"), np.uint8)
+        self._load_index(Data(checked(bytes(files.part(".fdm")))), files.part(".fdx"), files.documents)
+
+    def _load_index(self, meta: Data, index: memoryview, documents: int) -> None:
+        """Read where each chunk of documents begins: with which one, and where in the file."""
+        meta.header("Lucene90FieldsIndexMeta", 0, 1)
+        self._slice = meta.short()
+        count, shift, chunks = (meta.little(4) for _ in range(3))
+        first = meta.little(8)
+        numbers = _Monotonic(meta, chunks, shift)
+        second = meta.little(8)
+        places = _Monotonic(meta, chunks, shift)
+        if count != documents:
+            raise ForeignError("has another number of documents")
+        self._first, self._places = numbers.read(index, first), places.read(index, second)
+
+    def raw(self, number: int) -> bytes:
+        """Return the stored JSON of a document by its number."""
+        chunk = int(np.searchsorted(self._first, number, side="right")) - 1
+        start, end = self._places[chunk : chunk + 2].tolist()
+        read = load_kernels(KERNELS, ("document",))["document"]
+        room, out, result = np.empty(2 * self._slice, np.uint8), np.empty(ROOM, np.uint8), np.zeros(1, np.int64)
+        given = number, self._raw, self._slice, room
+        size = read(self._data[:end], start, *given, out, result)
+        if size == LARGER:
+            out = np.empty(int(result[0]), np.uint8)
+            size = read(self._data[:end], start, *given, out, result)
+        if size < 0:
+            raise ForeignError("a stored document cannot be read")
+        place = int(result[0])
+        return out[place : place + size].tobytes()
+
+
+class StoredFields:
+    """The stored documents of a commit by their rows. All files are mapped when it is made, and stay if removed."""
+
+    def __init__(self, folder: Path, commit: Commit, rows: int, map_file: Callable[[Path], memoryview]) -> None:
+        self._segments = [_SegmentStore(folder, segment, map_file) for segment in commit.segments]
+        self._rows = rows
+
+    @lazy
+    def _numbers(self) -> Wholes:
+        """Return the number of the document of each row, the segments one behind the other, -1 for none, (rows,)."""
+        numbers = np.full(self._rows, -1, np.int64)
+        end = sum(len(segment.rows) for segment in self._segments)
+        for segment in reversed(self._segments):
+            end -= len(segment.rows)
+            good = (segment.rows >= 0) & (segment.rows < self._rows)
+            # From behind: the first of the chunks of a document, which have its row, has what is stored.
+            numbers[segment.rows[good][::-1]] = end + np.flatnonzero(good)[::-1]
+        return numbers
+
+    def raws(self, rows: Sequence[int]) -> list[bytes]:
+        """Return the stored JSON of the documents that begin with these rows."""
+        starts = np.cumsum([0, *(len(segment.rows) for segment in self._segments)])
+        found = []
+        for number in self._numbers[list(rows)].tolist():
+            if number < 0:
+                raise ForeignError("has no document of this row")
+            place = int(np.searchsorted(starts, number, side="right")) - 1
+            found.append(self._segments[place].raw(number - int(starts[place])))
+        return found

@@ -1,0 +1,233 @@
+"""One stored document out of a chunk of Lucene's, compiled; `machine_code` keeps what becomes of it.
+
+See `retriever.index.lucene.stored_fields`. Nothing in a damaged file leads out of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import i8, njit, types, u1
+
+from retriever.machine_code import COMPILED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.uint8]
+
+__all__ = ["document"]
+
+SHORTEST_MATCH = 4
+LONG = 15
+"""A length of so much goes on in the bytes that follow."""
+
+
+STRING, TYPE_BITS = 0, 3
+TOGETHER = 128
+"""Numbers whose bytes are mixed: so many stand in whole words, the last ones in the lowest bytes."""
+DAMAGED = -1
+
+
+def _inner(function: Any) -> Any:
+    return njit(error_model="numpy", **COMPILED)(function)
+
+
+@_inner
+def _byte(data: Bytes, place: int) -> int:
+    return np.int64(data[place]) if 0 <= place < data.size else np.int64(0)
+
+
+@_inner
+def _short(data: Bytes, place: int) -> tuple[int, int]:
+    """Return a number of seven bits a byte, and the place behind it."""
+    value = np.int64(0)
+    for step in range(9):
+        byte = _byte(data, place)
+        place += 1
+        value |= (byte & 127) << (7 * step)
+        if byte < 128:
+            break
+    return value, place
+
+
+@_inner
+def _little(data: Bytes, place: int, size: int) -> int:
+    value = np.int64(0)
+    for i in range(size):
+        value |= _byte(data, place + i) << (8 * i)
+    return value
+
+
+@_inner
+def _number(data: Bytes, place: int, count: int, i: int) -> int:
+    """Return one of as many numbers as a chunk has documents."""
+    if count == 1:
+        return _short(data, place)[0]
+    size = _byte(data, place) // 8
+    place += 1
+    if not size:
+        return _short(data, place)[0]
+    first = i - i % TOGETHER
+    if first + TOGETHER > count:
+        return _little(data, place + i * size, size)
+    words = TOGETHER * size // 8
+    row, column = (i - first) // words, (i - first) % words
+    return _little(data, place + first * size + 8 * column + 8 - size * (row + 1), size)
+
+
+@_inner
+def _behind(data: Bytes, place: int, count: int) -> int:
+    """Return the place behind such numbers."""
+    if count == 1:
+        return _short(data, place)[1]
+    size = _byte(data, place) // 8
+    return place + 1 + size * count if size else _short(data, place + 1)[1]
+
+
+@_inner
+def _unpack(packed: Bytes, place: int, out: Bytes, start: int, end: int) -> int:
+    """Unpack the beginning of a block to out[start:end]; return the place behind that, -1 for one that is damaged.
+
+    What is copied may stand in `out` before `start`: a dictionary.
+    """
+    while start < end:
+        if place >= packed.size:
+            return DAMAGED
+        token = np.int64(packed[place])
+        place += 1
+        count = token >> 4
+        if count == LONG:
+            more = np.int64(255)
+            while more == 255:
+                if place >= packed.size:
+                    return DAMAGED
+                more = np.int64(packed[place])
+                place += 1
+                count += more
+        count = min(count, end - start)
+        if count > packed.size - place:
+            return DAMAGED
+        for _ in range(count):
+            out[start] = packed[place]
+            start += 1
+            place += 1
+        if start >= end:
+            break
+        if place + 2 > packed.size:
+            return DAMAGED
+        back = np.int64(packed[place]) | np.int64(packed[place + 1]) << 8
+        place += 2
+        count = token & LONG
+        if count == LONG:
+            more = np.int64(255)
+            while more == 255:
+                if place >= packed.size:
+                    return DAMAGED
+                more = np.int64(packed[place])
+                place += 1
+                count += more
+        if back == 0 or back > start:
+            return DAMAGED
+        for _ in range(min(count + SHORTEST_MATCH, end - start)):
+            out[start] = out[start - back]
+            start += 1
+    return place
+
+
+@_inner
+def _region(
+    data: Bytes, place: int, size: int, first: int, last: int, room: Bytes, out: Bytes, found: int
+) -> tuple[int, int]:
+    """Append what is from `first` to `last` of a packed part of `size` bytes to what was found.
+
+    Return the place behind the part, and how much is found now; the place is -1 for a damaged part.
+    """
+    dictionary, place = _short(data, place)
+    length, place = _short(data, place)
+    if length <= 0 or dictionary + length > room.size or dictionary > size:
+        return DAMAGED, found
+    blocks = (size - dictionary + length - 1) // length
+    lengths = place
+    own, place = _short(data, place)
+    for _ in range(blocks):
+        place = _short(data, place)[1]
+    if _unpack(data, place, room, 0, dictionary) < 0:
+        return DAMAGED, found
+    for i in range(first, min(last, dictionary)):
+        out[found] = room[i]
+        found += 1
+    packed = place + own
+    place = _short(data, lengths)[1]
+    for block in range(blocks):
+        own, place = _short(data, place)
+        start = dictionary + block * length
+        stop = min(start + length, size)
+        if start < last and stop > first:
+            wanted = min(stop, last) - start
+            if _unpack(data, packed, room, dictionary, dictionary + wanted) < 0:
+                return DAMAGED, found
+            for i in range(max(first - start, 0), wanted):
+                out[found] = room[dictionary + i]
+                found += 1
+        packed += own
+    return packed, found
+
+
+@_inner
+def _field(out: Bytes, size: int, field: int, result: Any) -> int:
+    """Write where the text of a field begins in a document, and return its size."""
+    place = np.int64(0)
+    while place < size:
+        info, place = _short(out, place)
+        length, place = _short(out, place)
+        if info & ((1 << TYPE_BITS) - 1) != STRING or length > size - place:
+            return DAMAGED
+        if info >> TYPE_BITS == field:
+            result[0] = place
+            return length
+        place += length
+    return DAMAGED
+
+
+def _document(data: Bytes, start: int, number: int, field: int, part: int, room: Bytes, out: Bytes, result: Any) -> int:
+    """Write a document to `out`; return the size of a field's text in it, and write where that begins to `result`.
+
+    -1 for a damaged file. -2 where `out` is too small: result says what is needed. data: up to the end of the chunk
+    that begins at `start`. number: of the document. part: large chunks are packed in parts of so many bytes. room:
+    twice as many bytes, which are written over.
+    """
+    base, place = _short(data, start)
+    token, place = _short(data, place)
+    count, own = token >> 2, number - base
+    if own < 0 or own >= count or count > data.size:
+        return DAMAGED
+    place = _behind(data, place, count)
+    first = total = np.int64(0)
+    for i in range(count):
+        if i == own:
+            first = total
+        total += _number(data, place, count, i)
+    last = first + _number(data, place, count, own)
+    place = _behind(data, place, count)
+    if last - first > out.size:
+        result[0] = last - first
+        return -2
+    found = np.int64(0)
+    size = part if token & 1 else max(total, 1)
+    for begin in range(0, total, size):
+        length = min(size, total - begin)
+        low, high = max(first - begin, 0), min(last - begin, length)
+        place, found = _region(data, place, length, low, max(high, low), room, out, found)
+        if place < 0 or begin + length >= last:
+            break
+    if place < 0 or found != last - first:
+        return DAMAGED
+    return _field(out, found, field, result)
+
+
+_WHOLES = types.Array(i8, 1, "C")
+_ARRAY = types.Array(u1, 1, "C")
+_READ = types.Array(u1, 1, "C", readonly=True)
+document: Any = njit([i8(_READ, i8, i8, i8, i8, _ARRAY, _ARRAY, _WHOLES)], error_model="numpy", **COMPILED)(_document)

@@ -87,25 +87,26 @@ def _behind(data: Bytes, place: int, count: int) -> int:
 
 
 @_inner
+def _long(packed: Bytes, place: int, count: int) -> tuple[int, int]:
+    """Return a length that may go on in the bytes that follow, and the place behind it."""
+    more = np.int64(255 if count == LONG else 0)
+    while more == 255 and place < packed.size:
+        more = np.int64(packed[place])
+        place += 1
+        count += more
+    return count, place
+
+
+@_inner
 def _unpack(packed: Bytes, place: int, out: Bytes, start: int, end: int) -> int:
     """Unpack the beginning of a block to out[start:end]; return the place behind that, -1 for one that is damaged.
 
     What is copied may stand in `out` before `start`: a dictionary.
     """
     while start < end:
-        if place >= packed.size:
-            return DAMAGED
-        token = np.int64(packed[place])
+        token = _byte(packed, place)
         place += 1
-        count = token >> 4
-        if count == LONG:
-            more = np.int64(255)
-            while more == 255:
-                if place >= packed.size:
-                    return DAMAGED
-                more = np.int64(packed[place])
-                place += 1
-                count += more
+        count, place = _long(packed, place, token >> 4)
         count = min(count, end - start)
         if count > packed.size - place:
             return DAMAGED
@@ -115,19 +116,9 @@ def _unpack(packed: Bytes, place: int, out: Bytes, start: int, end: int) -> int:
             place += 1
         if start >= end:
             break
-        if place + 2 > packed.size:
-            return DAMAGED
-        back = np.int64(packed[place]) | np.int64(packed[place + 1]) << 8
+        back = _little(packed, place, 2)
         place += 2
-        count = token & LONG
-        if count == LONG:
-            more = np.int64(255)
-            while more == 255:
-                if place >= packed.size:
-                    return DAMAGED
-                more = np.int64(packed[place])
-                place += 1
-                count += more
+        count, place = _long(packed, place, token & LONG)
         if back == 0 or back > start:
             return DAMAGED
         for _ in range(min(count + SHORTEST_MATCH, end - start)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +19,10 @@ from retriever.index.files import damaged
 from retriever.index.filters import parse_filter
 from retriever.index.lucene.calls import Found
 from retriever.index.lucene.english import english_terms
+from retriever.index.lucene.held import HeldCommit, hold
 from retriever.index.lucene.reader import LuceneReader
+from retriever.index.lucene.segments import ForeignError
+from retriever.index.lucene.stored_fields import StoredFields
 from retriever.index.quantise import impact_query, strongest
 from retriever.index.row_impacts import row_impacts
 from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, read_flags
@@ -28,7 +32,7 @@ from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.users import Users
 from retriever.index.verify import damage_text, verify_folder
 from retriever.index.words import OwnCollection, open_words
-from retriever.languages import ENGLISH
+from retriever.languages import AUTO, ENGLISH
 from retriever.lazy import lazy
 from retriever.ranking import check_top_k, order_scores
 from retriever.types import Document, Encoded, IndexField, Ranking, Span, TermMatch, UserError
@@ -73,16 +77,20 @@ class Selection:
 class TokenStatistics:
     """Document frequencies of tokens. Where documents are split, their chunks are the documents."""
 
-    def __init__(self, lucene: LuceneReader) -> None:
-        self.documents = lucene.count("token")
-        self._lucene = lucene
+    def __init__(self, reader: FolderReader) -> None:
+        self._counts = None if reader.words is None else reader.words.tokens
+        self.documents = reader._lucene.count("token") if self._counts is None else self._counts.documents
+        self._reader = reader
         self._known: dict[int, int] = {}
 
     def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return for each vocabulary id the number of documents that hold it."""
+        if self._counts is not None:
+            counts = self._counts.counts
+            return np.append(counts, 0)[np.minimum(terms, len(counts))]
         wanted = terms.tolist()
         new = [term for term in wanted if term not in self._known]
-        self._known |= zip(new, self._lucene.document_frequencies("token", map(str, new)), strict=True)
+        self._known |= zip(new, self._reader._lucene.document_frequencies("token", map(str, new)), strict=True)
         return np.array([self._known[term] for term in wanted], np.int64)
 
 
@@ -97,11 +105,15 @@ class FolderReader:
 
     legs_together: ClassVar[None] = None
 
-    def __init__(self, path: Path, settings: IndexSettings, lucene: LuceneReader, trusted: str = "") -> None:
-        self.path, self.settings, self._lucene = path, settings, lucene
+    def __init__(
+        self, path: Path, settings: IndexSettings, source: LuceneReader | HeldCommit, trusted: str = ""
+    ) -> None:
+        self.path, self.settings, self._source = path, settings, source
+        if isinstance(source, LuceneReader):
+            self.__dict__["_lucene"] = source  # as if it had been asked for
         self._folder_identity = settings_identity(path)
         self._users = Users()
-        self.commit_data: CommitRecord = parse_commit(path, lucene.user_data)
+        self.commit_data: CommitRecord = parse_commit(path, source.user_data)
         check_settings(path, self.commit_data.settings_crc)
         self._dense: DenseSearcher | None = None
         self._joined: Collection | None = None
@@ -131,7 +143,8 @@ class FolderReader:
         if verify and (found := verify_folder(path)).damages:
             raise UserError(damage_text(path, found))
         settings = read_settings(path)
-        reader = cls._open(path, settings, lambda: LuceneReader.open(path / "lucene", settings.bm25))
+        folder = path / "lucene"
+        reader = cls._open(path, settings, lambda: hold(folder) or LuceneReader.open(folder, settings.bm25))
         assert reader is not None
         return reader
 
@@ -147,24 +160,58 @@ class FolderReader:
             raise UserError(f"{self.path}: was built again with other settings; open it anew")
         if settings_identity(self.path) != self._folder_identity:
             return self.open(self.path)
-        return self._open(self.path, self.settings, self._lucene.reopen, self.commit_data.dense_file)
+        return self._open(self.path, self.settings, self._newer, self.commit_data.dense_file)
+
+    def _newer(self) -> LuceneReader | HeldCommit | None:
+        """Return the last commit of Lucene, None if it is this one."""
+        if "_lucene" in self.__dict__ and not self._lucene.linked:
+            return self._lucene.reopen()
+        folder = self.path / "lucene"
+        newer = hold(folder) or LuceneReader.open(folder, self.settings.bm25)
+        if newer.identity != self._source.identity:
+            return newer
+        newer.close()
+        return None
+
+    @lazy
+    def _lucene(self) -> LuceneReader:
+        """Return what asks Java, which is started if it was not."""
+        source = self._source
+        lucene = source.open_lucene(self.settings.bm25) if isinstance(source, HeldCommit) else source
+        if self._joined is not None:
+            lucene.join(self._joined)
+        return lucene
+
+    @lazy
+    def _stored_fields(self) -> StoredFields | None:
+        """Return what reads stored documents without Java, None where Java has to."""
+        if not isinstance(self._source, HeldCommit):
+            return None
+        try:
+            return StoredFields(self._source, self.commit_data.mark.rows)
+        except (ForeignError, ValueError):
+            return None
 
     @classmethod
     def _open(
-        cls, path: Path, settings: IndexSettings, open_lucene: Callable[[], LuceneReader | None], trusted: str = ""
+        cls,
+        path: Path,
+        settings: IndexSettings,
+        find: Callable[[], LuceneReader | HeldCommit | None],
+        trusted: str = "",
     ) -> FolderReader | None:
         missing = ""
         for _ in range(ATTEMPTS):
-            lucene = open_lucene()
-            if lucene is None:
+            source = find()
+            if source is None:
                 return None
             try:
-                return cls(path, settings, lucene, trusted)
+                return cls(path, settings, source, trusted)
             except FileNotFoundError as error:
-                lucene.close()
+                source.close()
                 missing = str(error.filename)
             except BaseException:
-                lucene.close()
+                source.close()
                 raise
         raise damaged(missing, "missing")
 
@@ -186,7 +233,7 @@ class FolderReader:
     @property
     def languages(self) -> dict[str, int]:
         """Return how many chunks are in each language, where each document is read in its own; else nothing."""
-        return self._lucene.languages
+        return self._lucene.languages if self.settings.analyzer == AUTO else {}
 
     @property
     def fields(self) -> list[str]:
@@ -219,7 +266,8 @@ class FolderReader:
     def join(self, collection: Collection) -> None:
         """Rank by BM25 as a part of a collection from now on: before the first search."""
         self._joined = collection
-        self._lucene.join(collection)
+        if "_lucene" in self.__dict__:
+            self._lucene.join(collection)
 
     def selected_ids(self, selection: Selection | None) -> list[str]:
         """Return the ids of the documents of a selection, of all for None, oldest first."""
@@ -345,7 +393,11 @@ class FolderReader:
 
     def bm25_frequencies(self, terms: Sequence[str]) -> list[int]:
         """Return in how many chunks each analysed term stands."""
-        return self._lucene.document_frequencies("contents", terms)
+        return (
+            self._lucene.document_frequencies("contents", terms)
+            if self.words is None
+            else self.words.frequencies(terms)
+        )
 
     def token_rows(self) -> Iterator[TermImpacts]:
         """Yield in which live rows each vocabulary id is a token of the text itself, ids ascending."""
@@ -372,7 +424,7 @@ class FolderReader:
             return []
         found = []
         for doc_id, stored in documents.items():
-            first = self._lucene.first_row(doc_id)
+            first = self.first_row(doc_id)
             scores = vectors.scores(slice(first, first + len(stored.chunks)), vector).tolist()
             found += [ScoredChunk(doc_id, number, score) for number, score in enumerate(scores)]
         return found
@@ -412,7 +464,7 @@ class FolderReader:
     def rows_of(self, doc_id: str) -> range:
         """Return the rows of the chunks of a document; raise KeyError for an unknown id."""
         if self.settings.chunking is None:
-            first = self._lucene.first_row(doc_id)
+            first = self.first_row(doc_id)
             return range(first, first + 1)
         return range(*self._chunk_rows(self.stored([doc_id])[doc_id]))
 
@@ -424,7 +476,7 @@ class FolderReader:
 
     def _chunk_rows(self, stored: StoredDocument) -> tuple[int, int]:
         """Return the row of the first chunk of a document, and that behind its last one."""
-        first = self._lucene.first_row(stored.document.doc_id)
+        first = self.first_row(stored.document.doc_id)
         return first, first + max(1, len(stored.chunks))
 
     def _impacts(self, rows: range) -> csr_matrix:
@@ -443,9 +495,28 @@ class FolderReader:
 
     def raws(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the JSON that is stored of the documents of these ids; unknown ids are left out."""
-        wanted = list(ids)
+        wanted = list(dict.fromkeys(ids))
+        if (fields := self._stored_fields) is not None:
+            rows = {doc_id: row for doc_id in wanted if (row := self._row_of(doc_id)) is not None}
+            with suppress(ForeignError, UnicodeDecodeError):  # then Java says what is the matter
+                return {doc_id: raw.decode() for doc_id, raw in zip(rows, fields.raws([*rows.values()]), strict=True)}
         found = zip(wanted, self._lucene.stored(wanted), strict=True)
         return {doc_id: raw for doc_id, raw in found if raw is not None}
+
+    def first_row(self, doc_id: str) -> int:
+        """Return the row of a document's first chunk; raise KeyError for an unknown id."""
+        row = self._row_of(doc_id)
+        if row is None:
+            raise KeyError(doc_id)
+        return row
+
+    def _row_of(self, doc_id: str) -> int | None:
+        row = self.rows.row_of(doc_id, self.alive)
+        while row and self.settings.chunking is not None and self.alive[row - 1]:
+            if self.rows.doc_ids(np.array([row - 1]))[0] != doc_id:
+                break
+            row -= 1
+        return row
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents of these ids; unknown ids are left out."""
@@ -454,17 +525,16 @@ class FolderReader:
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return those of the ids that the index does not have."""
         wanted = list(ids)
-        found = self._lucene.document_frequencies("id", wanted)
-        return [doc_id for doc_id, count in zip(wanted, found, strict=True) if not count]
+        return [doc_id for doc_id in wanted if self._row_of(doc_id) is None]
 
     @lazy
     def token_statistics(self) -> TokenStatistics:
         """Return in how many documents each token of the encoder's vocabulary occurs."""
-        return TokenStatistics(self._lucene)
+        return TokenStatistics(self)
 
     def explain_bm25(self, text: str, doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return the analysed terms that a query shares with a chunk; the contributions add up to its score."""
-        return self.explain_words(Counter(self._lucene.query_terms(text)), doc_id, chunk)
+        return self.explain_words(Counter(self.query_terms(text)), doc_id, chunk)
 
     def explain_words(self, weights: Mapping[str, float], doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return what `explain_bm25` does for analysed terms with weights."""
@@ -490,7 +560,7 @@ class FolderReader:
         if self.postings is None:  # an old index; a Java call each
             return {term: self._lucene.impact_of(str(term), doc_id, chunk) for term in terms}
         try:
-            row = self._lucene.first_row(doc_id) + chunk
+            row = self.first_row(doc_id) + chunk
         except KeyError:
             return {}
         found = row_impacts(self.postings, row, self.settings.encoder.vocab_size)
@@ -530,7 +600,9 @@ class FolderReader:
     def close(self) -> None:
         """Free the files, if nobody else uses this reader; nothing in a forked process, whose they are not."""
         if self._users.leave():
-            self._lucene.close()
+            if self._source is not self.__dict__.get("_lucene", self._source):
+                self._lucene.close()
+            self._source.close()
 
     def __enter__(self) -> FolderReader:
         return self

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retriever.index.row_formats import Records, RowFormat
+    from retriever.types import BoolArray
 
 __all__ = [
     "ALIVE",
@@ -46,6 +47,8 @@ __all__ = [
 
 IDS, ENDS = "ids.utf8", "ids.end"
 TOKEN_ENDS = "tokens.end"
+REMEMBERED = 10_000
+"""Ids whose rows are remembered."""
 
 ALIVE, SEARCHABLE, EMPTY, TRUNCATED = 1, 2, 4, 8
 """Flags of a row: it is its document's newest version; its vector may be returned; its text is empty; was cut short."""
@@ -236,6 +239,7 @@ class RowReader:
                 _mapped(folder / form.token_file, form.token_record, mark.tokens),
                 _mapped(folder / TOKEN_ENDS, "<u8", mark.rows),
             )
+        self._known: dict[str, int] = {}
         self._ids = _bytes_of(folder / IDS, mark.id_bytes)
         self._ends: NDArray[np.uint64] = np.asarray(_mapped(folder / ENDS, "<u8", mark.rows))
 
@@ -248,9 +252,38 @@ class RowReader:
         try:
             ends = self._ends[rows].tolist()
             starts = (self._ends[rows - 1] * (rows > 0)).tolist()
-            return [ids[start:end].decode() for start, end in zip(starts, ends, strict=True)]
+            found = [ids[start:end].decode() for start, end in zip(starts, ends, strict=True)]
+            self._remember(found, rows)
+            return found
         except (UnicodeDecodeError, IndexError) as error:
             raise damaged(self.folder / IDS, str(error)) from None
+
+    def _remember(self, ids: Sequence[str], rows: NDArray[np.int64]) -> None:
+        """Note the rows of what was found: its texts are likely to be asked for."""
+        if len(ids) <= REMEMBERED:
+            if len(self._known) > REMEMBERED:
+                self._known = {}
+            self._known.update(zip(ids, rows.tolist(), strict=True))
+
+    def row_of(self, doc_id: str, alive: BoolArray) -> int | None:
+        """Return a live row of a document, None for an unknown id; alive: bool (rows,). Milliseconds in a large index.
+
+        Those of ids that were given out lately are remembered.
+        """
+        known = self._known.get(doc_id)
+        if known is not None and alive[known]:
+            return known
+        wanted = np.frombuffer(doc_id.encode(), np.uint8)
+        ends = self._ends
+        starts = np.concatenate([np.zeros(1, np.uint64), ends[:-1]])[: len(ends)]
+        rows = np.flatnonzero((ends - starts == len(wanted)) & alive)
+        ids = np.frombuffer(self._ids, np.uint8)
+        places = starts[rows].astype(np.int64)
+        for place in range(len(wanted) - 1, -1, -1):  # the last letters tell most
+            same = ids[places + place] == wanted[place]
+            rows, places = rows[same], places[same]
+        found = rows.tolist()
+        return found[0] if found and self.doc_ids(rows[:1])[0] == doc_id else None
 
 
 def write_flags(path: Path, flags: NDArray[np.uint8]) -> int:

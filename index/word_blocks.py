@@ -3,8 +3,9 @@
 A file holds, little-endian, the `_HEAD` (64 bytes), and then, each from a place that 8 divides: of each row its length
 in words (uint32) and Lucene's norm, which is that length in 8 bits (uint8); of each word, in the order of their UTF-8
 bytes, where its text ends (uint32), and where its postings begin (uint32, one more than words); of each posting its row
-from the first one of the block (uint16); the exceptions, each the place of a posting and a frequency (uint32 each); the
-texts; of each posting its frequency (uint8), 255 for an exception. Three bytes a posting.
+from the first one of the block (uint16); the exceptions, each the place of a posting and a frequency (uint32 each); of
+each of the encoder's tokens that the rows have its number, and how many have it (uint32 each); the texts; of each
+posting its frequency (uint8), 255 for an exception. Three bytes a posting.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ __all__ = ["MANY", "WordBlock", "open_word_block", "write_word_block"]
 
 MANY = 255
 """A frequency from which on it stands among the exceptions."""
-_HEAD = struct.Struct("<8s5Q16x")  # magic, rows, words, bytes of their texts, postings, exceptions
-_MAGIC = b"bm25-001"
+_HEAD = struct.Struct(
+    "<8s5Q4I"
+)  # magic; rows, words, bytes of texts, postings, exceptions; tokens, rows alive, rows with tokens
+_MAGIC = b"bm25-002"
 _STEP = 8
+COUNTS = 7
+"""Numbers that Lucene's answer begins with."""
 
 
 class WordBlock(NamedTuple):
@@ -38,7 +43,8 @@ class WordBlock(NamedTuple):
 
     lengths: of each row, uint32 (rows,). norms: Lucene's, uint8 (rows,). ends: where the text of each word ends in
     `text`, uint32 (words,). starts: where its postings begin, uint32 (words + 1,). rows: of the postings, uint16 (n,).
-    exceptions: places of postings, and their frequencies, uint32 (e, 2). frequencies: uint8 (n,).
+    exceptions: places of postings, and their frequencies, uint32 (e, 2). tokens: of the encoder, and how many rows have
+    each, uint32 (t, 2). frequencies: uint8 (n,). live, with_tokens: rows that were alive, and that had a token.
     """
 
     lengths: NDArray[np.uint32]
@@ -47,8 +53,11 @@ class WordBlock(NamedTuple):
     starts: NDArray[np.uint32]
     rows: NDArray[np.uint16]
     exceptions: NDArray[np.uint32]
+    tokens: NDArray[np.uint32]
     text: NDArray[np.uint8]
     frequencies: NDArray[np.uint8]
+    live: int
+    with_tokens: int
 
     def rows_of(self, word: str) -> NDArray[np.uint16]:
         """Return the rows that hold a word, ascending."""
@@ -62,17 +71,18 @@ class WordBlock(NamedTuple):
         return self.text[self.ends[place - 1] if place else 0 : self.ends[place]].tobytes()
 
 
-def _sizes(rows: int, words: int, text: int, postings: int, exceptions: int) -> list[int]:
+def _sizes(rows: int, words: int, text: int, postings: int, exceptions: int, tokens: int) -> list[int]:
     """Return the bytes of each part."""
-    return [4 * rows, rows, 4 * words, 4 * (words + 1), 2 * postings, 8 * exceptions, text, postings]
+    return [4 * rows, rows, 4 * words, 4 * (words + 1), 2 * postings, 8 * exceptions, 8 * tokens, text, postings]
 
 
 def write_word_block(path: Path, rows: int, data: bytes) -> int:
     """Write what `index.lucene.words.word_postings` gives of so many rows, durably; return the file's CRC-32."""
-    words, text, postings, exceptions = np.frombuffer(data, "<u4", 4).tolist()
-    parts: list[bytes | memoryview] = [_HEAD.pack(_MAGIC, rows, words, text, postings, exceptions)]
-    place, crc = 16, 0
-    for size in _sizes(rows, words, text, postings, exceptions):
+    words, text, postings, exceptions, tokens, live, with_tokens = np.frombuffer(data, "<u4", COUNTS).tolist()
+    numbers = rows, words, text, postings, exceptions, tokens
+    parts: list[bytes | memoryview] = [_HEAD.pack(_MAGIC, *numbers, live, with_tokens, 0)]
+    place, crc = 4 * COUNTS, 0
+    for size in _sizes(*numbers):
         parts += [memoryview(data)[place : place + size], bytes(-size % _STEP)]
         place += size
     temporary = path.with_name(path.name + ".tmp")
@@ -95,8 +105,8 @@ def open_word_block(path: Path, rows: int) -> WordBlock:
     Nothing but its head is read. Who follows what is found in it has to look that it stays within the file.
     """
     data = np.memmap(path, np.uint8, "r").view(np.ndarray) if path.stat().st_size else np.empty(0, np.uint8)
-    head = _HEAD.unpack(data[: _HEAD.size].tobytes()) if len(data) >= _HEAD.size else (b"", 0, 0, 0, 0, 0)
-    sizes = _sizes(*head[1:])
+    head = _HEAD.unpack(data[: _HEAD.size].tobytes()) if len(data) >= _HEAD.size else (b"", *[0] * 9)
+    sizes = _sizes(*head[1:7])
     whole = _HEAD.size + sum(size + -size % _STEP for size in sizes)
     if head[0] != _MAGIC or head[1] != rows or rows > BLOCK_ROWS or whole != len(data):
         raise damaged(path, "its parts are not those of a file of words", COMPACT)
@@ -104,7 +114,7 @@ def open_word_block(path: Path, rows: int) -> WordBlock:
     for size in sizes:
         found.append(data[place : place + size])
         place += size + -size % _STEP
-    lengths, norms, ends, starts, places, exceptions, text, frequencies = found
+    lengths, norms, ends, starts, places, exceptions, tokens, text, frequencies = found
     return WordBlock(
         lengths.view("<u4"),
         norms,
@@ -112,6 +122,8 @@ def open_word_block(path: Path, rows: int) -> WordBlock:
         starts.view("<u4"),
         places.view("<u2"),
         exceptions.view("<u4").reshape(-1, 2),
+        tokens.view("<u4").reshape(-1, 2),
         text,
         frequencies,
+        *head[7:9],
     )

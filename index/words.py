@@ -33,6 +33,13 @@ __all__ = ["FOLDER", "OwnCollection", "WordPostings", "WordWriter", "open_words"
 FOLDER = "bm25"
 
 
+class TokenCounts(NamedTuple):
+    """How many rows have any token of the encoder, and how many have each, int64 (tokens,)."""
+
+    documents: int
+    counts: NDArray[np.int64]
+
+
 class Totals(NamedTuple):
     """What BM25 knows of all live rows: how many have a word, and how many words they have together."""
 
@@ -50,6 +57,18 @@ class WordPostings:
         self.blocks, self.alive = blocks, alive
         self.first_rows = np.cumsum([0, *(len(block.norms) for block in blocks)]).tolist()[:-1]
         self.all_alive = bool(alive.all())
+
+    @lazy
+    def tokens(self) -> TokenCounts | None:
+        """Return how many live rows have each token; None where rows have died since it was counted."""
+        pairs = [block.tokens.astype(np.int64) for block in self.blocks]
+        most = max((int(part[:, 0].max(initial=-1)) for part in pairs), default=-1)
+        counts = np.zeros(most + 1, np.int64)
+        for block, first, part in zip(self.blocks, self.first_rows, pairs, strict=True):
+            if block.live != np.count_nonzero(self.alive[first : first + len(block.norms)]):
+                return None
+            counts[part[:, 0]] += part[:, 1]
+        return TokenCounts(sum(block.with_tokens for block in self.blocks), counts)
 
     def owns(self, collection: object) -> bool:
         """Say whether a collection is that of these rows alone."""

@@ -83,9 +83,12 @@ class LuceneReader:
     @one_at_a_time()
     def __init__(self, folder: Path, reader: Any, bm25: Bm25, lengths: Lengths | None = None) -> None:
         self._folder, self._reader, self._scoring = folder, reader, bm25
+        self.linked = False
         self._rows: NDArray[np.int64] | None = None
         self._loading = threading.Lock()
-        self.user_data = user_data(self._reader.getIndexCommit())
+        commit = self._reader.getIndexCommit()
+        self.user_data = user_data(commit)
+        self.identity = (str(commit.getSegmentsFileName()), self.user_data)
         self._index = as_type("index.IndexReader", self._reader)
         self._analysis = analysis_of(bm25.analyzer)
         self._bm25 = _searcher(self._index, bm25_similarity(bm25.k1, bm25.b))
@@ -100,12 +103,17 @@ class LuceneReader:
 
     @classmethod
     @one_at_a_time()
-    def open(cls, folder: Path, bm25: Bm25) -> LuceneReader:
-        """Open the last commit; raise UserError if Lucene cannot."""
+    def open(cls, folder: Path, bm25: Bm25, *, of: Path | None = None) -> LuceneReader:
+        """Open the last commit; raise UserError if Lucene cannot.
+
+        of: the folder that `folder` has links to: then there is nothing to reopen.
+        """
         start_jvm()
         with damage_named(folder):
             # The directory is not closed: it holds nothing open, and every reader that comes by `reopen` shares it.
-            return cls(folder, lucene("index.DirectoryReader").open(open_directory(folder)), bm25)
+            made = cls(of or folder, lucene("index.DirectoryReader").open(open_directory(folder)), bm25)
+            made.linked = of is not None
+            return made
 
     @naming_damage
     @one_at_a_time()

@@ -16,7 +16,17 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Commit", "Data", "ForeignError", "Segment", "SegmentFiles", "header_size", "read_commit"]
+__all__ = [
+    "Commit",
+    "Data",
+    "ForeignError",
+    "Segment",
+    "SegmentFiles",
+    "base36",
+    "checked",
+    "last_commit_file",
+    "read_commit",
+]
 
 MAGIC, FOOTER_MAGIC = 0x3FD76C17, 0xC02893E8
 FOOTER = 16
@@ -92,15 +102,15 @@ def checked(data: bytes) -> bytes:
 
 
 class Segment(NamedTuple):
-    """A segment in a commit: its name and id, and the generations of its field infos and doc values, -1 for the first.
+    """A segment in a commit: its name and id, and the generations of what was written later, -1 for nothing.
 
     updates: of the numbers of fields whose doc values were written again, the files that have them.
     """
 
     name: str
     id: bytes
+    deletions: int
     fields_generation: int
-    values_generation: int
     updates: dict[int, list[str]]
 
 
@@ -143,14 +153,15 @@ def _segment(data: Data) -> Segment:
     name, own, codec = data.text(), data.bytes(ID), data.text()
     if codec != CODEC:
         raise ForeignError(f"has the codec {codec}")
-    data.big(8), data.big(4)  # deletions
-    fields, values = data.big(8), data.big(8)
+    deletions = data.big(8)
     data.big(4)
+    fields = data.big(8)
+    data.bytes(8 + 4)
     if data.bytes(1) == b"\1":
         data.bytes(ID)
     data.texts()
     updates = {data.big(4): data.texts() for _ in range(data.big(4))}
-    return Segment(name, own, fields, values, updates)
+    return Segment(name, own, deletions, fields, updates)
 
 
 def base36(number: int) -> str:
@@ -162,17 +173,15 @@ def base36(number: int) -> str:
     return np.base_repr(number, 36).lower()
 
 
-def header_size(name: str, suffix: str = "") -> int:
-    """Return how many bytes the header of a file takes."""
-    return 4 + 1 + len(name) + 4 + ID + 1 + len(suffix)
-
-
 class SegmentFiles:
-    """Opens the files of a segment, which may all stand in one. documents: how many it has, deleted ones included."""
+    """Opens the files of a segment, which may all stand in one.
+
+    names: of the files that it was written with. documents: how many it has, deleted ones included.
+    """
 
     def __init__(self, folder: Path, segment: Segment, map_file: Callable[[Path], memoryview]) -> None:
         self._folder, self._segment, self._map = folder, segment, map_file
-        data = Data(checked((folder / f"{segment.name}.si").read_bytes()))
+        data = Data(checked(bytes(map_file(folder / f"{segment.name}.si"))))
         _, own, _ = data.header("Lucene90SegmentInfo", 0)
         if own != segment.id:
             raise ForeignError("is of another segment")
@@ -183,13 +192,13 @@ class SegmentFiles:
         compound = data.little(1) == 1
         data.bytes(1)  # whether there are blocks of documents
         data.pairs()
-        data.texts()
+        self.names = data.texts()
         self.attributes = data.pairs()
         self._parts: dict[str, memoryview] | None = self._compound() if compound else None
 
     def _compound(self) -> dict[str, memoryview]:
         name = self._segment.name
-        entries = Data(checked((self._folder / f"{name}.cfe").read_bytes()))
+        entries = Data(checked(bytes(self._map(self._folder / f"{name}.cfe"))))
         _, own, _ = entries.header("Lucene90CompoundEntries", 0)
         if own != self._segment.id:
             raise ForeignError("is of another segment")

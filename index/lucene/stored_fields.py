@@ -15,12 +15,12 @@ from retriever.lazy import lazy
 from retriever.machine_code import load_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from retriever.index.lucene.segments import Commit, Segment
+    from retriever.index.lucene.held import HeldCommit
+    from retriever.index.lucene.segments import Segment
 
     Wholes = NDArray[np.int64]
 
@@ -141,8 +141,8 @@ def _pass_binary(entry: Data) -> None:
 class _SegmentStore:
     """The stored documents of one segment. rows: the row of each, (documents,): of a chunk that of the first one."""
 
-    def __init__(self, folder: Path, segment: Segment, map_file: Callable[[Path], memoryview]) -> None:
-        files = SegmentFiles(folder, segment, map_file)
+    def __init__(self, held: HeldCommit, segment: Segment) -> None:
+        files = SegmentFiles(held.folder, segment, held.mapped)
         if files.attributes.get("Lucene90StoredFieldsFormat.mode") != "BEST_SPEED":
             raise ForeignError("is packed in another way")
         newer = segment.fields_generation
@@ -188,10 +188,10 @@ class _SegmentStore:
 
 
 class StoredFields:
-    """The stored documents of a commit by their rows. All files are mapped when it is made, and stay if removed."""
+    """The stored documents of a commit by their rows. All files are mapped when it is made."""
 
-    def __init__(self, folder: Path, commit: Commit, rows: int, map_file: Callable[[Path], memoryview]) -> None:
-        self._segments = [_SegmentStore(folder, segment, map_file) for segment in commit.segments]
+    def __init__(self, held: HeldCommit, rows: int) -> None:
+        self._segments = [_SegmentStore(held, segment) for segment in held.commit.segments]
         self._rows = rows
 
     @lazy

@@ -119,7 +119,8 @@ class StoredWords:
         table = []
         for first, block in zip(self._words.first_rows, self._words.blocks, strict=True):
             counts = (len(part) for part in (block.norms, block.ends, block.rows, block.exceptions, block.text))
-            table.append([first, *counts, *(part.ctypes.data for part in block[1:])])
+            parts = (*block[1:6], block.text, block.frequencies)
+            table.append([first, *counts, *(part.ctypes.data for part in parts)])
         return argument(np.array(table, np.int64))
 
 

@@ -22,6 +22,7 @@ import org.apache.lucene.util.BytesRef;
 /** What BM25 reads of some rows: all postings of `contents`, as the files in `bm25/` hold them. */
 public final class Words {
   private static final String FIELD = "contents";
+  private static final String TOKEN = "token";
   private static final int MANY = 255;  // a frequency from which on it stands among the exceptions
   private static final int BITS = 32;
 
@@ -29,7 +30,9 @@ public final class Words {
   private final int[] lengths;
   private final byte[] norms;
   private final List<Terms> terms = new ArrayList<>();
+  private final List<Terms> tokens = new ArrayList<>();
   private final List<ReaderSlice> slices = new ArrayList<>();
+  private final List<ReaderSlice> tokenSlices = new ArrayList<>();
   private int[] rowOf = new int[0];  // of each document of the slices, -1 for none
   private int[] ends = new int[1024];
   private int[] starts = new int[1024];
@@ -37,6 +40,9 @@ public final class Words {
   private short[] places = new short[8192];
   private byte[] frequencies = new byte[8192];
   private int[] exceptions = new int[8];
+  private int[] tokenCounts = new int[1024];  // the number of a token, and how many rows have it
+  private int live;
+  private int withTokens;
   private int found;
   private int exceptional;
 
@@ -47,10 +53,11 @@ public final class Words {
   }
 
   /**
-   * Returns the live rows from `first` up to `end`, little-endian: how many terms, bytes of their texts, postings and
-   * exceptions there are, as int32; of each row its length (int32), then its norm (byte); where the text of each term
+   * Returns the live rows from `first` up to `end`, little-endian: how many terms, bytes of their texts, postings,
+   * exceptions and tokens there are, how many rows are alive, and how many have a token, as int32; of each row its length (int32), then its norm (byte); where the text of each term
    * ends (int32) and where its postings begin (int32, one more than terms); the rows of the postings (int16, from
-   * `first`); the exceptions, each the place of a posting and its frequency (int32); the texts; the frequencies (byte,
+   * `first`); the exceptions, each the place of a posting and its frequency (int32); of each of the encoder's tokens its
+   * number and how many rows have it (int32); the texts; the frequencies (byte,
    * 255 for an exception).
    */
   public static byte[] of(IndexReader reader, long first, long end) throws IOException {
@@ -59,26 +66,28 @@ public final class Words {
       words.take(leaf.reader(), first, end);
     }
     int count = words.terms.isEmpty() ? 0 : words.walk();
-    return words.packed(count);
+    int tokens = words.tokens.isEmpty() ? 0 : words.count();
+    return words.packed(count, tokens);
   }
 
   /** Notes which documents of a segment are among the rows. */
   private void take(LeafReader leaf, long first, long end) throws IOException {
     Terms own = leaf.terms(FIELD);
     NumericDocValues values = leaf.getNumericDocValues("row");
-    if (own == null || values == null) {
+    Terms ownTokens = leaf.terms(TOKEN);
+    if (values == null) {
       return;
     }
     int base = rowOf.length;
     int[] all = Arrays.copyOf(rowOf, base + leaf.maxDoc());
     Arrays.fill(all, base, all.length, -1);
-    Bits live = leaf.getLiveDocs();
+    Bits alive = leaf.getLiveDocs();
     NumericDocValues norm = leaf.getNormValues(FIELD);
     long before = -1;
     long row = -1;
     boolean any = false;
     for (int doc = values.nextDoc(); doc != DocIdSetIterator.NO_MORE_DOCS; doc = values.nextDoc()) {
-      if (live != null && !live.get(doc)) {
+      if (alive != null && !alive.get(doc)) {
         continue;
       }
       long value = values.longValue();  // that of the document's first chunk, which the others follow
@@ -87,6 +96,7 @@ public final class Words {
       if (row >= first && row < end) {
         all[base + doc] = (int) (row - first);
         any = true;
+        live++;
         if (norm != null && norm.advanceExact(doc)) {
           norms[(int) (row - first)] = (byte) norm.longValue();
         }
@@ -94,8 +104,14 @@ public final class Words {
     }
     if (any) {
       rowOf = all;
-      slices.add(new ReaderSlice(base, leaf.maxDoc(), slices.size()));
-      terms.add(own);
+      if (own != null) {
+        slices.add(new ReaderSlice(base, leaf.maxDoc(), slices.size()));
+        terms.add(own);
+      }
+      if (ownTokens != null) {
+        tokenSlices.add(new ReaderSlice(base, leaf.maxDoc(), tokenSlices.size()));
+        tokens.add(ownTokens);
+      }
     }
   }
 
@@ -143,6 +159,36 @@ public final class Words {
     return count;
   }
 
+  /** Counts the rows of each token; returns how many tokens have any. */
+  private int count() throws IOException {
+    TermsEnum all = new MultiTerms(tokens.toArray(new Terms[0]), tokenSlices.toArray(new ReaderSlice[0])).iterator();
+    PostingsEnum docs = null;
+    boolean[] has = new boolean[rows];
+    int count = 0;
+    for (BytesRef term = all.next(); term != null; term = all.next()) {
+      docs = all.postings(docs, PostingsEnum.NONE);
+      int n = 0;
+      for (int doc = docs.nextDoc(); doc != DocIdSetIterator.NO_MORE_DOCS; doc = docs.nextDoc()) {
+        int row = rowOf[doc];
+        if (row >= 0) {
+          n++;
+          withTokens += has[row] ? 0 : 1;
+          has[row] = true;
+        }
+      }
+      if (n == 0) {
+        continue;
+      }
+      if (2 * count + 2 > tokenCounts.length) {
+        tokenCounts = Arrays.copyOf(tokenCounts, 2 * tokenCounts.length);
+      }
+      tokenCounts[2 * count] = Integer.parseInt(term.utf8ToString());
+      tokenCounts[2 * count + 1] = n;
+      count++;
+    }
+    return count;
+  }
+
   private void add(long[] own, int n) {
     if (found + n > places.length) {
       int size = Math.max(found + n, places.length + places.length / 2);
@@ -171,12 +217,13 @@ public final class Words {
     return size <= bytes.length ? bytes : Arrays.copyOf(bytes, Math.max(size, 2 * bytes.length));
   }
 
-  private byte[] packed(int count) {
+  private byte[] packed(int count, int tokens) {
     int bytes = count == 0 ? 0 : ends[count - 1];
     starts[count] = found;
-    int size = 16 + 5 * rows + 4 * count + 4 * (count + 1) + 3 * found + 8 * exceptional + bytes;
+    int size = 28 + 5 * rows + 4 * count + 4 * (count + 1) + 3 * found + 8 * (exceptional + tokens) + bytes;
     ByteBuffer out = ByteBuffer.allocate(size).order(ByteOrder.LITTLE_ENDIAN);
     out.putInt(count).putInt(bytes).putInt(found).putInt(exceptional);
+    out.putInt(tokens).putInt(live).putInt(withTokens);
     putInts(out, lengths, rows);
     out.put(norms);
     putInts(out, ends, count);
@@ -184,6 +231,7 @@ public final class Words {
     out.asShortBuffer().put(places, 0, found);
     out.position(out.position() + 2 * found);
     putInts(out, exceptions, 2 * exceptional);
+    putInts(out, tokenCounts, 2 * tokens);
     out.put(text, 0, bytes).put(frequencies, 0, found);
     return out.array();
   }

@@ -105,25 +105,26 @@ def open_word_block(path: Path, rows: int) -> WordBlock:
     Nothing but its head is read. Who follows what is found in it has to look that it stays within the file.
     """
     data = np.memmap(path, np.uint8, "r").view(np.ndarray) if path.stat().st_size else np.empty(0, np.uint8)
-    head = _HEAD.unpack(data[: _HEAD.size].tobytes()) if len(data) >= _HEAD.size else (b"", *[0] * 9)
-    sizes = _sizes(*head[1:7])
+    head = data[: _HEAD.size].tobytes().ljust(_HEAD.size, b"\0")
+    magic, covered, words, texts, postings, exceptions, tokens, live, with_tokens, _ = _HEAD.unpack(head)
+    sizes = _sizes(covered, words, texts, postings, exceptions, tokens)
     whole = _HEAD.size + sum(size + -size % _STEP for size in sizes)
-    if head[0] != _MAGIC or head[1] != rows or rows > BLOCK_ROWS or whole != len(data):
+    if magic != _MAGIC or covered != rows or rows > BLOCK_ROWS or whole != len(data):
         raise damaged(path, "its parts are not those of a file of words", COMPACT)
     found, place = [], _HEAD.size
     for size in sizes:
         found.append(data[place : place + size])
         place += size + -size % _STEP
-    lengths, norms, ends, starts, places, exceptions, tokens, text, frequencies = found
     return WordBlock(
-        lengths.view("<u4"),
-        norms,
-        ends.view("<u4"),
-        starts.view("<u4"),
-        places.view("<u2"),
-        exceptions.view("<u4").reshape(-1, 2),
-        tokens.view("<u4").reshape(-1, 2),
-        text,
-        frequencies,
-        *head[7:9],
+        found[0].view("<u4"),
+        found[1],
+        found[2].view("<u4"),
+        found[3].view("<u4"),
+        found[4].view("<u2"),
+        found[5].view("<u4").reshape(-1, 2),
+        found[6].view("<u4").reshape(-1, 2),
+        found[7],
+        found[8],
+        live,
+        with_tokens,
     )

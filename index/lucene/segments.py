@@ -45,7 +45,7 @@ class Data:
     def __init__(self, data: bytes | memoryview, place: int = 0) -> None:
         self.data, self.place = data, place
 
-    def bytes(self, size: int) -> bytes:
+    def take(self, size: int) -> bytes:
         """Read so many bytes."""
         found = bytes(self.data[self.place : self.place + size])
         if size < 0 or len(found) < size:
@@ -55,17 +55,17 @@ class Data:
 
     def big(self, size: int) -> int:
         """Read a number of so many bytes, the highest first."""
-        return int.from_bytes(self.bytes(size), "big", signed=True)
+        return int.from_bytes(self.take(size), "big", signed=True)
 
     def little(self, size: int) -> int:
         """Read a number of so many bytes, the lowest first."""
-        return int.from_bytes(self.bytes(size), "little", signed=True)
+        return int.from_bytes(self.take(size), "little", signed=True)
 
     def short(self) -> int:
         """Read a number of seven bits a byte."""
         value = shift = 0
         while True:
-            byte = self.bytes(1)[0]
+            byte = self.take(1)[0]
             value |= (byte & 127) << shift
             shift += 7
             if byte < 128:
@@ -73,7 +73,7 @@ class Data:
 
     def text(self) -> str:
         """Read a text behind its size."""
-        return self.bytes(self.short()).decode()
+        return self.take(self.short()).decode()
 
     def texts(self) -> list[str]:
         """Read texts behind their number."""
@@ -90,7 +90,7 @@ class Data:
         version = self.big(4)
         if version not in versions:
             raise ForeignError(f"has version {version}")
-        return version, self.bytes(ID), self.bytes(self.bytes(1)[0]).decode()
+        return version, self.take(ID), self.take(self.take(1)[0]).decode()
 
 
 def checked(data: bytes) -> bytes:
@@ -150,15 +150,15 @@ def read_commit(folder: Path) -> Commit:
 
 
 def _segment(data: Data) -> Segment:
-    name, own, codec = data.text(), data.bytes(ID), data.text()
+    name, own, codec = data.text(), data.take(ID), data.text()
     if codec != CODEC:
         raise ForeignError(f"has the codec {codec}")
     deletions = data.big(8)
     data.big(4)
     fields = data.big(8)
-    data.bytes(8 + 4)
-    if data.bytes(1) == b"\1":
-        data.bytes(ID)
+    data.take(8 + 4)
+    if data.take(1) == b"\1":
+        data.take(ID)
     data.texts()
     updates = {data.big(4): data.texts() for _ in range(data.big(4))}
     return Segment(name, own, deletions, fields, updates)
@@ -185,12 +185,12 @@ class SegmentFiles:
         _, own, _ = data.header("Lucene90SegmentInfo", 0)
         if own != segment.id:
             raise ForeignError("is of another segment")
-        data.bytes(12)  # the version of Lucene
-        if data.bytes(1) == b"\1":
-            data.bytes(12)
+        data.take(12)  # the version of Lucene
+        if data.take(1) == b"\1":
+            data.take(12)
         self.documents = data.little(4)
         compound = data.little(1) == 1
-        data.bytes(1)  # whether there are blocks of documents
+        data.take(1)  # whether there are blocks of documents
         data.pairs()
         self.names = data.texts()
         self.attributes = data.pairs()

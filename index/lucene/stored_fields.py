@@ -54,8 +54,8 @@ class _Monotonic:
         self._count, self._shift = count, shift
         self._blocks = []
         for _ in range(-(-count >> shift) if count else 0):
-            least, slope = meta.little(8), np.frombuffer(meta.bytes(4), "<f4")[0]
-            self._blocks.append((least, slope, meta.little(8), meta.bytes(1)[0]))
+            least, slope = meta.little(8), np.frombuffer(meta.take(4), "<f4")[0]
+            self._blocks.append((least, slope, meta.little(8), meta.take(1)[0]))
 
     def read(self, data: memoryview, start: int) -> Wholes:
         parts = [np.empty(0, np.int64)]
@@ -78,13 +78,13 @@ def _fields(data: memoryview) -> dict[str, _Field]:
     found = {}
     for _ in range(infos.short()):
         name, number = infos.text(), infos.short()
-        infos.bytes(3)
+        infos.take(3)
         found[name] = _Field(number, infos.little(8))
         infos.pairs()
         if infos.short():  # of points
             infos.short(), infos.short()
         infos.short()
-        infos.bytes(2)  # of vectors
+        infos.take(2)  # of vectors
     return found
 
 
@@ -95,7 +95,7 @@ def _doc_values(meta: memoryview, data: memoryview, suffix: str, field: int, doc
     if found != suffix:
         raise ForeignError(f"is of {found}")
     while (number := entries.little(4)) != -1:
-        kind = entries.bytes(1)[0]
+        kind = entries.take(1)[0]
         if kind == NUMERIC:
             values = _numeric(entries, data, documents)
             if number == field:
@@ -109,20 +109,20 @@ def _doc_values(meta: memoryview, data: memoryview, suffix: str, field: int, doc
 
 def _numeric(entry: Data, data: memoryview, documents: int) -> Wholes:
     present = entry.little(8)
-    entry.bytes(8 + 2 + 1)
+    entry.take(8 + 2 + 1)
     count, table = entry.little(8), entry.little(4)
     if present != -1 or count != documents or table >= 0:
         raise ForeignError("has not a number for each document")
-    bits, least, factor = entry.bytes(1)[0], entry.little(8), entry.little(8)
+    bits, least, factor = entry.take(1)[0], entry.little(8), entry.little(8)
     start, size = entry.little(8), entry.little(8)
-    entry.bytes(8)
+    entry.take(8)
     if table == -1:
         return least + factor * packed_numbers(data[start : start + size], 0, count, bits)
     shift, values = -2 - table, [np.empty(0, np.int64)]
     blocks = Data(data, start)
     for first in range(0, count, 1 << shift):
         own = min(1 << shift, count - first)
-        bits, least = blocks.bytes(1)[0], blocks.little(8)
+        bits, least = blocks.take(1)[0], blocks.little(8)
         length = blocks.little(4) if bits else 0
         values.append(least + factor * packed_numbers(data, blocks.place, own, bits))
         blocks.place += length
@@ -130,12 +130,12 @@ def _numeric(entry: Data, data: memoryview, documents: int) -> Wholes:
 
 
 def _pass_binary(entry: Data) -> None:
-    entry.bytes(8 + 8 + 8 + 8 + 2 + 1)
+    entry.take(8 + 8 + 8 + 8 + 2 + 1)
     count, shortest, longest = (entry.little(4) for _ in range(3))
     if shortest < longest:
-        entry.bytes(8)
+        entry.take(8)
         _Monotonic(entry, count + 1, entry.short())
-        entry.bytes(8)
+        entry.take(8)
 
 
 class _SegmentStore:

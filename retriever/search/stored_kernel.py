@@ -35,12 +35,12 @@ def _inner(function: Any) -> Any:
 
 
 @_inner
-def _byte(data: Bytes, place: int) -> int:
+def _byte(data: Bytes, place: Any) -> Any:
     return np.int64(data[place]) if 0 <= place < data.size else np.int64(0)
 
 
 @_inner
-def _short(data: Bytes, place: int) -> tuple[int, int]:
+def _short(data: Bytes, place: Any) -> Any:
     """Return a number of seven bits a byte, and the place behind it."""
     value = np.int64(0)
     for step in range(9):
@@ -53,7 +53,7 @@ def _short(data: Bytes, place: int) -> tuple[int, int]:
 
 
 @_inner
-def _little(data: Bytes, place: int, size: int) -> int:
+def _little(data: Bytes, place: Any, size: Any) -> Any:
     value = np.int64(0)
     for i in range(size):
         value |= _byte(data, place + i) << (8 * i)
@@ -61,7 +61,7 @@ def _little(data: Bytes, place: int, size: int) -> int:
 
 
 @_inner
-def _number(data: Bytes, place: int, count: int, i: int) -> int:
+def _number(data: Bytes, place: Any, count: Any, i: Any) -> Any:
     """Return one of as many numbers as a chunk has documents."""
     if count == 1:
         return _short(data, place)[0]
@@ -78,7 +78,7 @@ def _number(data: Bytes, place: int, count: int, i: int) -> int:
 
 
 @_inner
-def _behind(data: Bytes, place: int, count: int) -> int:
+def _behind(data: Bytes, place: Any, count: Any) -> Any:
     """Return the place behind such numbers."""
     if count == 1:
         return _short(data, place)[1]
@@ -87,7 +87,7 @@ def _behind(data: Bytes, place: int, count: int) -> int:
 
 
 @_inner
-def _long(packed: Bytes, place: int, count: int) -> tuple[int, int]:
+def _long(packed: Bytes, place: Any, count: Any) -> Any:
     """Return a length that may go on in the bytes that follow, and the place behind it."""
     more = np.int64(255 if count == LONG else 0)
     while more == 255 and place < packed.size:
@@ -98,7 +98,7 @@ def _long(packed: Bytes, place: int, count: int) -> tuple[int, int]:
 
 
 @_inner
-def _unpack(packed: Bytes, place: int, out: Bytes, start: int, end: int) -> int:
+def _unpack(packed: Bytes, place: Any, out: Bytes, start: Any, end: Any) -> Any:
     """Unpack the beginning of a block to out[start:end]; return the place behind that, -1 for one that is damaged.
 
     What is copied may stand in `out` before `start`: a dictionary.
@@ -128,9 +128,7 @@ def _unpack(packed: Bytes, place: int, out: Bytes, start: int, end: int) -> int:
 
 
 @_inner
-def _region(
-    data: Bytes, place: int, size: int, first: int, last: int, room: Bytes, out: Bytes, found: int
-) -> tuple[int, int]:
+def _region(data: Bytes, place: Any, size: Any, first: Any, last: Any, room: Bytes, out: Bytes, found: Any) -> Any:
     """Append what is from `first` to `last` of a packed part of `size` bytes to what was found.
 
     Return the place behind the part, and how much is found now; the place is -1 for a damaged part.
@@ -167,7 +165,7 @@ def _region(
 
 
 @_inner
-def _field(out: Bytes, size: int, field: int, result: Any) -> int:
+def _field(out: Bytes, size: Any, field: Any, result: Any) -> Any:
     """Write where the text of a field begins in a document, and return its size."""
     place = np.int64(0)
     while place < size:
@@ -182,7 +180,7 @@ def _field(out: Bytes, size: int, field: int, result: Any) -> int:
     return DAMAGED
 
 
-def _document(data: Bytes, start: int, number: int, field: int, part: int, room: Bytes, out: Bytes, result: Any) -> int:
+def _document(data: Bytes, start: Any, number: Any, field: Any, part: Any, room: Bytes, out: Bytes, result: Any) -> Any:
     """Write a document to `out`; return the size of a field's text in it, and write where that begins to `result`.
 
     -1 for a damaged file. -2 where `out` is too small: result says what is needed. data: up to the end of the chunk
@@ -206,7 +204,7 @@ def _document(data: Bytes, start: int, number: int, field: int, part: int, room:
         result[0] = last - first
         return -2
     found = np.int64(0)
-    size = part if token & 1 else max(total, 1)
+    size: Any = part if token & 1 else max(total, 1)
     for begin in range(0, total, size):
         length = min(size, total - begin)
         low, high = max(first - begin, 0), min(last - begin, length)

@@ -31,7 +31,7 @@ def _inner(function: Any) -> Any:
     return njit(error_model="numpy", **COMPILED)(function)
 
 
-def _load(bits: int) -> Any:
+def _load(bits: Any) -> Any:
     """Return what reads a whole number without a sign, of so many bits, from an address."""
 
     def typed(_typing: Any, address: Any) -> Any:
@@ -47,12 +47,12 @@ def _load(bits: int) -> Any:
 byte_at, half_at, word_at = _load(8), _load(16), _load(32)
 
 
-def _array(kind: Any, dimensions: int = 1) -> Any:
+def _array(kind: Any, dimensions: Any = 1) -> Any:
     return types.Array(kind, dimensions, "C")
 
 
 @_inner
-def _compared(text: int, size: int, word: Any) -> int:
+def _compared(text: Any, size: Any, word: Any) -> Any:
     """Compare a text at an address with a word, byte by byte: below 0 if it comes before it, 0 if they are the same."""
     for i in range(min(size, word.size)):
         difference = byte_at(text + i) - np.int64(word[i])
@@ -62,14 +62,14 @@ def _compared(text: int, size: int, word: Any) -> int:
 
 
 @_inner
-def _text(block: Any, place: int) -> tuple[int, int]:
+def _text(block: Any, place: Any) -> Any:
     """Return the address of the text of a word, and its size."""
     start = min(word_at(block[7] + 4 * (place - 1)), block[5]) if place else np.int64(0)
     return block[11] + start, max(min(word_at(block[7] + 4 * place), block[5]) - start, 0)
 
 
 @_inner
-def _place(block: Any, word: Any) -> int:
+def _place(block: Any, word: Any) -> Any:
     """Return the place of a word in a block, -1 if it is not there."""
     low, high = np.int64(0), np.int64(block[2])
     while low < high:
@@ -114,7 +114,7 @@ def _live_counts(blocks: Wholes, first: Wholes, last: Wholes, alive: Any, counts
 
 
 @_inner
-def _exception(block: Any, place: int) -> int:
+def _exception(block: Any, place: Any) -> Any:
     """Return the frequency of a posting that stands among the exceptions."""
     low, high = np.int64(0), np.int64(block[4])
     while low < high:
@@ -127,7 +127,7 @@ def _exception(block: Any, place: int) -> int:
 
 
 @_inner
-def _add(block: Any, first: int, last: int, weight: Any, inverse: Any, sums: Any, touched: Any, n: int) -> int:
+def _add(block: Any, first: Any, last: Any, weight: Any, inverse: Any, sums: Any, touched: Any, n: Any) -> Any:
     """Add the scores of one word to the sums of its rows; write rows whose sums were 0, and return their number."""
     one = np.float32(1)
     for j in range(first, last):
@@ -173,7 +173,7 @@ def _best_rows(
     heap: Floats,
     rows: Wholes,
     scores: Floats,
-) -> int:
+) -> Any:
     """Write the eligible rows with the best scores, and all that tie with the last; return their number.
 
     weights: of each word, float32 (words,). inverse: 1 / (k1 * (1 - b + b * length / mean length)) of each norm,

@@ -37,7 +37,8 @@ with FolderWriter.open(path) as writer:
     batch = int(writer.committed.note.get("batch", 0))
     while True:
         random = np.random.default_rng(batch)
-        documents = [Document(f"{batch}-{i}", "text " + " ".join(map(str, random.integers(0, 10**6, 60)))) for i in range(50)]
+        texts = ["text " + " ".join(map(str, random.integers(0, 10**6, 60))) for _ in range(50)]
+        documents = [Document(f"{batch}-{i}", text) for i, text in enumerate(texts)]
         views = random.random((50, dim), np.float32), csr_matrix(random.random((50, vocab), np.float32))
         writer.add(documents, Encoded(*views, np.zeros(50, bool)))
         if batch % 4 == 0:

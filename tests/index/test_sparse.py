@@ -127,7 +127,7 @@ def compare(folder: Path) -> None:
 
 
 def compare_words(reader: FolderReader, selections: list[Selection | None]) -> None:
-    """Do so for words. Where something is deleted, what corrects Lucene's scores is a little off in their last digits."""
+    """Do so for words. Where something is deleted, what corrects Lucene's scores is off in their last digits."""
     assert reader.words is not None
     words = StoredWords(reader, reader.words)
     assert reader.collection.frequencies([*WORDS, "none"]) == reader.bm25_frequencies([*WORDS, "none"])

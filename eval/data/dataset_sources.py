@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retriever.config import from_mapping, load_yaml
-from retriever.corpus.arrow import config_names, read_hf
+from retriever.corpus.arrow import config_names, read_hf, split_names
 from retriever.corpus.ir_datasets import ir_errors, load_ir
 from retriever.corpus.queries import load_queries, unique_queries
 from retriever.eval.data.dataset import Dataset, judged
@@ -30,10 +30,13 @@ def from_hub(name: str, split: str) -> Dataset:
 
     `name` is NAME or, of a data set with several languages, NAME:LANGUAGE; NAME may be a local folder. Documents,
     queries and judgements are the configurations "corpus", "queries" and "qrels" (or "default") of NAME, with
-    "LANGUAGE-" before each where one is named, as MTEB lays them out; or, as BEIR does, the splits of NAME-qrels.
+    "LANGUAGE-" before each where one is named, as MTEB lays them out; or, as BEIR does, the splits of NAME-qrels; or
+    "docs", "queries" and "qrels" with TREC's columns and a split for each language, as CLIRudit has them.
     """
     name, _, part = name.partition(":")
     configs, prefix = config_names(name), f"{part}-" if part else ""
+    if {"docs", "queries", "qrels"} <= set(configs):
+        return _languages_as_splits(name, part, split)
     if part and f"{prefix}corpus" not in configs:
         parts = sorted(config.removesuffix("-corpus") for config in configs if config.endswith("-corpus"))
         raise UserError(f"hf:{name}:{part}: has no such part; choose one of {', '.join(parts) or 'none'}")
@@ -56,6 +59,29 @@ def from_hub(name: str, split: str) -> Dataset:
         _hub_judgements(found),
         f"hf:{source}, split {split}",
     )
+
+
+def _languages_as_splits(name: str, part: str, split: str) -> Dataset:
+    """Load documents of the split LANGUAGE.SPLIT, queries of ASKED.SPLIT, judgements of ASKED_LANGUAGE.SPLIT."""
+    ending = f".{split}"
+    pairs = [one.removesuffix(ending).split("_") for one in split_names(name, "qrels") if one.endswith(ending)]
+    found = {documents: asked for asked, documents in reversed(pairs)}
+    if part not in found:
+        raise UserError(f"hf:{name}:{part}: has no such part; choose one of {', '.join(sorted(found)) or 'none'}")
+    columns = {"qid": "query-id", "docid": "corpus-id", "rel": "score"}
+    return judged(
+        f"{Path(name).name.lower()}-{part}",
+        f"hf:{name}:docs/{part}{ending}",
+        unique_queries(f"hf:{name}", _renamed(name, f"queries/{found[part]}{ending}", {"qid": "id", "query": "text"})),
+        _hub_judgements(_renamed(name, f"qrels/{found[part]}_{part}{ending}", columns)),
+        f"hf:{name}:qrels/{found[part]}_{part}{ending}",
+    )
+
+
+def _renamed(name: str, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
+    for row in read_hf(name, split):
+        fields = row.fields and {columns.get(key, key): value for key, value in row.fields.items()}
+        yield row._replace(fields=fields)
 
 
 def _hub_judgements(rows: Iterable[Row]) -> Iterator[Judgement]:

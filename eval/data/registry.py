@@ -127,5 +127,6 @@ def families() -> Mapping[str, RegistryEntry]:
             )
             found[one.name] = one
             if "also" in known:
-                found[f"{known['also']}-{code}" if len(known["sizes"]) > 1 else known["also"]] = one
+                part = {code: part for part, code in known.get("parts", {}).items()}.get(code, code)
+                found[f"{known['also']}-{part}" if len(known["sizes"]) > 1 else known["also"]] = one
     return found

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from retriever.streams import Readable
 
-__all__ = ["config_names", "read_hf", "read_parquet"]
+__all__ = ["config_names", "read_hf", "read_parquet", "split_names"]
 
 PARQUET_BATCH = 256  # rows held in memory at once
 
@@ -172,6 +172,14 @@ def config_names(name: str) -> list[str]:
 
     with _one_error(name):
         return list(datasets.get_dataset_config_names(name))
+
+
+def split_names(name: str, config: str) -> list[str]:
+    """Return the splits of a configuration of a data set of `datasets`."""
+    import datasets
+
+    with _one_error(name):
+        return list(datasets.get_dataset_split_names(name, config))
 
 
 def read_hf(name: str, split: str | None = None, *, preferred: Sequence[str] = ("corpus",)) -> Iterator[Row]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Corpus", "NumberedDocument", "Record", "Survey", "documents", "load_queries", "open_corpus", "survey"]
 
 ID_KEYS = ("_id", "id", "doc_id", "docid", "docno")
-TEXT_KEYS = ("text", "contents")
+TEXT_KEYS = ("text", "contents", "abstract")
 NO_CORPUS = re.compile(r"queries|qrels|readme|licen[cs]e|corpus\.jsonl(\.gz)?$", re.IGNORECASE)
 """Files of a BEIR folder that are not left out of its corpus; corpus.jsonl may lie there packed, too."""
 FOLDER_FILES = ("corpus.jsonl", "corpus.jsonl.gz")
@@ -144,7 +144,8 @@ def open_corpus(spec: str | Path, *, spool: Path | None = None) -> Corpus:
 
     Several files are named by a pattern ("parts/*.jsonl.gz"), and read in the order of their names. Files and BEIR
     folders in object stores have addresses ("s3://bucket/parts/*.parquet"), as fsspec takes them.
-    Fields: the id is the first of `_id`, `id`, `doc_id`, `docid`, `docno`, the text the first of `text`, `contents`;
+    Fields: the id is the first of `_id`, `id`, `doc_id`, `docid`, `docno`, the text the first of `text`, `contents`,
+    `abstract`;
     `title` may be missing or null, the text may be empty or null; all other fields are metadata.
     An id is a string, or a whole number, which becomes its decimal text.
     What can be read only once ("-" for standard input, pipes) is copied to a temporary file in the folder `spool` (the

@@ -25,7 +25,7 @@ from retriever.experiments.systems import bytes_per_document, plan_systems, sear
 from retriever.files import cache_errors, cache_root
 from retriever.index.places import is_elsewhere
 from retriever.indexing.build import IndexingConfig, build_index, holds, interrupted
-from retriever.languages import ENGLISH, LANGUAGES, analyzer_named
+from retriever.languages import ENGLISH, LANGUAGES, OTHER, analyzer_named
 from retriever.ranking import separate_ties
 from retriever.search.leg import views_of
 from retriever.search.modes import reads_text_alone
@@ -160,7 +160,9 @@ def _language(data: Dataset, config: ExperimentConfig) -> str:
     known = entry(data.name.rpartition(ASKED_IN)[2])
     if config.language is not None:
         return analyzer_named(config.language)
-    return analyzer_named(known.language) if known and known.language in LANGUAGES else ENGLISH
+    if known is None:
+        return ENGLISH
+    return analyzer_named(known.language) if known.language in LANGUAGES else OTHER
 
 
 def _index(

@@ -118,6 +118,34 @@ def test_the_layout_of_mteb_with_several_languages(tmp_path: Path) -> None:
         load_dataset(f"{spec}:de", "dev")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_layout_with_languages_as_splits(tmp_path: Path) -> None:
+    """As CLIRudit has it: English queries for French articles and for their translations, TREC's columns."""
+    french = [{"docid": key, "title": "", "subtitle": "s", "abstract": text} for key, text in DOCUMENTS.items()]
+    splits: dict[str, list[dict[str, object]]] = {
+        "docs/fr.test": french,
+        "docs/en.test": [{**row, "abstract": "en"} for row in french],
+        "queries/en.test": [{"qid": 1, "query": "one"}, {"qid": 2, "query": "two"}],
+        "qrels/en_fr.test": [{"qid": 1, "docid": "d1", "rel": 1}],
+        "qrels/en_en.test": [{"qid": 2, "docid": "d2", "rel": 1}],
+    }
+    configs = ""
+    for part in ("docs", "queries", "qrels"):
+        configs += f"- config_name: {part}\n  data_files:\n"
+        for split, rows in splits.items():
+            if split.startswith(f"{part}/"):
+                jsonl(tmp_path / "clirudit" / f"{split}.jsonl", rows)
+                configs += f"  - split: {split.rpartition('/')[2]}\n    path: {split}.jsonl\n"
+    (tmp_path / "clirudit" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    dataset = load_dataset(f"hf:{tmp_path}/clirudit:fr")
+    assert dataset.name == "clirudit-fr"
+    assert dataset.queries == [Query("1", "one")] and dataset.qrels == {"1": {"d1": 1}}
+    assert corpus_of(dataset) == DOCUMENTS
+    assert load_dataset(f"hf:{tmp_path}/clirudit:en").qrels == {"2": {"d2": 1}}
+    with pytest.raises(UserError, match="has no such part; choose one of en, fr"):
+        load_dataset(f"hf:{tmp_path}/clirudit")
+
+
 def test_the_same_questions_in_another_language(tmp_path: Path) -> None:
     def made(name: str, texts: dict[str, str]) -> Dataset:
         folder = tmp_path / name

@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from retriever import Query, Retriever, build_index
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.folder import save_encoder
 from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 from retriever.network.vocabulary import allowed, stems, zipf_fractions
+from retriever.train.data import SourceConfig
+from retriever.train.loop import train
+from retriever.train.settings import TrainConfig
+from retriever.types import Document
 from tests.multilingual import POSITIONS, SENTENCES
 
 if TYPE_CHECKING:
@@ -103,3 +108,44 @@ def test_terms_of_a_vocabulary_that_marks_beginnings() -> None:
     assert allowed(terms, {0}).tolist() == [False, False, *[True] * 8]
     fractions = zipf_fractions(terms)
     assert (fractions[1:-1] >= fractions[2:]).all()
+
+
+@pytest.mark.lucene
+def test_trained_expansions_are_impacts_postings_and_explained(tiny_multilingual: Path, tmp_path: Path) -> None:
+    """Three steps of training, then an index: what the sparse leg finds and explains is the product of the views."""
+    pairs = tmp_path / "pairs.jsonl"
+    words = [text.split()[:4] for text in SENTENCES]
+    lines = [json.dumps({"query": " ".join(w), "positive": t}) for w, t in zip(words, SENTENCES, strict=True)]
+    pairs.write_text("\n".join(lines * 4), encoding="utf-8")
+    config = TrainConfig(
+        base=str(tiny_multilingual),
+        output=str(tmp_path / "encoder"),
+        sources=(SourceConfig(str(pairs)),),
+        upcycle={"moe_layers": (1,), "max_terms": 40, "logit_scale": 0.05, "logit_bias": 0.2},
+        steps=3,
+        batch=4,
+        query_tokens=16,
+        document_tokens=32,
+        matryoshka_dims=(16,),
+        storage="float32",
+    )
+    encoder = MoEEncoder(Path(train(config, progress=False)), runtime=RuntimeConfig(precision="float32"))
+    documents = [Document(f"d{number}", text) for number, text in enumerate(SENTENCES)]
+    build_index(documents, tmp_path / "index", encoder=encoder)
+    query = "Häuser am Fluss"
+    with Retriever.open(tmp_path / "index", encoder) as retriever:
+        asked, stored = retriever.encode([query]).sparse, encoder.encode_documents(SENTENCES).sparse
+        assert asked is not None and stored is not None and asked.shape[1] == len(encoder.vocabulary)
+        own = encoder.lexicon.counts(encoder.lexicon.token_ids(SENTENCES))
+        assert (stored.getnnz(axis=1) > own.getnnz(axis=1)).sum() > 2, "there are expansions"
+        scores = (stored @ asked.T).toarray()[:, 0]
+        expected = {f"d{number}": score for number, score in enumerate(scores) if score > 0}
+        [ranked] = retriever.rank([Query("q", query)], mode="sparse")
+        assert dict(ranked.ranking) == pytest.approx(expected, rel=0.02) and len(expected) > 2
+        for backend in ("postings", "lucene"):
+            with Retriever.open(tmp_path / "index", encoder, sparse_backend=backend) as same:
+                [again] = same.rank([Query("q", query)], mode="sparse")
+            assert again.ranking == ranked.ranking
+        for hit in retriever.search(query, mode="sparse", explain=True):
+            assert sum(term.query_weight * term.doc_weight for term in hit.terms) == pytest.approx(hit.score)
+            assert {term.term for term in hit.terms} <= set(encoder.vocabulary)

@@ -264,8 +264,11 @@ def numbers(text: str) -> tuple[int, ...]:
         raise UserError(f"{text!r} cannot be read; write whole numbers as 1,3,5") from None
 
 
-def say_left_out(report: IndexReport | AddReport) -> None:
-    """Say on stderr what of a corpus did not come into the index, or not into all of its views."""
+def say_left_out(report: IndexReport | AddReport, language: str | None = None) -> None:
+    """Say on stderr what of a corpus did not come into the index, or not into all of its views.
+
+    language: how BM25 was told to read it, None for English.
+    """
     from retriever.corpus.left_out import left_out_text
 
     if report.bad:
@@ -274,9 +277,10 @@ def say_left_out(report: IndexReport | AddReport) -> None:
         click.echo(text, err=True)
     if report.unread:
         texts = "1 text is" if report.unread == 1 else f"{report.unread} texts are"
+        words = "" if language else "--language auto (or theirs) for the right words, and "
         click.echo(
             f"{texts} in a language that the encoder does not read; they are found by their words alone. Index with "
-            "--language auto (or theirs) for the right words, and -e st:intfloat/multilingual-e5-small for vectors",
+            f"{words}-e st:intfloat/multilingual-e5-small for vectors",
             err=True,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -157,6 +158,27 @@ def test_while_another_writer_has_the_index(
         refused = writable.post(URL, json={"documents": [{"id": "x", "text": "late"}]})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
     assert refused.json()["detail"] == "tiny: another process writes to it; try again later"
+
+
+def test_two_servers_write_in_turn(writable: TestClient, folder: Path) -> None:
+    """Each waits for the other; what was answered is in the index of both, and of a third writer in between."""
+
+    def add(client: TestClient, name: str) -> list[int]:
+        bodies = ([{"id": f"{name}-{n}", "text": f"{name} number {n}"}] for n in range(3))
+        return [client.post(URL, json={"documents": body}).status_code for body in bodies]
+
+    settings = ServeSettings({"tiny": folder}, write=True)
+    with (
+        TestClient(create_app(settings), base_url="http://127.0.0.1") as second,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        answers = list(pool.map(add, (writable, second), ("one", "two")))
+        assert answers == [[200] * 3] * 2
+        with IndexWriter.open(folder) as writer:
+            assert len(writer) == 26
+        assert writable.post(f"{URL}/delete", json={"ids": [f"two-{n}" for n in range(3)]}).json()["deleted"] == 3
+        assert second.post(f"{URL}/delete", json={"ids": [f"one-{n}" for n in range(3)]}).json()["documents"] == 20
+    assert not verify_folder(folder).damages
 
 
 def test_commits_of_others_are_seen(writable: TestClient, folder: Path) -> None:

@@ -17,7 +17,7 @@ export function hitList(hits, shown, other) {
 function article(hit, shown, other) {
   const id = `${shown.title}-${hit.rank}`.replace(/[^\w-]/g, "-");
   const body = element("p", { class: "text", dir: "auto" }, snippetOf(hit));
-  const open = element("div", { class: "why", id: `${id}-why`, hidden: true });
+  const open = element("div", { class: "why", id: `${id}-why`, hidden: true, tabIndex: 0, role: "group", "aria-label": "Why this hit" });
   const button = element("button", {
     type: "button", class: "link why-button", "aria-expanded": "false", "aria-controls": open.id,
     onclick: () => toggle(button, open, () => why(hit, shown)),
@@ -50,6 +50,7 @@ function whole(hit, body) {
     button.setAttribute("aria-expanded", String(opened));
     button.textContent = opened ? "Snippet" : "Whole text";
     body.classList.toggle("whole", opened);
+    body.tabIndex = opened ? 0 : -1; // it may scroll
     body.replaceChildren(...(opened ? marked(hit.text, hit.highlights) : snippetOf(hit)));
   } }, "Whole text");
   return button;

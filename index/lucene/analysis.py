@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from retriever.index.lucene.jvm import as_type, java, lucene, well_formed
-from retriever.index.lucene.tokens import Token, overlaps, tokens
+from retriever.index.lucene.tokens import Token, as_typed, overlaps, tokens
 from retriever.languages import AUTO, ENGLISH, OTHER, detect, detect_query, normalised
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ class _LuceneAnalysis(Analysis):
         return [str(term) for term in self._analyze(self.java, self.indexed(text))]
 
     def tokens(self, text: str) -> list[Token]:
-        # As it was typed, so that the places are right; the terms are then what they would have been.
-        return [token._replace(term=normalised(token.term, self._name)) for token in tokens(self.java, text)]
+        return as_typed(text, lambda typed: normalised(typed, self._name), lambda read: tokens(self.java, read))
 
     def overlaps(self, text: str) -> int:
         # Others never put two terms at a place, and looking takes as long as analysis.
@@ -152,7 +151,10 @@ class _OtherAnalysis(_WordsAnalysis):
         return [group.term for word in self._words.terms(text) for group in _groups(Token(word, 0, len(word)))]
 
     def tokens(self, text: str) -> list[Token]:
-        return [group for word in self._words.tokens(text) for group in _groups(word)]
+        def analyse(read: str) -> list[Token]:
+            return [group for word in tokens(self._words.java, read) for group in _groups(word)]
+
+        return as_typed(text, lambda typed: normalised(typed, OTHER), analyse)
 
 
 class _OwnLanguageAnalysis(_WordsAnalysis):

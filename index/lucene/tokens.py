@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.index.lucene.jvm import as_type, lucene_object, well_formed
 
-__all__ = ["Token", "overlaps", "tokens"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Token", "as_typed", "overlaps", "tokens"]
 
 LAST_OF_ONE_UNIT = "\uffff"
+VOICED, JAMO = "\uff9e\uff9f", ("\u1160", "\u11ff")
+"""Half-width signs of Japanese, and vowels and finals of Korean: they go into the letter before."""
 
 
 class Token(NamedTuple):
@@ -35,6 +41,33 @@ def tokens(analyzer: Any, text: str) -> list[Token]:
     stream.end()
     stream.close()  # or the analyser refuses the next text
     return _in_characters(found, text)
+
+
+def as_typed(text: str, normalise: Callable[[str], str], analyse: Callable[[str], list[Token]]) -> list[Token]:
+    """Return the terms of a text in the form that they are indexed in, with the characters that were typed for them."""
+    read = normalise(text)
+    if read == text:
+        return analyse(text)
+    pieces: list[str] = []
+    for character in text:
+        if pieces and _goes_into_the_one_before(character):
+            pieces[-1] += character
+        else:
+            pieces.append(character)
+    became = [normalise(piece) for piece in pieces]
+    if "".join(became) != read:  # where signs change places across pieces: the places are right, the terms almost
+        return [token._replace(term=normalise(token.term)) for token in analyse(text)]
+    ends = list(accumulate(map(len, pieces)))
+    owner = [number for number, piece in enumerate(became) for _ in piece]
+    return [
+        Token(term, ends[owner[start]] - len(pieces[owner[start]]), ends[owner[end - 1]])
+        for term, start, end in analyse(read)
+    ]
+
+
+def _goes_into_the_one_before(character: str) -> bool:
+    mark = unicodedata.category(character).startswith("M") or character in VOICED
+    return mark or JAMO[0] <= character <= JAMO[1]
 
 
 def overlaps(analyzer: Any, text: str) -> int:

@@ -100,6 +100,23 @@ def test_equal_words_are_equal_terms_however_they_were_typed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "typed"),
+    [
+        ("th", "ทำไมขนมปัง", ["ทำไ", "ำไม", "ไมข", "มขน", "ขนม", "นมปั", "มปัง"]),  # its AM is two signs in NFKC
+        ("ja", "ﾃﾞｰﾀの半角ｶﾀｶﾅＡＢＣ", ["ﾃﾞｰﾀ", "半角", "ｶﾀｶﾅ", "ＡＢＣ"]),  # noqa: RUF001
+        ("de", "Cafe\u0301s ﬁnden", ["Cafe\u0301s", "ﬁnden"]),
+        ("ko", "\u1107\u1161\u11bc 방", ["\u1107\u1161\u11bc", "방"]),
+        (OTHER, "😀 ﬃx e\u0301a", ["😀", "ﬃx", "e\u0301a"]),
+        (ENGLISH, "Cafe\u0301 houses", ["Cafe\u0301", "houses"]),
+    ],
+)
+def test_terms_have_the_characters_that_were_typed(name: str, text: str, typed: list[str]) -> None:
+    found = analysis_of(name).tokens(text)
+    assert [text[start:end] for _, start, end in found] == typed
+    assert [token.term for token in found] == analysis_of(name).terms(text)
+
+
+@pytest.mark.parametrize(
     ("query", "first"),
     [
         ("Welche Familien wohnten im alten Haus am Fluss?", "de"),

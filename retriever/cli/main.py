@@ -180,7 +180,7 @@ def index(
         report = build_sharded_index(
             corpus, folder, shards=shards, cluster=cluster, encoder=encoder, runtime=runtime, **how
         )
-    say_left_out(report, language)
+    say_left_out(report, how["config"].language)
     if report.truncated:
         click.echo(
             f"{report.truncated} texts are longer than the encoder reads; their vectors cover the start", err=True

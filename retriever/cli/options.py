@@ -264,12 +264,13 @@ def numbers(text: str) -> tuple[int, ...]:
         raise UserError(f"{text!r} cannot be read; write whole numbers as 1,3,5") from None
 
 
-def say_left_out(report: IndexReport | AddReport, language: str | None = None) -> None:
+def say_left_out(report: IndexReport | AddReport, language: str = "en") -> None:
     """Say on stderr what of a corpus did not come into the index, or not into all of its views.
 
-    language: how BM25 was told to read it, None for English.
+    language: how BM25 was told to read it.
     """
     from retriever.corpus.left_out import left_out_text
+    from retriever.languages import ENGLISH, analyzer_named
 
     if report.bad:
         click.echo(f"left out {report.bad} bad records, the first: {report.first_bad}", err=True)
@@ -277,7 +278,8 @@ def say_left_out(report: IndexReport | AddReport, language: str | None = None) -
         click.echo(text, err=True)
     if report.unread:
         texts = "1 text is" if report.unread == 1 else f"{report.unread} texts are"
-        words = "" if language else "--language auto (or theirs) for the right words, and "
+        read = analyzer_named(language) != ENGLISH
+        words = "" if read else "--language auto (or theirs) for the right words, and "
         click.echo(
             f"{texts} in a language that the encoder does not read; they are found by their words alone. Index with "
             f"{words}-e st:intfloat/multilingual-e5-small for vectors",

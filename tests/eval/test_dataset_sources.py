@@ -121,7 +121,9 @@ def test_the_layout_of_mteb_with_several_languages(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_the_layout_with_languages_as_splits(tmp_path: Path) -> None:
     """As CLIRudit has it: English queries for French articles and for their translations, TREC's columns."""
-    french = [{"docid": key, "title": "", "subtitle": "s", "abstract": text} for key, text in DOCUMENTS.items()]
+    french: list[dict[str, object]] = [
+        {"docid": key, "title": "", "subtitle": "s", "abstract": text} for key, text in DOCUMENTS.items()
+    ]
     splits: dict[str, list[dict[str, object]]] = {
         "docs/fr.test": french,
         "docs/en.test": [{**row, "abstract": "en"} for row in french],

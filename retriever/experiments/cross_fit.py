@@ -72,6 +72,7 @@ def candidates_on(
         raise UserError(f"found {learnt} pipelines with rescore, at most {MOST_LEARNT} are compared; try fewer")
     runs: list[Run] = [{} for _ in pipelines]
     judged: list[list[Judged]] = [[] for _ in pipelines]
+    names: dict[int, tuple[str, ...]] = {}
     depth = LIST_HITS if learnt else DEPTH
     together = Alternatives(tuple(before for before, _ in parts))
     asked = [query for query in data.queries if data.qrels.get(query.query_id)]
@@ -83,16 +84,19 @@ def candidates_on(
             if model is None:
                 runs[place][query_id] = ranking
             else:
-                judged[place].append(judged_query(data, query_id, ranking, _of(place, lists), model.depth))
-                names = tuple(_of(place, lists))
+                own = _of(place, lists)
+                names[place] = tuple(own)
+                judged[place].append(judged_query(data, query_id, ranking, own, model.depth))
     found: list[Candidate] = []
-    for pipeline, (before, model), run, own in zip(pipelines, parts, runs, judged, strict=True):
+    for place, (pipeline, (before, model)) in enumerate(zip(pipelines, parts, strict=True)):
         if model is None:
-            values = ndcg_values(data, run)
+            values = ndcg_values(data, runs[place])
             found.append(_Plain(str(pipeline), pipeline, np.array([values[query.query_id] for query in asked])))
         else:
             kinds = KINDS[1:] if kind == "auto" else (kind,)
-            shared = _Judgements(data, str(before), own, names, "both" if len(kinds) > 1 else kind, fold)
+            shared = _Judgements(
+                data, str(before), judged[place], names[place], "both" if len(kinds) > 1 else kind, fold
+            )
             found += [_Learnt(f"{pipeline} ({one})", pipeline, shared, one) for one in kinds]
     return found
 
@@ -127,6 +131,8 @@ def chosen_by_others(candidates: Sequence[Candidate], fold: NDArray[np.int64]) -
 
     The choice is nested: for it, too, each query is ranked by models that have not seen its own fold.
     """
+    if len(candidates) == 1:
+        return held_out(candidates[0], fold)
     values = np.zeros(len(fold))
     for own in range(FOLDS):
         known = np.array([held_out(candidate, fold, own) for candidate in candidates]).T

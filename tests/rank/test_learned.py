@@ -164,8 +164,10 @@ def test_nothing_that_ranks_a_query_has_seen_it(retriever: Retriever, data: Data
     assert found.fitted == max(found.values.values()) > found.before + 0.05
     assert found.model is not None and str(asked[single.mean(1).argmax()]) == found.pipeline
     assert f"{found.model.pipeline} > rescore" == found.pipeline
-    fitted = cross_fitted(retriever, data, asked, kind="logistic")
-    assert [list(one.values.values()) for one in fitted] == [pytest.approx(row.tolist()) for row in single]
+    fitted = cross_fitted(retriever, data, [*asked, Pipeline("bm25+dense+sparse", (Rescore(),))], kind="logistic")
+    assert [list(one.values.values()) for one in fitted[:2]] == [pytest.approx(row.tolist()) for row in single]
+    models = [stage.model for one in fitted for stage in one.pipeline.stages if isinstance(stage, Rescore)]
+    assert [model and len(model.lists) for model in models] == [7, 7, 4]
     with pytest.raises(UserError, match="rescore has to be the last stage"):
         tune_pipeline(retriever, data, pipelines=[asked[0].then(Mmr())])
     with pytest.raises(UserError, match="found 41 pipelines with rescore, at most 40"):

@@ -163,6 +163,7 @@ def _probe(address: str) -> None:
 def _unreachable(address: str, reason: str) -> UserError:
     return UserError(
         f"cluster {address!r}: cannot be reached ({reason}); start one with `ray start --head`, or give --cluster local"
+        f"; where it asks for a token, set {AUTHENTICATION}=token"
     )
 
 

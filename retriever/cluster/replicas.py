@@ -73,19 +73,20 @@ class Replicas:
             ShardLostError: no replica answers within the patience; at once, if that was so a moment ago.
         """
         if self.lost:
-            raise self._loss()
-        return self._ask_until(time.monotonic() + self._how.patience, method, arguments)
+            raise self._loss(self._how.patience)
+        return self._ask_for(self._how.patience, method, arguments)
 
     def ask_at_start(self, method: str) -> Any:
         """Do as `ask`, while processes are started, which takes longer than any answer."""
-        return self._ask_until(time.monotonic() + max(START, self._how.patience), method, ())
+        return self._ask_for(max(START, self._how.patience), method, ())
 
     def tell_all(self, method: str, *arguments: Any) -> None:
         """Ask all replicas, and wait for those that answer, as long as `ask_at_start` does."""
         asked = [getattr(actor, method).remote(*arguments) for actor in self.actors]
         self._ray.wait(asked, num_returns=len(asked), timeout=max(START, self._how.patience))
 
-    def _ask_until(self, ends: float, method: str, arguments: tuple[Any, ...]) -> Any:
+    def _ask_for(self, seconds: float, method: str, arguments: tuple[Any, ...]) -> Any:
+        ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             first = next(self._turn)
             order = [self.actors[(first + n) % len(self.actors)] for n in range(len(self.actors))]
@@ -100,7 +101,7 @@ class Replicas:
                 return found
             time.sleep(PAUSE)
         self._lost_until = time.monotonic() + self._how.patience
-        raise self._loss()
+        raise self._loss(seconds)
 
     def _answer(self, actor: Any, spare: list[Any], method: str, arguments: tuple[Any, ...], ends: float) -> Any:
         """Return what an actor answers, or the spare one, if the first takes too long."""
@@ -120,8 +121,8 @@ class Replicas:
                 if not left:
                     raise
 
-    def _loss(self) -> ShardLostError:
+    def _loss(self, seconds: float) -> ShardLostError:
         return ShardLostError(
-            f"{self.name}: no replica of this shard answers within {self._how.patience:g} s; look at its machine, give "
+            f"{self.name}: no replica of this shard answers within {seconds:g} s; look at its machine, give "
             "it a replica, or ask for partial answers"
         )

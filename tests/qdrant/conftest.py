@@ -25,10 +25,10 @@ def close_to(found: object, expected: object, relative: float = 2e-6) -> bool:
     if isinstance(found, float) and isinstance(expected, float):
         return found == pytest.approx(expected, rel=relative, abs=relative)
     if isinstance(found, dict) and isinstance(expected, dict):
-        return list(found) == list(expected) and all(close_to(found[key], expected[key]) for key in found)
+        return list(found) == list(expected) and all(close_to(found[key], expected[key], relative) for key in found)
     if isinstance(found, (list, tuple)) and type(found) is type(expected) and not isinstance(found, Encoded):
         assert isinstance(expected, (list, tuple))
-        return len(found) == len(expected) and all(map(close_to, found, expected))
+        return len(found) == len(expected) and all(map(close_to, found, expected, itertools.repeat(relative)))
     return type(found) is type(expected) and bool(found == expected)
 
 

@@ -25,7 +25,8 @@ def test_records_are_equal(
     found = listed(getattr(collection, method)(*again(args), **kwargs))
     if method in ("search", "rank_pipeline"):
         found, expected = timeless(found), timeless(expected)
-    assert close_to(found, expected), (found, expected)
+    # Stages put the scores of a few hits between 0 and 1: where these are near each other, so grows what was rounded.
+    assert close_to(found, expected, 2e-5 if "pipeline" in kwargs else 2e-6), (found, expected)
 
 
 @pytest.mark.parametrize(("method", "args", "kwargs"), FAULTS, ids=name)

@@ -88,6 +88,8 @@ SURE = {80: 0.5, 40: 0.8}
 CERTAIN = 12
 """With fewer ASCII letters than this the detector guesses: such a query is read in every language of the collection."""
 CAPITAL, ASCII_LETTER = re.compile("[A-Z]"), re.compile("[A-Za-z]")
+WIDTHS = re.compile("[\uff01-\uffee]+")
+"""Half-width kana and full-width Latin, which the detector takes for English and Portuguese."""
 _TAUGHT_AS = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh"}
 """What the detector tells apart and the analysers do not."""
 
@@ -195,7 +197,8 @@ def _known(code: str) -> str:
 
 
 def _sample(text: str) -> str:
-    return " ".join(text[: 2 * LONGEST_SAMPLE].split())[:LONGEST_SAMPLE]
+    one_width = WIDTHS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text[: 2 * LONGEST_SAMPLE])
+    return " ".join(one_width.split())[:LONGEST_SAMPLE]
 
 
 @lru_cache(maxsize=1)

@@ -34,6 +34,10 @@ def test_the_language_of_a_sentence_is_found(code: str) -> None:
     assert detect(RIVERS[code]) == code
 
 
+def test_half_width_is_the_language_of_full_width() -> None:
+    assert detect("ｶﾀｶﾅ") == detect("ﾃﾞｰﾀﾍﾞｰｽ") == "ja"
+
+
 def test_a_blank_text_and_a_language_without_analyser_are_other() -> None:
     assert detect("  ") == OTHER
     assert detect("הנהר עולה בהרים וזורם לים לאחר מסע ארוך במישור") == OTHER

@@ -90,6 +90,8 @@ def parse_filter(text: str) -> Condition:
     >>> parse_filter("year >= 2020 and lang = en").parts[1]
     OneOf(field='lang', values=(Value(text='en', number=None, quoted=False),))
     """
+    if not isinstance(text, str):
+        raise UserError(f'filter is {text!r}, need a text such as "year >= 2020 and lang = en"')
     parser = _Parser(text)
     condition = parser.filter()
     if parser.token.kind != "end":

@@ -184,6 +184,16 @@ def warm() -> Iterator[WarmPython]:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a test a cache folder of its own and return it."""
+    from tests.caches import cache_with_kernels
+
+    folder = cache_with_kernels(tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Let torch use one thread."""
     import torch

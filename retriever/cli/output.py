@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 
-__all__ = ["escape_what_cannot_be_shown"]
+__all__ = ["escape_what_cannot_be_shown", "hold_closed_streams"]
 
 ESCAPE = "retriever.escape"
 ASCII = "retriever_ascii"
 """ASCII under a name of its own: click takes an ASCII terminal for a misunderstanding and writes UTF-8 to it."""
+
+
+def hold_closed_streams() -> None:
+    """Put the null device where a standard stream is closed, and say so where that is the output.
+
+    Else the next file that is opened, of an index perhaps, has the stream's number, and what Java prints lands in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it has the lowest number that is free
+    if sys.stdout is None and sys.stderr is not None:
+        print("standard output is closed: results are not shown; give them a place with > FILE", file=sys.stderr)  # noqa: T201
 
 
 def escape_what_cannot_be_shown() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.encoder.long_words import LongWords
 from retriever.encoder.query_terms import heaviest, read_query_terms
 from retriever.encoder.readability import Readability
 from retriever.languages import folder_languages, foreign
@@ -88,12 +90,22 @@ class Lexicon:
     def token_starts(self, text: str) -> list[int]:
         """Return at which character of a text each of its tokens starts, ascending."""
         text = _clean(text)
+        if len(text) > PIECE and self._long_words is not None:
+            shortened, words = self._long_words.shortened(text)
+            return self._long_words.restored(self._token_starts(shortened), words)
+        return self._token_starts(text)
+
+    def _token_starts(self, text: str) -> list[int]:
         begins = self._begins(text)
         pieces = [text[begin:end] for begin, end in pairwise([*begins, len(text)])]
         encodings = self.tokenizer.encode_batch(pieces, add_special_tokens=False)
         return [
             begin + start for begin, encoding in zip(begins, encodings, strict=True) for start, _ in encoding.offsets
         ]
+
+    @cached_property
+    def _long_words(self) -> LongWords | None:
+        return LongWords.of(self.tokenizer, self.vocabulary) if self._divides else None
 
     def _begins(self, text: str) -> list[int]:
         """Return where pieces of a text begin whose tokens are those of the whole text."""

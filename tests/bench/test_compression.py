@@ -24,6 +24,8 @@ from retriever.search.bm25 import Bm25Leg
 from retriever.search.leg import registered
 from retriever.types import Encoded, EncoderIdentity, UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -47,11 +49,6 @@ class TitleLeg(Bm25Leg):
 
     name = "title"
     colour = "#cc79a7"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def test_scales_by_bits() -> None:

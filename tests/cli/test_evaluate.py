@@ -21,8 +21,8 @@ QUIET = ("--encoder", "none", "--modes", "bm25", "-q")
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def cache(own_cache: Path) -> Path:
+    return own_cache
 
 
 @pytest.fixture

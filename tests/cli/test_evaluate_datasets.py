@@ -15,9 +15,8 @@ MEASURES = ("-m", "nDCG@10", "-m", "R@10")
 
 
 @pytest.fixture
-def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def collection(tmp_path: Path, own_cache: Path) -> Path:
     """Write an MS MARCO-like collection with a relevant document that is not in the corpus."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "collection.tsv").write_text("0\tcats eat mice\n1\tdogs eat bones\n2\tmice eat corn\n")
     (tmp_path / "queries.tsv").write_text("q1\twhat do dogs eat\nq2\twhat do cats eat\n")
     (tmp_path / "qrels.tsv").write_text("q1\t0\t1\t1\nq2\t0\t0\t1\nq2\t0\t99\t1\nq2\t0\t98\t0\n")

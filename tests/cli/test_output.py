@@ -78,3 +78,18 @@ def test_output_that_goes_nowhere(folder: Path) -> None:
         done = run("utf-8", "-m", "retriever", *args, stdout=full)
         assert (done.returncode, done.stderr) == (1, b"Error: No space left on device\n")
     os.close(full)
+
+
+def test_a_closed_standard_output_is_said_and_no_file_takes_its_number(folder: Path) -> None:
+    program = (
+        "import os, sys\nfrom retriever.cli.main import cli\n"
+        "try: cli(['info', sys.argv[1]])\n"
+        "finally: print(*(os.readlink(f'/proc/self/fd/{number}') for number in (0, 1)), file=sys.stderr)"
+    )
+    command = 'exec "$@" <&- >&-'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=60
+    )
+    said = done.stderr.splitlines()
+    assert done.returncode == 0 and len(said) == 2, done.stderr
+    assert said[0].startswith("standard output is closed") and said[1] == "/dev/null /dev/null"

@@ -22,9 +22,8 @@ BM25 = {"nDCG@10": 0.0, "R@100": 0.0}
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(tmp_path: Path, own_cache: Path) -> Path:
     """Return a folder with the tiny data set; indexes are kept beside it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(TINY, tmp_path / "data" / "tiny")
     return tmp_path / "data"
 

@@ -138,12 +138,12 @@ def run(command: str) -> str:
     return output
 
 
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if any(b.reason is None for b in blocks(text))])
 def test_what_a_page_shows_works(
     page: str, index: Path, tmp_path: Path, warm: WarmPython, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     shutil.copytree(ROOT / "tests" / "data" / "tiny", tmp_path / "tests" / "data" / "tiny")
     shown = [block for block in blocks(PAGES[page]) if block.reason is None]
     for block in shown:

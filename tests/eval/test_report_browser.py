@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from retriever.cli.main import cli
+from tests.caches import cache_with_kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -52,7 +53,7 @@ def report(tiny_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
         "sparse",
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(cache_with_kernels(folder / "cache")))
         result = CliRunner().invoke(cli, ["evaluate", *map(str, options)])
     assert result.exit_code == 0, (result.output, result.exception)
     flat = {"dataset": "tiny", "system": "bm25"}

@@ -90,9 +90,8 @@ class TwoWays(Letters):
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert cache_folder() == tmp_path / "cache" / "retriever" / "indexes"
+def cache(own_cache: Path) -> Path:
+    assert cache_folder() == own_cache / "retriever" / "indexes"
     return cache_folder()
 
 

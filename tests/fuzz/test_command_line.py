@@ -230,9 +230,9 @@ def check(line: list[str], result: Any, before: State, after: State) -> None:
         assert outside(after) == outside(before), (shown, set(outside(after).items()) ^ set(outside(before).items()))
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_any_command_line_ends_well(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

@@ -354,6 +354,12 @@ def test_what_cannot_be_read(text: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [5, True, ["year = 1"], {"year": 1}])
+def test_what_is_no_text(retriever: Retriever, value: Any) -> None:
+    with pytest.raises(UserError, match=r"^filter is .*, need a text such as"):
+        retriever.search("bread", filter=value)
+
+
 def test_fields_that_are_not_there(retriever: Retriever) -> None:
     for text in ("lang = en", "not lang < 3", "word = en or lang in (1)", "deep = 1"):
         with pytest.raises(

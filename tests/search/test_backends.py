@@ -36,8 +36,7 @@ def weights() -> csr_matrix:
 
 
 @pytest.fixture
-def folder(weights: csr_matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def folder(weights: csr_matrix, tmp_path: Path, own_cache: Path) -> Path:
     path = tmp_path / "index"
     with FolderWriter.create(path, SETTINGS) as writer:
         for rows in (slice(0, 200), slice(200, ROWS)):  # two segments

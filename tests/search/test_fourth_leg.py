@@ -67,8 +67,7 @@ class TitleLeg(Leg):
 
 
 @pytest.fixture(autouse=True)
-def title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def title(own_cache: Path) -> Iterator[None]:
     with registered(TitleLeg):
         yield
 

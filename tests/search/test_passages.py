@@ -121,9 +121,9 @@ def test_a_hit_is_a_document_with_its_best_chunks(folder: Path, mode: str) -> No
         assert {hit.doc_id for hit in everything} == {f"d{n}" for n in range(30)}, "each once"
 
 
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("backend", ["two-step", "postings"])
-def test_every_sparse_back_end_ranks_documents(folder: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
+def test_every_sparse_back_end_ranks_documents(folder: Path, backend: str) -> None:
     with Retriever.open(folder, Stub()) as lucene, Retriever.open(folder, Stub(), sparse_backend=backend) as other:
         for top_k in (1, 5, 30):
             wanted, found = (r.search("otter turtle", top_k, mode="sparse") for r in (lucene, other))

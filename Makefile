@@ -5,8 +5,8 @@ PYTHON ?= python3
 # On Linux PyPI has torch with several GB of CUDA libraries; name an index of CPU builds here to do without them.
 TORCH_INDEX ?=
 
-# Whole files in two processes side by side, so that what a file's tests share is made once.
-PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# Whole files in two processes side by side, so that what a file's tests share is made once; tests/conftest.py orders them.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 JOBS ?= 2
 
 BIN := .venv/bin

@@ -61,12 +61,17 @@ def _markers(path: Path) -> set[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the markers that follow from where it stands and what it asks for."""
+    """Give each test the markers that follow from where it stands and what it asks for; files that take long first.
+
+    Else one process would still be at the last of them, which have few tests, when the other has nothing left.
+    """
     for item in items:
         for marker in _markers(item.path):
             item.add_marker(marker)
         if REAL & set(getattr(item, "fixturenames", ())):
             item.add_marker("weights")
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 class Parent(NamedTuple):

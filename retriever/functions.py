@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def function_named(name: str) -> Callable[..., Any]:
     It runs code: names come from who runs the program, never from an index, a run file or a request.
 
     Raises:
-        UserError: the module cannot be imported, or has no such function.
+        UserError: the module cannot be imported, or has no such function; later, where the function fails.
     """
     module, _, function = check_function_name(name).partition(":")
     sys.path.insert(0, "")
@@ -45,4 +46,15 @@ def function_named(name: str) -> Callable[..., Any]:
     if not callable(found):
         what = "nothing of that name" if found is None else f"{type(found).__name__}, which cannot be called"
         raise UserError(f"function {name!r}: {module} has {what}; give the name of a function")
-    return found  # type: ignore[no-any-return]
+
+    @wraps(found)
+    def called(*arguments: Any) -> Any:
+        try:
+            return found(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(f"function {name!r}: failed ({reason}); try it by itself") from error
+
+    return called

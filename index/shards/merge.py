@@ -16,7 +16,7 @@ from retriever.index.snapshot import Snapshot, take_snapshot
 from retriever.types import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["Merged", "merge_indexes", "shard_name", "snapshot_index"]
 
@@ -56,6 +56,7 @@ def merge_indexes(indexes: Sequence[str | Path], out: str | Path) -> Merged:
     """
     out = Path(out)
     folders = [folder for path in indexes for folder in shard_folders(Path(path))]
+    _check_outside(map(Path, indexes), out)
     _check(folders)
     return _snapshots(folders, out, {})
 
@@ -63,6 +64,7 @@ def merge_indexes(indexes: Sequence[str | Path], out: str | Path) -> Merged:
 def snapshot_index(path: str | Path, out: str | Path) -> Snapshot:
     """Do what `take_snapshot` does; of a sharded index shard by shard, whose commits are added up."""
     path, out = Path(path), Path(out)
+    _check_outside([path], out)
     if not is_sharded(path):
         return take_snapshot(path, out)
     manifest = read_manifest(path)
@@ -94,11 +96,19 @@ def _snapshots(folders: Sequence[Path], out: Path, note: dict[str, str]) -> Merg
     )
 
 
+def _check_outside(paths: Iterable[Path], out: Path) -> None:
+    for path in paths:
+        if path.resolve() in out.resolve().parents:
+            raise UserError(f"{out}: lies inside the index {path}; give a folder outside of it")
+
+
 def _check(folders: Sequence[Path]) -> None:
     """Refuse indexes that cannot be one: other settings, interrupted ones, documents that are in two of them."""
     places: dict[str, Path] = {}
     settings = []
-    for folder in folders:
+    for number, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:number]]:
+            raise UserError(f"{folder}: is given twice; give each index once")
         with FolderReader.open(folder) as reader:
             settings.append(reader.settings)
             check_alike(Path(), [str(one) for one in folders[: len(settings)]], settings)

@@ -271,6 +271,9 @@ class ShardedReader(JoinedReader):
         """
         path = Path(path)
         manifest = read_manifest(path)
+        for name in manifest.shards:
+            if not (path / name).is_dir():
+                raise UserError(f"{path}: its {name} is missing; restore it from a copy, or build the index again")
         with ExitStack() as opened:
             shards = [FolderReader.open(path / name, verify=verify) for name in manifest.shards]
             for shard in shards:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
@@ -81,7 +82,13 @@ def _in_batches(scorer: Scorer, query: str, texts: Sequence[str], budget: Budget
     for start in range(0, len(texts), BATCH):
         budget.check()
         part = texts[start : start + BATCH]
-        found = [float(score) for score in scorer(query, part)]
+        given = scorer(query, part)
+        try:
+            found = [float(score) for score in given]
+        except (TypeError, ValueError):
+            raise UserError(f"the scorer gave {str(given)[:80]}, need a number for each text") from None
+        if any(map(math.isnan, found)):
+            raise UserError("the scorer gave NaN for a text, need numbers")
         if len(found) != len(part):
             raise UserError(f"the scorer gave {len(found)} scores for {len(part)} texts; need one for each")
         scores += found

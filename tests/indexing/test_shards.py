@@ -205,4 +205,18 @@ def test_what_cannot_be_merged_is_refused_and_leaves_nothing(tmp_path: Path) -> 
         merge_indexes([tmp_path / "a", tmp_path / "rows"], tmp_path / "c")
     with pytest.raises(UserError, match="is there already"):
         merge_indexes([tmp_path / "a"], tmp_path / "b")
-    assert not (tmp_path / "c").exists()
+    with pytest.raises(UserError, match="a: is given twice; give each index once"):
+        merge_indexes([tmp_path / "a", tmp_path / "rows" / ".." / "a"], tmp_path / "c")
+    with pytest.raises(UserError, match="c: lies inside the index"):
+        merge_indexes([tmp_path / "a"], tmp_path / "a" / "c")
+    with pytest.raises(UserError, match="c: lies inside the index"):
+        snapshot_index(tmp_path / "a", tmp_path / "a" / "c")
+    assert not (tmp_path / "c").exists() and not (tmp_path / "a" / "c").exists()
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    build_index(CORPUS[:5], tmp_path / "a", encoder=SeededEncoder(), config=CONFIG)
+    merge_indexes([tmp_path / "a"], tmp_path / "c")
+    (tmp_path / "c" / "shard-00000").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match="c: its shard-00000 is missing; restore it from a copy"):
+        Retriever.open(tmp_path / "c", SeededEncoder())

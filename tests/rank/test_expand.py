@@ -114,6 +114,12 @@ def test_functions_are_imported_when_they_are_needed(
     with pytest.raises(UserError, match="cannot be read; write it as module:function"):
         Pipeline.parse("hybrid > expand(shout)")
     assert function_named("os.path:join")("a", "b") == "a/b"
+    with pytest.raises(UserError, match=r"function 'os.path:join': failed \(TypeError: .*\); try it by itself"):
+        function_named("os.path:join")(5)
+    wrong: list[tuple[Any, str]] = [([float("nan")] * 20, "gave NaN"), (None, "gave None, need a number")]
+    for scores, fault in wrong:
+        with pytest.raises(UserError, match=fault):
+            retriever.search(queries[0], pipeline=Pipeline("hybrid", (Rerank(lambda _, texts, s=scores: s),)))
 
 
 def test_documents_are_found_by_what_a_function_adds(mine: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +96,10 @@ def test_nothing_added_changes_nothing_and_what_is_added_is_said(retriever: Retr
         retriever.search("x", pipeline=Pipeline("hybrid", (Expand(lambda *_: 7),)))
 
 
+def constant(value: Any, query: str, texts: Sequence[str]) -> list[Any]:
+    return [value] * len(texts)
+
+
 def test_functions_are_imported_when_they_are_needed(
     mine: Path, retriever: Retriever, queries: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,10 +122,10 @@ def test_functions_are_imported_when_they_are_needed(
     assert function_named("os.path:join")("a", "b") == "a/b"
     with pytest.raises(UserError, match=r"function 'os.path:join': failed \(TypeError: .*\); try it by itself"):
         function_named("os.path:join")(5)
-    wrong: list[tuple[Any, str]] = [([float("nan")] * 20, "gave NaN"), (None, "gave None, need a number")]
-    for scores, fault in wrong:
+    for value, fault in ((float("nan"), "gave NaN"), ("x", "need a number for each text")):
+        scored = Rerank(partial(constant, value))
         with pytest.raises(UserError, match=fault):
-            retriever.search(queries[0], pipeline=Pipeline("hybrid", (Rerank(lambda _, texts, s=scores: s),)))
+            retriever.search(queries[0], pipeline=Pipeline("hybrid", (scored,)))
 
 
 def test_documents_are_found_by_what_a_function_adds(mine: Path) -> None:

@@ -201,3 +201,15 @@ def test_it_says_which_terms_it_added(retriever: Retriever, queries: list[str]) 
     added = [match for hit in hits for match in hit.stages[0].matches]
     assert added and not {(match.leg, match.term) for match in added} & plain
     assert all(match in hit.terms for hit in hits for match in hit.stages[0].matches)
+
+
+def test_legs_that_are_not_named_stay(retriever: Retriever, queries: list[str]) -> None:
+    asked = [Query("q", queries[3])]
+    [plain, one, every] = [
+        next(iter(retriever.rank_pipeline(asked, 50, pipeline=Pipeline.parse(f"bm25+dense+sparse > {stage}")))).lists
+        for stage in ("mmr", "feedback(rocchio, legs=sparse)", "feedback(rocchio)")
+    ]
+    assert {name for name in one if name.startswith("feedback.")} == {"feedback.sparse"}
+    assert one["feedback.sparse"] == every["feedback.sparse"] != plain["sparse"] and "feedback.bm25" in every
+    with pytest.raises(UserError, match=r"legs is 'dense'; need some of bm25\+sparse, which rm3 changes"):
+        Pipeline.parse("hybrid > feedback(rm3, legs=dense)")

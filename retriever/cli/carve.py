@@ -37,7 +37,7 @@ __all__ = ["carve"]
 @click.option("--neurons", type=int, help="Neurons of each; a quarter of the layer's by default.")
 @click.option("--steps", type=int, help="Steps in which each layer alone learns what the parent's gives.")
 @click.option(
-    "--steps-together", type=click.IntRange(min=0), default=300, show_default=True, help="Steps of all layers then."
+    "--steps-together", type=click.IntRange(min=0), default=100, show_default=True, help="Steps of all layers then."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--storage", type=click.Choice(STORAGE), default="int8", show_default=True)

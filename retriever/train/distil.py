@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["distil"]
 
 TOKENS = 3000
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1e-4
 POOLED = 10.0
 """What the cosine of the pooled vectors counts for beside the hidden states."""
 BUCKET = 512

@@ -111,8 +111,8 @@ class IndexReader(Protocol):
 class LegReader(IndexReader, Protocol):
     """An index that the legs of the package search themselves.
 
-    rows, alive, postings, words: what only folders of ours have; elsewhere postings and words are None, and the others
-    raise UserError. collection: what BM25 ranks by.
+    rows, alive, postings, word_postings: what only folders of ours have; elsewhere the last two are None, and the
+    others raise UserError. collection: what BM25 ranks by.
     """
 
     @property
@@ -122,7 +122,7 @@ class LegReader(IndexReader, Protocol):
     @property
     def postings(self) -> Postings | None: ...
     @property
-    def words(self) -> WordPostings | None: ...
+    def word_postings(self) -> WordPostings | None: ...
     @property
     def collection(self) -> Collection: ...
 

@@ -78,7 +78,7 @@ class TokenStatistics:
     """Document frequencies of tokens. Where documents are split, their chunks are the documents."""
 
     def __init__(self, reader: FolderReader) -> None:
-        self._counts = None if reader.words is None else reader.words.tokens
+        self._counts = None if reader.word_postings is None else reader.word_postings.tokens
         self.documents = reader._lucene.count("token") if self._counts is None else self._counts.documents
         self._reader = reader
         self._known: dict[int, int] = {}
@@ -99,8 +99,8 @@ class FolderReader:
 
     commit_data: what the commit says: counts, note, dense type. rows: ids and vectors of all rows, dead ones too.
     num_chunks: one for each document, or more where they are split. alive: bool (rows,). postings: the sparse terms of
-    all rows, dead ones too; words: what BM25 reads of them; None in an index of an older version that was not changed
-    since.
+    all rows, dead ones too; word_postings: what BM25 reads of them; None in an index of an older version that was not
+    changed since.
     """
 
     legs_together: ClassVar[None] = None
@@ -124,7 +124,7 @@ class FolderReader:
         self.alive = (flags & ALIVE).astype(bool)
         self.num_chunks = int(np.count_nonzero(self.alive))
         self.postings = open_postings(path, commit.sparse_files, commit.mark.rows)
-        self.words = open_words(path, commit.bm25_files, self.alive)
+        self.word_postings = open_words(path, commit.bm25_files, self.alive)
         self._expected = max(1, -(-self.num_chunks // max(1, commit.documents)))
         if dim:
             file = path / commit.dense_file if commit.dense_file else None
@@ -261,7 +261,8 @@ class FolderReader:
 
     @lazy
     def _own(self) -> Collection:
-        return self._lucene.collection if self.words is None else OwnCollection(self.words, self.languages)
+        words = self.word_postings
+        return self._lucene.collection if words is None else OwnCollection(words, self.languages)
 
     def join(self, collection: Collection) -> None:
         """Rank by BM25 as a part of a collection from now on: before the first search."""
@@ -395,8 +396,8 @@ class FolderReader:
         """Return in how many chunks each analysed term stands."""
         return (
             self._lucene.document_frequencies("contents", terms)
-            if self.words is None
-            else self.words.frequencies(terms)
+            if self.word_postings is None
+            else self.word_postings.frequencies(terms)
         )
 
     def token_rows(self) -> Iterator[TermImpacts]:

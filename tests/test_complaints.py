@@ -447,6 +447,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "pipeline": (["INDEX", QUERY], ["INDEX", QUERY, "--pipeline", "hybrid > mmr(0.1)"]),
     "feedback": (["INDEX", QUERY], ["INDEX", QUERY, "--feedback", "rm3"]),
     "rerank": ([], []),
+    "cluster": ([], []),
+    "replicas": ([], []),
+    "hedge": ([], []),
+    "partial": ([], []),
     "offset": (["INDEX", QUERY], ["INDEX", QUERY, "--offset", "2"]),
     "min_score": (["INDEX", QUERY], ["INDEX", QUERY, "--min-score", "0.85"]),
     "fields": (["INDEX", QUERY, "--json"], ["INDEX", QUERY, "--json", "--fields", ""]),
@@ -467,6 +471,8 @@ def test_35_every_option_of_search_changes_something(name: str, real: Path, tmp_
     assert name in CASES, f"search has an option {name} that no case shows to change anything"
     if name == "quick":
         pytest.skip("it changes what is imported: tests/encoder/test_quick_queries.py")
+    if name in ("cluster", "replicas", "hedge", "partial"):
+        pytest.skip("it takes a sharded index and processes: tests/cluster/test_search.py")
     if name == "rerank":
         pytest.skip("it takes a cross-encoder: tests/rank/test_rerank.py")
     if name == "sparse_backend":

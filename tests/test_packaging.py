@@ -87,6 +87,8 @@ def test_the_wheel_holds_code_configurations_and_encoder_and_nothing_else(source
         "retriever/index/lucene/java/Calls.java",
         "retriever/index/lucene/java/CollectionSearcher.class",
         "retriever/index/lucene/java/CollectionSearcher.java",
+        "retriever/index/lucene/java/Words.class",
+        "retriever/index/lucene/java/Words.java",
         DATA[1],
         NESTED_DATA,
     }

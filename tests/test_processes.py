@@ -18,6 +18,7 @@ import multiprocessing, os, sys, time
 from torch.utils.data import DataLoader, Dataset
 from retriever import Retriever
 from retriever.encoder.load import load_encoder
+from retriever.index.lucene.jvm import start_jvm
 
 FOLDER, ENCODER = sys.argv[1:]
 QUERY = "bread dough yeast"
@@ -25,6 +26,10 @@ QUERY = "bread dough yeast"
 def search(query=QUERY, mode="bm25"):
     with Retriever.open(FOLDER) as opened:
         return opened.search(query, 1, mode=mode)[0].doc_id
+
+def filtered():
+    with Retriever.open(FOLDER) as opened:
+        return opened.search(QUERY, 1, mode="bm25", filter="id != nothing")[0].doc_id
 
 def hybrid(query):
     return search(query, "hybrid")
@@ -85,6 +90,7 @@ def same():
     return bool((encoder.encode_documents([QUERY] * 99).dense == home.dense).all())
 show("encoder", lambda: forked(same))
 opened = Retriever.open(FOLDER)
+start_jvm()  # BM25 does without
 show("parent", lambda: opened.search(QUERY, 1, mode="bm25")[0].doc_id)
 def all_of_it():
     show("inherited", lambda: opened.search(QUERY, 1))
@@ -92,6 +98,7 @@ def all_of_it():
     show("reopening", opened.reopen)
     show("closing", opened.close)
     show("own", search)
+    show("own with Java", filtered)
     return "done"
 show("child", lambda: forked(all_of_it))
 show("loader", lambda: loaded("fork"))
@@ -107,9 +114,10 @@ inherited: UserError: this process was forked after this index was opened
 ranking: UserError: this process was forked after this index was opened
 reopening: UserError: this process was forked after this index was opened
 closing: None
-own: UserError: this process was forked after Java had started
+own: d01
+own with Java: UserError: this process was forked after Java had started
 child: done
-loader: UserError: retriever.types.UserError: this process was forked after Java had star
+loader: ['d01', 'd01']
 parent: d01
 """
 SPAWNS = (

@@ -44,7 +44,7 @@ def english_terms(text: str) -> list[str] | None:
     """Return the terms of a text, in order, repeated ones too; None where Lucene has to be asked.
 
     >>> english_terms("The U.S.A.'s running dogs' tails")
-    ['u.s.a', 'run', 'dog', 'tail']
+    ['u.s.a', 's', 'run', 'dog', 'tail']
     """
     if not text.isascii():
         return None

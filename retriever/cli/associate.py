@@ -42,8 +42,9 @@ def associate(encoder: str, config: Path, examples: int, per_term: int, most_ter
     from tqdm import tqdm
 
     from retriever.encoder.lexicon import frame_ids
-    from retriever.encoder.query_terms import FILE, write_query_terms
+    from retriever.encoder.query_terms import write_query_terms
     from retriever.encoder.spec import parse_spec
+    from retriever.network.checkpoint import QUERY_TERMS
     from retriever.network.folder import load_model, new_folder
     from retriever.train.associations import learn_associations, lone_terms
     from retriever.train.settings import load_train_config
@@ -67,6 +68,6 @@ def associate(encoder: str, config: Path, examples: int, per_term: int, most_ter
     found = learn_associations(model, *parts, per_term=per_term, most=most_terms)
     with new_folder(output) as part:
         shutil.copytree(source, part, dirs_exist_ok=True)
-        (part / FILE).unlink(missing_ok=True)
+        (part / QUERY_TERMS).unlink(missing_ok=True)
         write_query_terms(found, part)
     click.echo(output)

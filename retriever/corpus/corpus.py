@@ -91,12 +91,17 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _either(keys: Sequence[str]) -> str:
+    """Say which one of some names is needed, as people say it."""
+    return " or ".join(filter(None, (", ".join(keys[:-1]), keys[-1])))
+
+
 def _key(fields: dict[str, Any], keys: Sequence[str], role: str) -> str:
     for key in keys:
         if key in fields:
             return key
     found = ", ".join(map(str, fields)) or "no field"
-    raise ValueError(f"no {role}: found {_shown(found)}, need a field named {' or '.join(keys)}; add it")
+    raise ValueError(f"no {role}: found {_shown(found)}, need a field named {_either(keys)}; add it")
 
 
 def _text(key: str, value: object) -> str:

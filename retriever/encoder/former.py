@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever.encoder.load import load_own_encoder
-from retriever.encoder.query_terms import FILE as QUERY_TERMS
 from retriever.encoder.spec import EncoderSpec, default_encoder_path
-from retriever.network.checkpoint import ADDED
+from retriever.network.checkpoint import ADDED, QUERY_TERMS
 
 if TYPE_CHECKING:
     from retriever.encoder.moe_encoder import MoEEncoder

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from retriever.network.checkpoint import QUERY_TERMS
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 
     from retriever.types import FloatArray
 
-__all__ = ["FILE", "QueryTerms", "heaviest", "read_query_terms", "write_query_terms"]
+__all__ = ["QueryTerms", "heaviest", "read_query_terms", "write_query_terms"]
 
-FILE = "queries.safetensors"
-"""Beside the weights of an encoder that has it."""
 STEPS = 255
 
 
@@ -79,7 +78,7 @@ def read_query_terms(folder: Path, vocabulary: int) -> QueryTerms | None:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    path = folder / FILE
+    path = folder / QUERY_TERMS
     if not path.is_file():
         return None
     try:
@@ -107,6 +106,6 @@ def write_query_terms(found: QueryTerms, folder: Path) -> Path:
         "scale": np.array([scale], np.float32),
         "most": np.array([found.most], np.int32),
     }
-    save_file(values, folder / FILE)
-    (folder / FILE).chmod(0o644)
-    return folder / FILE
+    save_file(values, folder / QUERY_TERMS)
+    (folder / QUERY_TERMS).chmod(0o644)
+    return folder / QUERY_TERMS

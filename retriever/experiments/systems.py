@@ -198,7 +198,7 @@ def bytes_per_document(retriever: Retriever, legs: Sequence[str]) -> float:
     """Return the size of the parts of an index that a search in these legs reads, texts included."""
     sizes = retriever.reader.sizes()
     parts = {"lucene"}.union(*(LEGS[leg].folders for leg in legs))  # where the texts are, and what the legs read
-    return sum(sizes[part] for part in parts) / max(retriever.reader.num_documents, 1)
+    return sum(sizes.get(part, 0) for part in parts) / max(retriever.reader.num_documents, 1)
 
 
 def _latency(

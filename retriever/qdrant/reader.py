@@ -62,6 +62,7 @@ class CollectionReader(StoredChunks):
     """
 
     postings = None
+    word_postings = None
 
     def __init__(self, path: str, engine: Engine, head: Head, users: _Users | None = None) -> None:
         self.words = Words(head.settings.analyzer, sorted(head.state.languages, key=lambda n: -head.state.languages[n]))

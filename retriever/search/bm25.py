@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from retriever.search.leg import Leg
-from retriever.search.words import StoredWords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from retriever.index.contract import LegReader, Selection
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import LegOptions, LegQuery
+    from retriever.search.words import StoredWords
     from retriever.types import Encoder, Ranking, Span, TermMatch
 
 __all__ = ["Bm25Leg"]
@@ -31,7 +31,11 @@ class Bm25Leg(Leg):
     def __init__(self, reader: LegReader, options: LegOptions) -> None:
         """Take the commit; its postings are searched, and Lucene where an older index has none."""
         super().__init__(reader, options)
-        self._words = None if reader.words is None else StoredWords(reader, reader.words)
+        self._words: StoredWords | None = None
+        if reader.word_postings is not None:
+            from retriever.search.words import StoredWords
+
+            self._words = StoredWords(reader, reader.word_postings)
 
     def run(self, query: LegQuery, depth: int, selection: Selection | None = None) -> Ranking:
         """Return the best hits by BM25."""

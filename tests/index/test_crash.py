@@ -75,8 +75,8 @@ def check(path: Path) -> int:
         query = csr_matrix(np.ones((1, VOCAB), np.float32))
         assert {hit.doc_id for hit in reader.sparse(query, every)} == wanted
         assert StoredPostings(reader).search(query, every) == reader.sparse(query, every)
-        assert reader.words is not None
-        assert {hit.doc_id for hit in StoredWords(reader, reader.words).search({"text": 1.0}, every)} == wanted
+        assert reader.word_postings is not None
+        assert {hit.doc_id for hit in StoredWords(reader, reader.word_postings).search({"text": 1.0}, every)} == wanted
     return batches
 
 

@@ -128,8 +128,8 @@ def compare(folder: Path) -> None:
 
 def compare_words(reader: FolderReader, selections: list[Selection | None]) -> None:
     """Do so for words. Where something is deleted, what corrects Lucene's scores is off in their last digits."""
-    assert reader.words is not None
-    words = StoredWords(reader, reader.words)
+    assert reader.word_postings is not None
+    words = StoredWords(reader, reader.word_postings)
     assert reader.collection.frequencies([*WORDS, "none"]) == reader.bm25_frequencies([*WORDS, "none"])
     assert reader.collection.length == reader._lucene.length()
     for query in ({"often": 1.0}, {"zebra": 2.0, "often": 0.5, "none": 1.0}, dict.fromkeys(WORDS, 1.0), {"none": 1.0}):
@@ -185,7 +185,7 @@ def test_an_index_without_postings_is_searched_by_lucene_until_it_is_changed(tmp
     for file in [*(folder / "sparse").iterdir(), *(folder / "bm25").iterdir()]:
         file.unlink()
     with FolderReader.open(folder) as reader:
-        assert reader.postings is None and reader.words is None
+        assert reader.postings is None and reader.word_postings is None
         assert StoredPostings(reader).search(queries()[3], 10) == kept.sparse(queries()[3], 10)
     kept.close()
     with FolderWriter.open(folder) as writer:

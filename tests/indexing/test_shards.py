@@ -166,7 +166,7 @@ def test_damage_in_a_shard_is_found_and_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="shard-00001"):
         Retriever.open(tmp_path / "i", SeededEncoder(), verify=True)
     shutil.rmtree(tmp_path / "i" / "shard-00000")
-    with pytest.raises(UserError, match="shard-00000: no such index folder"):
+    with pytest.raises(UserError, match="its shard-00000 is missing"):
         Retriever.open(tmp_path / "i", SeededEncoder())
     (tmp_path / "i" / "shards.json").write_text("{")
     with pytest.raises(UserError, match=r"shards.json: damaged \(not JSON\)"):

@@ -87,6 +87,9 @@ def check_settings(values: Mapping[str, Any]) -> None:
     limit, layers = values["max_position_embeddings"], values["num_hidden_layers"]
     if not 3 <= values["max_length"] <= limit:
         raise ValueError(f"max_length is {values['max_length']}, allowed are 3 to max_position_embeddings ({limit})")
+    hidden, heads = values["hidden_size"], values["num_attention_heads"]
+    if not heads or hidden % heads:  # the kernels would write beyond the heads that there is room for
+        raise ValueError(f"hidden_size is {hidden}, need a multiple of num_attention_heads ({heads})")
     for name, choices in (("pooling", POOLINGS), ("dense_activation", ACTIVATIONS), ("query_mode", QUERY_MODES)):
         if values[name] not in choices:
             raise ValueError(f"{name} is {values[name]!r}, allowed are {' and '.join(map(repr, choices))}")

@@ -178,11 +178,16 @@ def test_missing_and_damaged_weights(tiny_encoder_folder: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("vocab_size", None), ("layer_norm_eps", None), ("hidden_act", []), ("hidden_act", "x"), ("max_terms", 10**30)],
+    [
+        ("vocab_size", None),
+        ("layer_norm_eps", None),
+        ("hidden_act", []),
+        ("hidden_act", "x"),
+        ("max_terms", 10**30),
+        ("num_attention_heads", 12),  # 32 numbers would be split among 16 heads, with room for 12
+    ],
 )
-def test_settings_of_another_kind_are_refused(
-    name: str, value: object, tiny_encoder_folder: Path, tmp_path: Path
-) -> None:
+def test_impossible_settings_are_refused(name: str, value: object, tiny_encoder_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_encoder_folder, tmp_path / "encoder")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {name: value}))

@@ -80,7 +80,8 @@ class WordPostings:
 
     def _rows_of(self, word: str) -> Iterator[NDArray[np.int64]]:
         for block, first in zip(self.blocks, self.first_rows, strict=True):
-            yield first + block.rows_of(word).astype(np.int64)
+            rows = block.rows_of(word)
+            yield first + rows[rows < len(block.norms)].astype(np.int64)  # all but in a damaged block
 
     @lazy
     def totals(self) -> Totals:

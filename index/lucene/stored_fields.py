@@ -29,7 +29,12 @@ __all__ = ["StoredFields"]
 KERNELS = "retriever.search.stored_kernel"
 ROOM = 1 << 16
 """Bytes of the largest document that needs no second try."""
+LARGEST_SLICE = 1 << 24
+"""Bytes; Lucene cuts large chunks in slices of 80 KiB."""
+DENSEST = 256
+"""A byte of LZ4 stands for fewer."""
 LARGER = -2
+WORD = 64
 NUMERIC, BINARY = 0, 1
 VALUES = "Lucene90_0"
 
@@ -38,6 +43,8 @@ def packed_numbers(data: memoryview, start: int, count: int, bits: int) -> Whole
     """Return `count` numbers of so many bits each, the first in the lowest bits."""
     if not bits:
         return np.zeros(count, np.int64)
+    if bits > WORD:
+        raise ForeignError(f"has numbers of {bits} bits")
     whole = np.frombuffer(bytes(data[start : start + (count * bits + 7) // 8]) + bytes(8), np.uint8)
     if len(whole) < (count * bits + 7) // 8 + 8:
         raise ForeignError("ends too early")
@@ -161,6 +168,8 @@ class _SegmentStore:
         """Read where each chunk of documents begins: with which one, and where in the file."""
         meta.header("Lucene90FieldsIndexMeta", 0, 1)
         self._slice = meta.short()
+        if not 0 < self._slice <= LARGEST_SLICE:
+            raise ForeignError(f"has slices of {self._slice} bytes")
         count, shift, chunks = (meta.little(4) for _ in range(3))
         first = meta.little(8)
         numbers = _Monotonic(meta, chunks, shift)
@@ -173,12 +182,14 @@ class _SegmentStore:
     def raw(self, number: int) -> bytes:
         """Return the stored JSON of a document by its number."""
         chunk = int(np.searchsorted(self._first, number, side="right")) - 1
-        start, end = self._places[chunk : chunk + 2].tolist()
+        start, end = self._places[chunk : chunk + 2].tolist() if 0 <= chunk < len(self._places) - 1 else (0, 0)
+        if not 0 <= start < end <= len(self._data):
+            raise ForeignError("has a chunk out of its place")
         read = load_kernels(KERNELS, ("document",))["document"]
         room, out, result = np.empty(2 * self._slice, np.uint8), np.empty(ROOM, np.uint8), np.zeros(1, np.int64)
         given = number, self._raw, self._slice, room
         size = read(self._data[:end], start, *given, out, result)
-        if size == LARGER:
+        if size == LARGER and result[0] <= DENSEST * (end - start):
             out = np.empty(int(result[0]), np.uint8)
             size = read(self._data[:end], start, *given, out, result)
         if size < 0:

@@ -28,6 +28,12 @@ STRING, TYPE_BITS = 0, 3
 TOGETHER = 128
 """Numbers whose bytes are mixed: so many stand in whole words, the last ones in the lowest bytes."""
 DAMAGED = -1
+LARGEST = 1 << 40
+"""Numbers of a damaged file that are above it become it: sums of some cannot go beyond 63 bits."""
+MOST_DOCUMENTS = 1 << 16
+"""A chunk with more is damaged: Lucene packs 1,024."""
+WIDEST = 4
+"""Bytes of one number of those that stand together."""
 
 
 def _inner(function: Any) -> Any:
@@ -49,12 +55,14 @@ def _short(data: Bytes, place: Any) -> Any:
         value |= (byte & 127) << (7 * step)
         if byte < 128:
             break
-    return value, place
+    return min(value, np.int64(LARGEST)), place
 
 
 @_inner
 def _little(data: Bytes, place: Any, size: Any) -> Any:
     value = np.int64(0)
+    if size > WIDEST:
+        return np.int64(LARGEST)
     for i in range(size):
         value |= _byte(data, place + i) << (8 * i)
     return value
@@ -103,6 +111,8 @@ def _unpack(packed: Bytes, place: Any, out: Bytes, start: Any, end: Any) -> Any:
 
     What is copied may stand in `out` before `start`: a dictionary.
     """
+    if not 0 <= place <= packed.size:
+        return DAMAGED
     while start < end:
         token = _byte(packed, place)
         place += 1
@@ -138,6 +148,8 @@ def _region(data: Bytes, place: Any, size: Any, first: Any, last: Any, room: Byt
     if length <= 0 or dictionary + length > room.size or dictionary > size:
         return DAMAGED, found
     blocks = (size - dictionary + length - 1) // length
+    if blocks > data.size - place:  # each has a byte at least
+        return DAMAGED, found
     lengths = place
     own, place = _short(data, place)
     for _ in range(blocks):
@@ -160,7 +172,7 @@ def _region(data: Bytes, place: Any, size: Any, first: Any, last: Any, room: Byt
             for i in range(max(first - start, 0), wanted):
                 out[found] = room[dictionary + i]
                 found += 1
-        packed += own
+        packed = min(packed + own, data.size + 1)  # behind the end nothing is unpacked
     return packed, found
 
 
@@ -190,7 +202,7 @@ def _document(data: Bytes, start: Any, number: Any, field: Any, part: Any, room:
     base, place = _short(data, start)
     token, place = _short(data, place)
     count, own = token >> 2, number - base
-    if own < 0 or own >= count or count > data.size:
+    if own < 0 or own >= count or count > MOST_DOCUMENTS:
         return DAMAGED
     place = _behind(data, place, count)
     first = total = np.int64(0)
@@ -198,6 +210,8 @@ def _document(data: Bytes, start: Any, number: Any, field: Any, part: Any, room:
         if i == own:
             first = total
         total += _number(data, place, count, i)
+    if total > LARGEST:
+        return DAMAGED
     last = first + _number(data, place, count, own)
     place = _behind(data, place, count)
     if last - first > out.size:

@@ -137,7 +137,9 @@ def _add(block: Any, first: Any, last: Any, weight: Any, inverse: Any, sums: Any
         if frequency == MANY:
             frequency = _exception(block, j)
         score = weight - weight / (one + np.float32(frequency) * inverse[byte_at(block[6] + row)])
-        if sums[row] == 0 and score > 0:
+        if not score > 0:  # below 0 or no number in a damaged file: a sum that came back to 0 would be touched twice
+            continue
+        if sums[row] == 0:
             touched[n] = row
             n += 1
         sums[row] += np.float64(score)

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["CommitView", "open_legs", "own_legs"]
 
 
+QUICK_CHUNKS = 200_000
+"""An index of no more is searched leg by leg. At 60,000 a search takes a tenth less processor time so, a lexical one a
+sixth, and other searches have the other processors."""
+
+
 @singledispatch
 def open_legs(reader: Any, options: LegOptions | None = None) -> dict[str, OpenLeg]:
     """Return the legs of an index, in their order: its kind of reader may have some registered for it.
@@ -60,6 +65,11 @@ class CommitView:
         """Return the names of shards that answers are without; of an index on a cluster alone."""
         return getattr(self.reader, "lost", ())
 
+    @property
+    def _quick(self) -> bool:
+        """Say whether legs side by side would mostly wait for each other's interpreter lock."""
+        return self.reader.num_chunks <= QUICK_CHUNKS
+
     def run(self, leg: str, query: LegQuery, depth: int) -> Ranking:
         """Return the best `depth` hits of one leg."""
         self._limit.check()
@@ -70,7 +80,7 @@ class CommitView:
         self, legs: Sequence[str], query: LegQuery, depth: int, pool: Executor
     ) -> Iterator[dict[str, Future[Ranking]]]:
         """Begin the legs that read the query's text alone, while others wait for its views; none where none waits."""
-        waits = bool(views_of(legs)) and self.reader.legs_together is None
+        waits = bool(views_of(legs)) and self.reader.legs_together is None and not self._quick
         alone = [leg for leg in legs if waits and not LEGS[leg].views]
         with _all_done() as futures:
             submitted = {leg: pool.submit(self.run, leg, query, depth) for leg in alone}
@@ -89,6 +99,9 @@ class CommitView:
         known = {leg: rankings[0] for leg, rankings in self._together(legs, [query], depth).items()}
         # The slowest leg first: with fewer cores than legs it is what the others run beside.
         left = sorted((leg for leg in legs if leg not in {*known, *begun}), key=lambda leg: -self._legs[leg].cost)
+        if self._quick:
+            known |= {leg: self.run(leg, query, depth) for leg in left}
+            left = []
         with _all_done() as futures:
             submitted = {leg: pool.submit(self.run, leg, query, depth) for leg in left[:-1]}
             futures += submitted.values()

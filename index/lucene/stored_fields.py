@@ -28,12 +28,11 @@ __all__ = ["StoredFields"]
 
 KERNELS = "retriever.search.stored_kernel"
 ROOM = 1 << 16
-"""Bytes of the largest document that needs no second try."""
+"""Bytes of documents that are read together."""
 LARGEST_SLICE = 1 << 24
 """Bytes; Lucene cuts large chunks in slices of 80 KiB."""
 DENSEST = 256
 """A byte of LZ4 stands for fewer."""
-LARGER = -2
 WORD = 64
 NUMERIC, BINARY = 0, 1
 VALUES = "Lucene90_0"
@@ -179,23 +178,28 @@ class _SegmentStore:
             raise ForeignError("has another number of documents")
         self._first, self._places = numbers.read(index, first), places.read(index, second)
 
-    def raw(self, number: int) -> bytes:
-        """Return the stored JSON of a document by its number."""
-        chunk = int(np.searchsorted(self._first, number, side="right")) - 1
-        start, end = self._places[chunk : chunk + 2].tolist() if 0 <= chunk < len(self._places) - 1 else (0, 0)
-        if not 0 <= start < end <= len(self._data):
+    def raws(self, numbers: Wholes) -> list[bytes]:
+        """Return the stored JSON of documents by their numbers."""
+        chunks = np.searchsorted(self._first, numbers, side="right") - 1
+        if not len(numbers) or chunks.min() < 0 or chunks.max() >= len(self._places) - 1:
             raise ForeignError("has a chunk out of its place")
-        read = load_kernels(KERNELS, ("document",))["document"]
-        room, out, result = np.empty(2 * self._slice, np.uint8), np.empty(ROOM, np.uint8), np.zeros(1, np.int64)
-        given = number, self._raw, self._slice, room
-        size = read(self._data[:end], start, *given, out, result)
-        if size == LARGER and result[0] <= DENSEST * (end - start):
-            out = np.empty(int(result[0]), np.uint8)
-            size = read(self._data[:end], start, *given, out, result)
-        if size < 0:
-            raise ForeignError("a stored document cannot be read")
-        place = int(result[0])
-        return out[place : place + size].tobytes()
+        wanted = np.column_stack((self._places[chunks], self._places[chunks + 1], numbers))
+        if wanted[:, 0].min() < 0 or (wanted[:, 0] >= wanted[:, 1]).any() or wanted[:, 1].max() > len(self._data):
+            raise ForeignError("has a chunk out of its place")
+        read = load_kernels(KERNELS, ("documents",))["documents"]
+        room, out, results = np.empty(2 * self._slice, np.uint8), np.empty(ROOM, np.uint8), np.empty_like(wanted[:, :2])
+        found: list[bytes] = []
+        while len(wanted):
+            count = read(self._data, wanted, self._raw, self._slice, room, out, results)
+            if count < 0:
+                raise ForeignError("a stored document cannot be read")
+            found += [out[start:end].tobytes() for start, end in results[:count].tolist()]
+            wanted = wanted[count:]
+            if len(wanted) and (size := int(results[count, 0])) > len(out):
+                if size > DENSEST * (wanted[0, 1] - wanted[0, 0]):
+                    raise ForeignError("a stored document cannot be read")
+                out = np.empty(size, np.uint8)
+        return found
 
 
 class StoredFields:
@@ -219,11 +223,15 @@ class StoredFields:
 
     def raws(self, rows: Sequence[int]) -> list[bytes]:
         """Return the stored JSON of the documents that begin with these rows."""
-        starts = np.cumsum([0, *(len(segment.rows) for segment in self._segments)])
-        found = []
-        for number in self._numbers[list(rows)].tolist():
-            if number < 0:
-                raise ForeignError("has no document of this row")
-            place = int(np.searchsorted(starts, number, side="right")) - 1
-            found.append(self._segments[place].raw(number - int(starts[place])))
+        numbers = self._numbers[list(rows)]
+        if len(numbers) and numbers.min() < 0:
+            raise ForeignError("has no document of this row")
+        found: list[bytes] = [b""] * len(numbers)
+        begin = 0
+        for segment in self._segments:
+            own = np.flatnonzero((numbers >= begin) & (numbers < begin + len(segment.rows)))
+            if len(own):
+                for place, raw in zip(own.tolist(), segment.raws(numbers[own] - begin), strict=True):
+                    found[place] = raw
+            begin += len(segment.rows)
         return found

@@ -1,4 +1,4 @@
-"""One stored document out of a chunk of Lucene's, compiled; `machine_code` keeps what becomes of it.
+"""Stored documents out of chunks of Lucene's, compiled; `machine_code` keeps what becomes of it.
 
 See `retriever.index.lucene.stored_fields`. Nothing in a damaged file leads out of it.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Bytes = NDArray[np.uint8]
 
-__all__ = ["document"]
+__all__ = ["documents"]
 
 SHORTEST_MATCH = 4
 LONG = 15
@@ -34,6 +34,9 @@ MOST_DOCUMENTS = 1 << 16
 """A chunk with more is damaged: Lucene packs 1,024."""
 WIDEST = 4
 """Bytes of one number of those that stand together."""
+STEP = 8
+"""Bytes that are copied at once."""
+ONE, TWO, THREE, FOUR, FIVE, SIX, SEVEN = (np.uint64(number) for number in range(1, STEP))
 
 
 def _inner(function: Any) -> Any:
@@ -42,7 +45,7 @@ def _inner(function: Any) -> Any:
 
 @_inner
 def _byte(data: Bytes, place: Any) -> Any:
-    return np.int64(data[place]) if 0 <= place < data.size else np.int64(0)
+    return np.int64(data[np.uint64(place)]) if 0 <= place < data.size else np.int64(0)
 
 
 @_inner
@@ -97,12 +100,40 @@ def _behind(data: Bytes, place: Any, count: Any) -> Any:
 @_inner
 def _long(packed: Bytes, place: Any, count: Any) -> Any:
     """Return a length that may go on in the bytes that follow, and the place behind it."""
-    more = np.int64(255 if count == LONG else 0)
+    if count != LONG:
+        return count, place
+    more = np.int64(255)
     while more == 255 and place < packed.size:
         more = np.int64(packed[place])
         place += 1
         count += more
     return count, place
+
+
+@_inner
+def _copy(source: Bytes, place: Any, out: Bytes, start: Any, count: Any) -> None:
+    """Copy some bytes; up to seven more are written behind them, where there is space.
+
+    Eight are read before eight are written, of which the compiler makes one word.
+    """
+    i = np.int64(0)
+    while i < count and place + i + STEP <= source.size and start + i + STEP <= out.size:
+        p, q = np.uint64(place + i), np.uint64(start + i)  # without a sign nobody counts from the end
+        a, b, c, d = source[p], source[p + ONE], source[p + TWO], source[p + THREE]
+        e, f, g, h = source[p + FOUR], source[p + FIVE], source[p + SIX], source[p + SEVEN]
+        out[q], out[q + ONE], out[q + TWO], out[q + THREE] = a, b, c, d
+        out[q + FOUR], out[q + FIVE], out[q + SIX], out[q + SEVEN] = e, f, g, h
+        i += STEP
+    for k in range(i, count):
+        out[start + k] = source[place + k]
+
+
+@_inner
+def _append(source: Bytes, first: Any, last: Any, out: Bytes, found: Any) -> Any:
+    """Copy what is from `first` to `last` behind what was found; return how much is found now."""
+    count = max(last - first, np.int64(0))
+    _copy(source, first, out, found, count)
+    return found + count
 
 
 @_inner
@@ -120,20 +151,23 @@ def _unpack(packed: Bytes, place: Any, out: Bytes, start: Any, end: Any) -> Any:
         count = min(count, end - start)
         if count > packed.size - place:
             return DAMAGED
-        for _ in range(count):
-            out[start] = packed[place]
-            start += 1
-            place += 1
+        _copy(packed, place, out, start, count)
+        start += count
+        place += count
         if start >= end:
             break
-        back = _little(packed, place, 2)
+        back = _byte(packed, place) | _byte(packed, place + 1) << 8
         place += 2
         count, place = _long(packed, place, token & LONG)
         if back == 0 or back > start:
             return DAMAGED
-        for _ in range(min(count + SHORTEST_MATCH, end - start)):
-            out[start] = out[start - back]
-            start += 1
+        count = min(count + SHORTEST_MATCH, end - start)
+        if back >= STEP:
+            _copy(out, start - back, out, start, count)
+        else:
+            for i in range(start, start + count):
+                out[i] = out[i - back]
+        start += count
     return place
 
 
@@ -156,9 +190,7 @@ def _region(data: Bytes, place: Any, size: Any, first: Any, last: Any, room: Byt
         place = _short(data, place)[1]
     if _unpack(data, place, room, 0, dictionary) < 0:
         return DAMAGED, found
-    for i in range(first, min(last, dictionary)):
-        out[found] = room[i]
-        found += 1
+    found = _append(room, first, min(last, dictionary), out, found)
     packed = place + own
     place = _short(data, lengths)[1]
     for block in range(blocks):
@@ -169,16 +201,14 @@ def _region(data: Bytes, place: Any, size: Any, first: Any, last: Any, room: Byt
             wanted = min(stop, last) - start
             if _unpack(data, packed, room, dictionary, dictionary + wanted) < 0:
                 return DAMAGED, found
-            for i in range(max(first - start, 0), wanted):
-                out[found] = room[dictionary + i]
-                found += 1
+            found = _append(room, dictionary + max(first - start, 0), dictionary + wanted, out, found)
         packed = min(packed + own, data.size + 1)  # behind the end nothing is unpacked
     return packed, found
 
 
 @_inner
 def _field(out: Bytes, size: Any, field: Any, result: Any) -> Any:
-    """Write where the text of a field begins in a document, and return its size."""
+    """Write where the text of a field begins in a document, and its size; return that, too."""
     place = np.int64(0)
     while place < size:
         info, place = _short(out, place)
@@ -186,19 +216,21 @@ def _field(out: Bytes, size: Any, field: Any, result: Any) -> Any:
         if info & ((1 << TYPE_BITS) - 1) != STRING or length > size - place:
             return DAMAGED
         if info >> TYPE_BITS == field:
-            result[0] = place
+            result[0], result[1] = place, length
             return length
         place += length
     return DAMAGED
 
 
-def _document(data: Bytes, start: Any, number: Any, field: Any, part: Any, room: Bytes, out: Bytes, result: Any) -> Any:
-    """Write a document to `out`; return the size of a field's text in it, and write where that begins to `result`.
+@_inner
+def _document(
+    data: Bytes, end: Any, start: Any, number: Any, field: Any, part: Any, room: Bytes, out: Bytes, result: Any
+) -> Any:
+    """Write a document to `out`, and to `result` where the text of a field begins in it and what size that has.
 
-    -1 for a damaged file. -2 where `out` is too small: result says what is needed. data: up to the end of the chunk
-    that begins at `start`. number: of the document. part: large chunks are packed in parts of so many bytes. room:
-    twice as many bytes, which are written over.
+    Return the size of the document; result has it, too, where `out` is too small. -1 for a damaged file.
     """
+    data = data[:end]
     base, place = _short(data, start)
     token, place = _short(data, place)
     count, own = token >> 2, number - base
@@ -215,8 +247,7 @@ def _document(data: Bytes, start: Any, number: Any, field: Any, part: Any, room:
     last = first + _number(data, place, count, own)
     place = _behind(data, place, count)
     if last - first > out.size:
-        result[0] = last - first
-        return -2
+        return last - first
     found = np.int64(0)
     size: Any = part if token & 1 else max(total, 1)
     for begin in range(0, total, size):
@@ -225,12 +256,35 @@ def _document(data: Bytes, start: Any, number: Any, field: Any, part: Any, room:
         place, found = _region(data, place, length, low, max(high, low), room, out, found)
         if place < 0 or begin + length >= last:
             break
-    if place < 0 or found != last - first:
+    if place < 0 or found != last - first or _field(out, found, field, result) < 0:
         return DAMAGED
-    return _field(out, found, field, result)
+    return found
 
 
-_WHOLES = types.Array(i8, 1, "C")
+def _documents(data: Bytes, wanted: Any, field: Any, part: Any, room: Bytes, out: Bytes, results: Any) -> Any:
+    """Write documents one behind the other to `out`; return how many, which may be fewer than are wanted.
+
+    -1 for a damaged file. data: the whole of it. wanted: of each document where its chunk begins and ends in `data`,
+    which holds both, and its number, int64 (n, 3). field: whose text is asked for. part: large chunks are packed in
+    parts of so many bytes. room: twice as many bytes, which are written over. results: where in `out` each text begins
+    and ends, int64 (n, 2); of the first that has no space any more its size.
+    """
+    used = np.int64(0)
+    for i in range(len(wanted)):
+        start, end, number = wanted[i]
+        size = _document(data, end, start, number, field, part, room, out[used:], results[i])
+        if size < 0:
+            return DAMAGED
+        if size > out.size - used:
+            results[i, 0] = size
+            return i
+        results[i, 0] += used
+        results[i, 1] += results[i, 0]
+        used += size
+    return len(wanted)
+
+
 _ARRAY = types.Array(u1, 1, "C")
 _READ = types.Array(u1, 1, "C", readonly=True)
-document: Any = njit([i8(_READ, i8, i8, i8, i8, _ARRAY, _ARRAY, _WHOLES)], error_model="numpy", **COMPILED)(_document)
+_TABLE = types.Array(i8, 2, "C")
+documents: Any = njit([i8(_READ, _TABLE, i8, i8, _ARRAY, _ARRAY, _TABLE)], error_model="numpy", **COMPILED)(_documents)

@@ -50,10 +50,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def _markers(path: Path) -> set[str]:
     """Return the markers that every test of a file or of a folder here has."""
-    if Path(__file__).parent not in path.parents:
+    tests = Path(__file__).parent
+    if tests not in path.parents:
         return set()
     found = {
-        "lucene": bool(LUCENE & {path.name, path.parent.name}) or path.stem in LUCENE_FILES,
+        "lucene": path.relative_to(tests).parts[0] in LUCENE or path.stem in LUCENE_FILES,
         "browser": path.stem.endswith("_browser"),
         "processes": path.stem in PROCESSES,
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli.output import escape_what_cannot_be_shown, hold_closed_streams
+from retriever.cli.printing.output import escape_what_cannot_be_shown, hold_closed_streams
 from retriever.corpus import corpus
 from retriever.encoder.runtime import PRECISIONS, RuntimeConfig
 from retriever.index.faiss_types import DENSE_TYPES

@@ -25,7 +25,7 @@ def demo(folder: Path, encoder: str | None, quiet: bool) -> None:
     Example:
       retriever demo
     """
-    from retriever.cli.render import side_by_side
+    from retriever.cli.printing.render import side_by_side
     from retriever.corpus.python_docs import DEMO_QUERIES, python_documentation
     from retriever.encoder.load import load_encoder
     from retriever.indexing.build import build_index, interrupted
@@ -64,7 +64,7 @@ def doctor(as_json: bool) -> None:
       retriever doctor
     """
     from retriever.cli.checks import examine
-    from retriever.cli.render import findings_text
+    from retriever.cli.printing.render import findings_text
     from retriever.encoder.load import default_encoder_path
 
     findings = examine(default_encoder_path())

@@ -21,7 +21,7 @@ from retriever.types import Run
 from retriever.wire import hit_from_wire
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 QUERY = "how do water, bacteria and cells keep the body warm in a year"
 runs = st.dictionaries(
     st.sampled_from(["q1", "q2", "q3"]),

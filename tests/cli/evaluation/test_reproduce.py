@@ -17,7 +17,7 @@ from retriever.search.modes import legs_named
 from retriever.types import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 BM25 = {"nDCG@10": 0.0, "R@100": 0.0}
 
 

@@ -19,7 +19,7 @@ from retriever.search.stored_fusion import store_fusion
 from retriever.types import Query, UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 
 
 def invoke(*args: object) -> Result:

@@ -7,7 +7,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from retriever.cli.columns import columns, isolated, wrapped
+from retriever.cli.printing.columns import columns, isolated, wrapped
 from retriever.search.highlights import snippet
 from retriever.tables import human_bytes
 from retriever.wire import hit_to_wire

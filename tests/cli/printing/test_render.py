@@ -7,7 +7,7 @@ import json
 import pytest
 
 from retriever.cli.checks import Finding
-from retriever.cli.render import SNIPPET, findings_text, hit_json, hit_text, side_by_side, stage_times_text
+from retriever.cli.printing.render import SNIPPET, findings_text, hit_json, hit_text, side_by_side, stage_times_text
 from retriever.tables import human_bytes, table
 from retriever.types import ChunkHit, Hit, LegPart, Span, StagePart, TermMatch
 from retriever.wire import hit_from_wire

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from retriever.cli.bench_compression import compression
-from retriever.cli.bench_encode import bench_encode_command
-from retriever.cli.bench_fusion import bench_fusion_command
-from retriever.cli.bench_rank import bench_rank_command
-from retriever.cli.bench_search import bench_search_command, bench_sparse_command
-from retriever.cli.bench_serve import bench_serve_command
-from retriever.cli.bench_shards import bench_shards_command
-from retriever.cli.bench_tail import bench_tail_command
+from retriever.cli.bench.compression import compression
+from retriever.cli.bench.encode import bench_encode_command
+from retriever.cli.bench.fusion import bench_fusion_command
+from retriever.cli.bench.rank import bench_rank_command
+from retriever.cli.bench.search import bench_search_command, bench_sparse_command
+from retriever.cli.bench.serve import bench_serve_command
+from retriever.cli.bench.shards import bench_shards_command
+from retriever.cli.bench.tail import bench_tail_command
 from retriever.cli.options import DENSE_TYPE, encoder_option, numbers
 
 __all__ = ["bench"]

@@ -209,7 +209,7 @@ def _show_experiment(found: Experiment, per_query: bool, as_json: bool) -> None:
 
 
 def _show_table(results: Results) -> None:
-    from retriever.cli.render_results import marks_text, results_text
+    from retriever.cli.printing.results import marks_text, results_text
 
     click.echo(results_text(results, bold=sys.stdout.isatty()))
     if marks := marks_text(results):

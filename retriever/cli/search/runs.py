@@ -36,7 +36,7 @@ def facets(
       retriever facets my-index
       retriever facets my-index topic --filter "year >= 2015"
     """
-    from retriever.cli.render import one_line
+    from retriever.cli.printing.render import one_line
     from retriever.search.retriever import Retriever
 
     if field is None and (query is not None or filter is not None):

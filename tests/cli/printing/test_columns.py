@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever.cli.columns import columns, isolated, wrapped
-from retriever.cli.render import hit_text
+from retriever.cli.printing.columns import columns, isolated, wrapped
+from retriever.cli.printing.render import hit_text
 from retriever.types import Hit, TermMatch
 
 JAPANESE = "川沿いの古い家には、かつて多くの家族が住んでいました。道は橋を渡って続いていた。"

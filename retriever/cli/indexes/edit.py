@@ -231,7 +231,7 @@ def info(folder: Path, as_json: bool) -> None:
     Example:
       retriever info my-index
     """
-    from retriever.cli.render import info_text
+    from retriever.cli.printing.render import info_text
     from retriever.index.places import describe
     from retriever.indexing.build import interrupted
     from retriever.search.stored_fusion import stored_fusion

@@ -15,7 +15,7 @@ from retriever.index import FolderReader
 from retriever.indexing.writer import IndexWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 
 
 def invoke(*args: object) -> Result:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from retriever.cli.main import cli
 
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 
 

@@ -13,7 +13,7 @@ from retriever.eval.data.datasets import read_qrels
 from retriever.eval.data.runs import read_run
 from retriever.eval.evaluator import evaluate_run
 
-QRELS = Path(__file__).parents[1] / "data" / "tiny" / "qrels" / "test.tsv"
+QRELS = Path(__file__).parents[2] / "data" / "tiny" / "qrels" / "test.tsv"
 QUERIES = [f"q0{n}" for n in range(1, 7)]
 BEST = ["d01", "d03", "d05", "d08", "d09", "d15"]
 

@@ -18,7 +18,7 @@ from retriever.experiments.diagnose import diagnose
 from retriever.types import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-TINY = Path(__file__).parents[1] / "data" / "tiny" / "corpus.jsonl"
+TINY = Path(__file__).parents[2] / "data" / "tiny" / "corpus.jsonl"
 
 
 def invoke(*args: object) -> Result:

@@ -64,7 +64,7 @@ def tune(
     if model is not None:
         _learn(folder, dataset, split, write, model, pipeline or "hybrid > feedback", encoder, as_json)
         return
-    from retriever.cli.render import fusion_text
+    from retriever.cli.printing.render import fusion_text
     from retriever.eval.data.datasets import load_dataset
     from retriever.experiments.tuning import leg_runs
     from retriever.experiments.tuning import tune as tune_fusion

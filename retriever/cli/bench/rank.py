@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from retriever.cli.bench_fusion import judged_sets_option
+from retriever.cli.bench.fusion import judged_sets_option
 from retriever.cli.options import json_option
 from retriever.cli.pipelines import pipeline_from
 from retriever.names import LEARNED_MODELS

@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from retriever.cli.main import cli
-from retriever.cli.render_results import marks_text, results_text
+from retriever.cli.printing.results import marks_text, results_text
 from retriever.eval.report.results import DatasetResult, Difference, Percentiles, Results, SystemResult
 from retriever.experiments.experiment import ExperimentConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 QUIET = ("--encoder", "none", "--modes", "bm25", "-q")
 
 

@@ -1,0 +1,1 @@
+"""Commands that make encoders, their training data and what goes with them, look into them and hand them on."""

@@ -1,0 +1,1 @@
+"""Commands that measure effectiveness: evaluate, compare, tune, diagnose, scale, reproduce."""

@@ -1,0 +1,1 @@
+"""Commands that make an index, change it, look after it or copy it."""

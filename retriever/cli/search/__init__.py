@@ -1,0 +1,1 @@
+"""Commands that search, and that let others search: search, facets, fuse, serve, mcp."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever.bench.chunking import SHAPES, bench_chunking, shaped_text
+from retriever.bench.encoding.chunking import SHAPES, bench_chunking, shaped_text
 from retriever.corpus.sentences import sentence_ends, sentences
 from retriever.encoder.base import word_starts
 from retriever.encoder.load import NoEncoder, load_encoder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, random_array
 
-from retriever.bench.sparse import bench_sparse, stored_postings
+from retriever.bench.search.sparse import bench_sparse, stored_postings
 from retriever.encoder.base import EncoderBase
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.exact import exact_sparse

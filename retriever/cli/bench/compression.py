@@ -53,11 +53,11 @@ def compression(
     Example:
       retriever bench compression nfcorpus --output report
     """
-    from retriever.bench.compression import bench_compression
-    from retriever.bench.compression_plan import storage_names
-    from retriever.bench.compression_report import compression_records, compression_text, write_compression
-    from retriever.bench.encoding_cache import cached_encoding
-    from retriever.bench.vectors import bench_vectors, near_copies
+    from retriever.bench.compression.compression import bench_compression
+    from retriever.bench.compression.encoding_cache import cached_encoding
+    from retriever.bench.compression.plan import storage_names
+    from retriever.bench.compression.report import compression_records, compression_text, write_compression
+    from retriever.bench.compression.vectors import bench_vectors, near_copies
     from retriever.encoder.load import load_encoder
     from retriever.eval.data.datasets import load_dataset
 

@@ -14,7 +14,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from retriever.bench.encode import EncodeBench
+    from retriever.bench.encoding.encode import EncodeBench
 
 __all__ = ["bench_encode_command"]
 
@@ -70,7 +70,7 @@ def bench_encode_command(
       retriever bench encode nfcorpus --parent all-MiniLM-L6-v2 --splade stand-in --control stand-in --threads 1
       retriever bench encode wiki.jsonl.gz --no-speed --memory 200000 --threads 1
     """
-    from retriever.bench.encode import EncodeBench, on_cores
+    from retriever.bench.encoding.encode import EncodeBench, on_cores
     from retriever.files import atomic_file
 
     config = EncodeBench(
@@ -111,9 +111,9 @@ def _parts(
     every: int,
 ) -> Iterator[tuple[str, Iterable[Any]]]:
     """Yield the name of each requested part, and its records as they are measured."""
-    from retriever.bench.encode import bench_encode, count_tokens, read_texts
-    from retriever.bench.encode_cost import cost_by_length, memory_over_texts, query_latency
-    from retriever.bench.encode_profile import profile_encoding
+    from retriever.bench.encoding.cost import cost_by_length, memory_over_texts, query_latency
+    from retriever.bench.encoding.encode import bench_encode, count_tokens, read_texts
+    from retriever.bench.encoding.profile import profile_encoding
     from retriever.corpus.corpus import load_queries
     from retriever.encoder.load import load_own_encoder
     from retriever.encoder.runtime import RuntimeConfig

@@ -35,8 +35,8 @@ def bench_fusion_command(sets: tuple[tuple[Path, str, str], ...], as_json: bool)
     Example:
       retriever bench fusion --on nf-index nfcorpus dev --on cran-index cranfield test
     """
-    from retriever.bench.compared import Compared, compared_cells
-    from retriever.bench.fusion import DEFAULT, compare_fusions, fusion_values
+    from retriever.bench.ranking.compared import Compared, compared_cells
+    from retriever.bench.ranking.fusion import DEFAULT, compare_fusions, fusion_values
     from retriever.eval.data.datasets import load_dataset
     from retriever.search.retriever import Retriever
     from retriever.tables import table

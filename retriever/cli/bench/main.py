@@ -38,7 +38,7 @@ def bench_index_command(corpus: str, sizes: str, dense_type: str) -> None:
     Example:
       retriever bench index wiki.jsonl.gz --sizes 10000,100000
     """
-    from retriever.bench.indexing import IndexingSpeed, bench_index
+    from retriever.bench.encoding.indexing import IndexingSpeed, bench_index
     from retriever.tables import table
 
     rows = bench_index(corpus, numbers(sizes), dense_type)
@@ -79,7 +79,7 @@ def bench_chunk_command(length: int, rounds: int, encoder: str) -> None:
     Example:
       retriever bench chunk --length 100000
     """
-    from retriever.bench.chunking import ChunkingSpeed, bench_chunking
+    from retriever.bench.encoding.chunking import ChunkingSpeed, bench_chunking
     from retriever.encoder.load import load_encoder
     from retriever.tables import table
 

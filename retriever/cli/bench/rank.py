@@ -42,8 +42,8 @@ def bench_rank_command(
     Example:
       retriever bench rank --on nf-index nfcorpus test --on cran-index cranfield test --pipeline "hybrid > feedback"
     """
-    from retriever.bench.compared import Compared, compared_cells
-    from retriever.bench.rank import measure_pipelines, rank_rows
+    from retriever.bench.ranking.compared import Compared, compared_cells
+    from retriever.bench.ranking.rank import measure_pipelines, rank_rows
     from retriever.eval.data.datasets import load_dataset
     from retriever.rank import Pipeline
     from retriever.search.retriever import Retriever

@@ -50,8 +50,8 @@ def bench_search_command(
     Example:
       retriever bench search wiki.jsonl.gz --queries nq.jsonl --sizes 10000,100000 --output report
     """
-    from retriever.bench.search import BenchSearchConfig, bench_search
-    from retriever.bench.search_report import text_of, title_of
+    from retriever.bench.search.report import text_of, title_of
+    from retriever.bench.search.search import BenchSearchConfig, bench_search
 
     config = BenchSearchConfig(
         numbers(sizes),
@@ -80,7 +80,7 @@ def bench_sparse_command(
     Example:
       retriever bench sparse my-index --queries queries.jsonl --backends postings,lucene,two-step
     """
-    from retriever.bench.sparse import BackendSpeed, bench_sparse, stored_postings
+    from retriever.bench.search.sparse import BackendSpeed, bench_sparse, stored_postings
     from retriever.files import atomic_file
     from retriever.tables import table
 

@@ -47,7 +47,7 @@ def bench_serve_command(
     Example:
       retriever bench serve my-index --queries queries.jsonl --connections 1,16
     """
-    from retriever.bench.serving import BenchServeConfig, ServingSpeed, bench_serve
+    from retriever.bench.serving.serving import BenchServeConfig, ServingSpeed, bench_serve
     from retriever.files import atomic_file
     from retriever.tables import table
 

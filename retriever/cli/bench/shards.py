@@ -9,7 +9,7 @@ import click
 from retriever.cli.options import numbers
 
 if TYPE_CHECKING:
-    from retriever.bench.shards import ShardsMeasured
+    from retriever.bench.shards.shards import ShardsMeasured
 
 __all__ = ["bench_shards_command"]
 
@@ -33,7 +33,7 @@ def bench_shards_command(
     Example:
       retriever bench shards wiki.jsonl --queries queries.jsonl --documents 200000
     """
-    from retriever.bench.shards import bench_shards
+    from retriever.bench.shards.shards import bench_shards
     from retriever.tables import table
 
     found = []

@@ -23,7 +23,7 @@ def bench_tail_command(shards: int, queries: int, median: float, pause: float, p
     Example:
       retriever bench tail --shards 32 --queries 200
     """
-    from retriever.bench.tail import Delays, TailLatency, bench_tail
+    from retriever.bench.shards.tail import Delays, TailLatency, bench_tail
     from retriever.tables import table
 
     delays = Delays(median=median / 1000, pause=pause / 1000, pauses=pauses)

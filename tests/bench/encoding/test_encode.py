@@ -19,9 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, BertModel, BertTokenizer
 
-from retriever.bench.encode import EncodeBench, count_tokens, on_cores, read_texts
-from retriever.bench.encode_profile import flops, profile_encoding
-from retriever.bench.encode_systems import KINDS, EncoderSystem, save_control, save_splade
+from retriever.bench.encoding.encode import EncodeBench, count_tokens, on_cores, read_texts
+from retriever.bench.encoding.profile import flops, profile_encoding
+from retriever.bench.encoding.systems import KINDS, EncoderSystem, save_control, save_splade
 from retriever.cli.main import cli
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig

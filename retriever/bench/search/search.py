@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.bench.sample import read_sample
-from retriever.bench.search_report import Key, SizeReport, read_reports, speeds_of, write_reports
-from retriever.bench.search_systems import ENCODED, SYSTEMS, installed_systems, serve
-from retriever.bench.search_task import Answers, Built, Request, Task
+from retriever.bench.search.report import Key, SizeReport, read_reports, speeds_of, write_reports
+from retriever.bench.search.systems import ENCODED, SYSTEMS, installed_systems, serve
+from retriever.bench.search.task import Answers, Built, Request, Task
 from retriever.corpus.corpus import documents, load_queries, survey
 from retriever.indexing.build import build_index
 from retriever.indexing.documents import opened

@@ -9,9 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
-from retriever.bench.search_engines import Bm25s, Qdrant, Seismic
-from retriever.bench.search_peers import Faiss, Pyserini
-from retriever.bench.search_task import SHOWN, Answers, Built, Request, System, Task, one_thread
+from retriever.bench.search.engines import Bm25s, Qdrant, Seismic
+from retriever.bench.search.peers import Faiss, Pyserini
+from retriever.bench.search.task import SHOWN, Answers, Built, Request, System, Task, one_thread
 from retriever.encoder.base import EncoderBase
 from retriever.experiments.environment import peak_mib, resident_mib
 from retriever.search.commit_view import open_legs

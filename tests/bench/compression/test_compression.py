@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 from scipy.sparse import csr_matrix
 
-from retriever.bench.compression_plan import Storage, plan_storages, scale_of, storage_names
-from retriever.bench.encoding_cache import cached_encoding
-from retriever.bench.vectors import bench_vectors, near_copies
+from retriever.bench.compression.encoding_cache import cached_encoding
+from retriever.bench.compression.plan import Storage, plan_storages, scale_of, storage_names
+from retriever.bench.compression.vectors import bench_vectors, near_copies
 from retriever.cli.main import cli
 from retriever.encoder.base import EncoderBase
 from retriever.eval.data.datasets import load_dataset

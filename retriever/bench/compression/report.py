@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from retriever.bench.compression import CompressionPoint
-    from retriever.bench.vectors import VectorPoint
+    from retriever.bench.compression.compression import CompressionPoint
+    from retriever.bench.compression.vectors import VectorPoint
 
 __all__ = ["compression_records", "compression_text", "write_compression"]
 

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.bench.hashed import HashedEncoder
-from retriever.bench.processes import ProcessMemory, Watch
+from retriever.bench.shards.hashed import HashedEncoder
+from retriever.bench.shards.processes import ProcessMemory, Watch
 from retriever.cluster.connect import LOCAL
 from retriever.cluster.indexing import build_sharded_index
 from retriever.corpus.corpus import Corpus, load_queries, open_corpus

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from retriever.bench.search_task import SHOWN, Built, Task, cores, one_thread
+from retriever.bench.search.task import SHOWN, Built, Task, cores, one_thread
 from retriever.experiments.environment import peak_mib
 from retriever.index.dense import load_faiss
 from retriever.index.quantise import quantise

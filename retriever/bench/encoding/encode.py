@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.bench.encode_systems import VIEWS, EncoderSystem, build_encoder, save_control, save_splade
-from retriever.bench.indexing import corpus_start
+from retriever.bench.encoding.indexing import corpus_start
+from retriever.bench.encoding.systems import VIEWS, EncoderSystem, build_encoder, save_control, save_splade
 from retriever.experiments.environment import peak_mib
 from retriever.types import UserError
 
@@ -154,7 +154,7 @@ def _interleaved(systems: Sequence[EncoderSystem], texts: Sequence[str], block: 
 
 def _peak_memory(system: EncoderSystem, texts: Sequence[str]) -> float:
     """Return the most memory, in MiB, of a process that loads one system and encodes the texts."""
-    command = [sys.executable, "-c", "from retriever.bench.encode import report_peak; report_peak()"]
+    command = [sys.executable, "-c", "from retriever.bench.encoding.encode import report_peak; report_peak()"]
     done = subprocess.run(command, input=pickle.dumps((system, list(texts))), capture_output=True, check=False)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().splitlines()

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retriever.bench.encode import count_tokens
-from retriever.bench.encode_systems import VIEWS
+from retriever.bench.encoding.encode import count_tokens
+from retriever.bench.encoding.systems import VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

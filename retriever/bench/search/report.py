@@ -6,7 +6,7 @@ import json
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retriever.bench.search_task import SHOWN, Answers, Built
+from retriever.bench.search.task import SHOWN, Answers, Built
 from retriever.eval.exact_recall import exact_recall
 from retriever.experiments.environment import environment
 from retriever.files import atomic_file

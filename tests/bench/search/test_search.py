@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from scipy.sparse import csr_matrix, random_array
 
 from retriever.bench.sample import perturbed, read_sample
-from retriever.bench.search import BenchSearchConfig
-from retriever.bench.search_report import speeds_of
-from retriever.bench.search_task import Answers
+from retriever.bench.search.report import speeds_of
+from retriever.bench.search.search import BenchSearchConfig
+from retriever.bench.search.task import Answers
 from retriever.cli.main import cli
 from retriever.encoder.base import EncoderBase
 from retriever.index import FolderWriter, IndexSettings

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from retriever.bench.compression_plan import plan_storages
-from retriever.bench.encoding_cache import cached_encoding
+from retriever.bench.compression.encoding_cache import cached_encoding
+from retriever.bench.compression.plan import plan_storages
 from retriever.encoder.load import load_encoder
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.exact_recall import exact_recall
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.bench.compression_plan import Storage, StorageNames
-    from retriever.bench.encoding_cache import CachedEncoder
+    from retriever.bench.compression.encoding_cache import CachedEncoder
+    from retriever.bench.compression.plan import Storage, StorageNames
     from retriever.eval.data.dataset import Dataset
     from retriever.types import Encoded, Encoder, Ranking, Run
 

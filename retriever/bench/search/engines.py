@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from scipy.sparse import vstack
 
-from retriever.bench.search_task import Built, Task
+from retriever.bench.search.task import Built, Task
 from retriever.experiments.environment import peak_mib
 from retriever.index.quantise import quantise
 from retriever.indexing.build import IndexingConfig

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from click.testing import CliRunner
 
-from retriever.bench.load import drive
-from retriever.bench.serving import BenchServeConfig
+from retriever.bench.serving.load import drive
+from retriever.bench.serving.serving import BenchServeConfig
 from retriever.cli.main import cli
 from retriever.indexing.build import build_index
 from retriever.types import UserError

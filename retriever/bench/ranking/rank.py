@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.bench.compared import compare_on_sets
+from retriever.bench.ranking.compared import compare_on_sets
 from retriever.experiments.cross_fit import split_model
 from retriever.experiments.pipeline_tuning import CrossFitted, cross_fitted
 from retriever.rank.learned import find_model, query_marks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from retriever.bench.fusion import DEFAULT, FUSIONS, TUNED, compare_fusions, fusion_values
+from retriever.bench.ranking.fusion import DEFAULT, FUSIONS, TUNED, compare_fusions, fusion_values
 from retriever.cli.main import cli
 from retriever.eval.data.datasets import load_dataset
 from retriever.eval.significance import bootstrap_interval
@@ -22,7 +22,7 @@ from retriever.search.retriever import Retriever
 from retriever.types import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TINY = Path(__file__).parents[1] / "data" / "tiny"
+TINY = Path(__file__).parents[2] / "data" / "tiny"
 
 
 def test_values_are_those_of_the_commands(tiny_encoder_folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from time import monotonic, perf_counter, process_time, sleep
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
-from retriever.bench.load import Load, drive
+from retriever.bench.serving.load import Load, drive
 from retriever.corpus.corpus import load_queries
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
@@ -213,7 +213,7 @@ def _command(index: Path, query_mode: str | None) -> list[str]:
 
 
 def _pyserini_command(index: Path) -> list[str]:
-    return ["-m", "retriever.bench.pyserini_server", str(index / "lucene")]
+    return ["-m", "retriever.bench.serving.pyserini_server", str(index / "lucene")]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.bench.compared import compare_on_sets
+from retriever.bench.ranking.compared import compare_on_sets
 from retriever.experiments.learning import cross_validated, judged_lists
 from retriever.experiments.tuning import fused_values, leg_runs, tune
 from retriever.rank.pipeline import Pipeline

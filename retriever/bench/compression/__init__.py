@@ -1,0 +1,1 @@
+"""What smaller vectors and terms cost in quality, and save."""

@@ -1,0 +1,1 @@
+"""What ways to rank are worth on judged queries, and what they take."""

@@ -1,0 +1,1 @@
+"""How fast search is at size, beside other engines."""

@@ -1,0 +1,1 @@
+"""Sharded indexes beside single ones: rankings, throughput, memory, tail latency."""

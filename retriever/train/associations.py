@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from retriever.encoder.query_terms import QueryTerms
-from retriever.train.vocabulary_experts import LEAST_WEIGHT
+from retriever.train.experts.vocabulary_experts import LEAST_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retriever.network.model import RetrieverModel
-    from retriever.train.vocabulary_experts import Wins
+    from retriever.train.experts.vocabulary_experts import Wins
 
 __all__ = ["PER_TERM", "learn_associations", "lone_terms"]
 

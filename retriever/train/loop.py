@@ -24,11 +24,11 @@ from retriever.network.model import RetrieverConfig
 from retriever.network.prompts import Prompts
 from retriever.network.settings import dense_size
 from retriever.network.upcycle import EXPANDED_TERMS, UpcycleConfig, upcycle_checkpoint
-from retriever.train.data import stream
+from retriever.train.data.examples import stream
+from retriever.train.experts.router_start import cluster_rows
 from retriever.train.mixture import Mixture
 from retriever.train.objective import Collator, Objective
 from retriever.train.progress import LogFile, Progress
-from retriever.train.router_start import cluster_rows
 from retriever.train.states import StateCache
 from retriever.train.trainer import ObjectiveTrainer, parameter_groups
 from retriever.types import UserError

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import IterableDataset
 
-from retriever.train.data import batches, stream
-from retriever.train.topics import by_topic
+from retriever.train.data.examples import batches, stream
+from retriever.train.data.topics import by_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from retriever.train.data import Example, SourceConfig
+    from retriever.train.data.examples import Example, SourceConfig
     from retriever.train.settings import TrainConfig
 
 __all__ = ["Mixture"]

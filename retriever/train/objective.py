@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from retriever.network.model import RetrieverModel
     from retriever.network.moe import Routing
-    from retriever.train.data import Example
+    from retriever.train.data.examples import Example
     from retriever.train.settings import TrainConfig
     from retriever.train.states import StateCache
 

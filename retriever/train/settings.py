@@ -10,7 +10,7 @@ from typing import Any
 
 from retriever.config import from_mapping, load_yaml
 from retriever.network.checkpoint import STORAGE
-from retriever.train.data import SourceConfig
+from retriever.train.data.examples import SourceConfig
 from retriever.types import UserError
 
 __all__ = ["LossWeights", "TrainConfig", "load_train_config"]

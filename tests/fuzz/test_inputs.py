@@ -37,7 +37,7 @@ from retriever.indexing.build import IndexingConfig
 from retriever.indexing.writer import IndexWriter
 from retriever.search.fusion import FusionConfig
 from retriever.testing import SeededEncoder
-from retriever.train.pairs import read_pairs
+from retriever.train.data.pairs import read_pairs
 from retriever.train.settings import load_train_config
 from retriever.types import Document, UserError
 

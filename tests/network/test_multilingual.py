@@ -16,7 +16,7 @@ from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.folder import save_encoder
 from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 from retriever.network.vocabulary import allowed, stems, zipf_fractions
-from retriever.train.data import SourceConfig
+from retriever.train.data.examples import SourceConfig
 from retriever.train.loop import train
 from retriever.train.settings import TrainConfig
 from retriever.types import Document

@@ -18,7 +18,7 @@ from retriever.encoder.load import load_encoder
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.network.checkpoint import read_weights
 from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
-from retriever.train.data import SourceConfig
+from retriever.train.data.examples import SourceConfig
 from retriever.train.loop import rehearse, train
 from retriever.train.mixture import Mixture
 from retriever.train.settings import LossWeights, TrainConfig

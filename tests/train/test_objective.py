@@ -15,9 +15,9 @@ import retriever.train.objective
 from retriever.encoder.lexicon import frame_ids
 from retriever.network.model import RetrieverModel
 from retriever.network.upcycle import UpcycleConfig, upcycle
+from retriever.train.data.pairs import Example
 from retriever.train.losses import flops_loss
 from retriever.train.objective import Collator, Objective, _false_negatives
-from retriever.train.pairs import Example
 from retriever.train.settings import LossWeights, TrainConfig
 from retriever.train.states import StateCache
 

@@ -13,7 +13,7 @@ import pytest
 import retriever.train.loop
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
-from retriever.train.data import SourceConfig
+from retriever.train.data.examples import SourceConfig
 from retriever.train.loop import rehearse, train
 from retriever.train.settings import load_train_config
 from tests.conftest import Parent
@@ -102,7 +102,7 @@ def test_training_reads_what_searching_reads(
     from retriever.network.folder import save_encoder
     from retriever.network.prompts import Prompts
     from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
-    from retriever.train.data import Example
+    from retriever.train.data.examples import Example
     from retriever.train.objective import Collator
     from retriever.train.states import StateCache
 

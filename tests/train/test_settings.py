@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from retriever.train.data import SourceConfig
+from retriever.train.data.examples import SourceConfig
 from retriever.train.settings import LossWeights, TrainConfig, load_train_config
 from retriever.types import UserError
 

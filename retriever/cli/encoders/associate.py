@@ -47,8 +47,8 @@ def associate(encoder: str, config: Path, examples: int, per_term: int, most_ter
     from retriever.network.checkpoint import QUERY_TERMS
     from retriever.network.folder import load_model, new_folder
     from retriever.train.associations import learn_associations, lone_terms
+    from retriever.train.experts.vocabulary_experts import TEXTS, query_tokens, wins
     from retriever.train.settings import load_train_config
-    from retriever.train.vocabulary_experts import TEXTS, query_tokens, wins
     from retriever.types import UserError
 
     spec = parse_spec(encoder)

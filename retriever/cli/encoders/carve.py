@@ -15,7 +15,7 @@ from retriever.network.checkpoint import STORAGE, WEIGHT_FILES
 
 if TYPE_CHECKING:
     from retriever.network.model import RetrieverModel
-    from retriever.train.carve import CarvedLayer
+    from retriever.train.experts.carve import CarvedLayer
 
 __all__ = ["carve"]
 
@@ -66,10 +66,10 @@ def carve(
     from tqdm import tqdm
 
     from retriever.network.folder import load_model, new_folder
-    from retriever.train.carve import CarveConfig, carve_trunk
-    from retriever.train.distil import distil
+    from retriever.train.experts.carve import CarveConfig, carve_trunk
+    from retriever.train.experts.distil import distil
+    from retriever.train.experts.vocabulary_experts import example_tokens
     from retriever.train.settings import load_train_config
-    from retriever.train.vocabulary_experts import example_tokens
 
     run = load_train_config(config)
     given = {name: value for name, value in settings.items() if value is not None}

@@ -157,8 +157,8 @@ def _trained_clusters(source: Path, config: Path, examples: int, clusters: int, 
     from tqdm import tqdm
 
     from retriever.network.folder import load_model
+    from retriever.train.experts.vocabulary_experts import TEXTS, example_tokens, joined, train_vocabulary_experts, wins
     from retriever.train.settings import load_train_config
-    from retriever.train.vocabulary_experts import TEXTS, example_tokens, joined, train_vocabulary_experts, wins
 
     model = load_model(source)
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))

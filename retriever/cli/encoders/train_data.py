@@ -43,7 +43,7 @@ def holdout(pairs: Path, folder: Path, percent: int, distractors: int, corpora: 
     Example:
       retriever holdout medquad.jsonl.gz -o medquad-holdout --distractors 4000
     """
-    from retriever.train.holdout import write_holdout
+    from retriever.train.data.holdout import write_holdout
 
     report = write_holdout(pairs, folder, percent=percent, distractors=distractors, corpora=corpora)
     if report.seen:
@@ -95,9 +95,9 @@ def mine(
     from retriever.config import resolve
     from retriever.encoder.load import load_encoder
     from retriever.search.retriever import Retriever
-    from retriever.train.mining import MiningConfig, mine_pairs
-    from retriever.train.passages import has_index, index_passages
-    from retriever.train.scoring import load_teacher
+    from retriever.train.data.mining import MiningConfig, mine_pairs
+    from retriever.train.data.passages import has_index, index_passages
+    from retriever.train.data.scoring import load_teacher
 
     config = resolve(MiningConfig, None, **settings)
     judge = None if teacher is None else load_teacher(teacher)
@@ -138,7 +138,7 @@ def score(pairs: Path, output: Path, teachers: tuple[str, ...], normalisation: s
     Example:
       retriever score mined.jsonl -o scored.jsonl --teacher st:sentence-transformers/all-mpnet-base-v2 --teacher bm25
     """
-    from retriever.train.scoring import score_pairs
+    from retriever.train.data.scoring import score_pairs
 
     count = score_pairs(pairs, output, teachers, normalisation=normalisation, progress=not quiet)
     click.echo(f"{count} pairs in {output}")
@@ -166,8 +166,8 @@ def pseudo_queries(corpus: str, output: Path, quiet: bool, **settings: Any) -> N
     from retriever.corpus.corpus import open_corpus
     from retriever.files import atomic_file
     from retriever.streams import is_stream
-    from retriever.train.pseudo_queries import PseudoQueryConfig
-    from retriever.train.pseudo_queries import pseudo_queries as make
+    from retriever.train.data.pseudo_queries import PseudoQueryConfig
+    from retriever.train.data.pseudo_queries import pseudo_queries as make
 
     config = resolve(PseudoQueryConfig, None, **settings)
     kinds: Counter[str] = Counter()

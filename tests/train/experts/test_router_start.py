@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from retriever.train.router_start import ENTROPY_SHARE, cluster_rows
+from retriever.train.experts.router_start import ENTROPY_SHARE, cluster_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing faiss
 

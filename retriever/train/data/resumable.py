@@ -15,8 +15,8 @@ from retriever.files import atomic_file, read_lines
 from retriever.index.files import sync_path, write_whole
 from retriever.index.lock import WriteLock
 from retriever.streams import is_stream, refuse_stream
-from retriever.train.pairs import PAIRS_AGAIN, PairRecord, read_pairs
-from retriever.train.vectors import VectorStore
+from retriever.train.data.pairs import PAIRS_AGAIN, PairRecord, read_pairs
+from retriever.train.data.vectors import VectorStore
 from retriever.types import UserError
 
 if TYPE_CHECKING:

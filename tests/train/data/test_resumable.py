@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from retriever.train.pairs import PairRecord
-from retriever.train.resumable import Rewriting
-from retriever.train.vectors import VectorStore
+from retriever.train.data.pairs import PairRecord
+from retriever.train.data.resumable import Rewriting
+from retriever.train.data.vectors import VectorStore
 from retriever.types import UserError
 
 if TYPE_CHECKING:

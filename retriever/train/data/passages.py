@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from retriever.corpus.corpus import Corpus
 from retriever.corpus.formats import Row
 from retriever.indexing.build import IndexingConfig, build_index, interrupted
-from retriever.train.pairs import read_pairs
+from retriever.train.data.pairs import read_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from retriever.network.packing import pack
-from retriever.train.carve import decay
+from retriever.train.experts.carve import decay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -19,7 +19,7 @@ from torch import Tensor
 from retriever.encoder.lexicon import frame_ids
 from retriever.network.packing import pack
 from retriever.network.vocabulary_clusters import VocabularyClusters, cluster_points
-from retriever.train.data import stream
+from retriever.train.data.examples import stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

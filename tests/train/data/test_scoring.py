@@ -15,9 +15,9 @@ from retriever.cli.main import cli
 from retriever.encoder.base import EncoderBase
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.index.reader import FolderReader
-from retriever.train.passages import has_index, index_passages, passage_id
-from retriever.train.scoring import BM25Teacher, Candidates, DenseTeacher, ensemble, load_teacher, score_pairs
-from retriever.train.vectors import VectorStore
+from retriever.train.data.passages import has_index, index_passages, passage_id
+from retriever.train.data.scoring import BM25Teacher, Candidates, DenseTeacher, ensemble, load_teacher, score_pairs
+from retriever.train.data.vectors import VectorStore
 from retriever.types import Encoded, UserError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever.train.pairs import Example
-from retriever.train.topics import _vectors, by_topic
+from retriever.train.data.pairs import Example
+from retriever.train.data.topics import _vectors, by_topic
 
 TOPICS = ("moon orbit eclipse planet", "bread flour yeast oven", "court law judge verdict", "river fish boat water")
 

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retriever.train.pairs import held_out, normalised, read_pairs
-from retriever.train.passages import DOCUMENT_FIELD
-from retriever.train.resumable import Rewriting
-from retriever.train.scoring import DECIMALS, Candidates, dense_teacher
+from retriever.train.data.pairs import held_out, normalised, read_pairs
+from retriever.train.data.passages import DOCUMENT_FIELD
+from retriever.train.data.resumable import Rewriting
+from retriever.train.data.scoring import DECIMALS, Candidates, dense_teacher
 from retriever.types import Query, UserError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from retriever.index.contract import IndexReader
     from retriever.search.retriever import Retriever
-    from retriever.train.pairs import Example, PairRecord
-    from retriever.train.scoring import DenseTeacher
+    from retriever.train.data.pairs import Example, PairRecord
+    from retriever.train.data.scoring import DenseTeacher
     from retriever.types import Encoder, ScoredDoc
 
 __all__ = ["MiningConfig", "mine_pairs", "too_close"]

@@ -14,7 +14,7 @@ from retriever.cli.main import cli
 from retriever.network.folder import load_model
 from retriever.network.packing import pack
 from retriever.network.vocabulary_clusters import VocabularyClusters, cluster_vocabulary
-from retriever.train.vocabulary_experts import LEAST_WEIGHT, Wins, joined, train_vocabulary_experts, wins
+from retriever.train.experts.vocabulary_experts import LEAST_WEIGHT, Wins, joined, train_vocabulary_experts, wins
 from tests.network.test_vocabulary_experts import network, texts
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from retriever.encoder.base import EncoderBase
 from retriever.encoder.load import NoEncoder
 from retriever.indexing.build import build_index
 from retriever.search.retriever import Retriever
-from retriever.train.mining import MiningConfig, mine_pairs, too_close
-from retriever.train.pairs import held_out
-from retriever.train.passages import index_passages
-from retriever.train.resumable import Rewriting
+from retriever.train.data.mining import MiningConfig, mine_pairs, too_close
+from retriever.train.data.pairs import held_out
+from retriever.train.data.passages import index_passages
+from retriever.train.data.resumable import Rewriting
 from retriever.types import Encoded, UserError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def test_titles_belong_to_the_passage_and_do_not_hide_an_answer(tmp_path: Path) 
 def test_the_command_makes_the_index_and_goes_on_after_an_interruption(
     pairs: Path, tmp_path: Path, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retriever.train.mining.Rewriting", partial(Rewriting, block=16))
+    monkeypatch.setattr("retriever.train.data.mining.Rewriting", partial(Rewriting, block=16))
 
     def arguments(output: str) -> list[str]:
         options = f"--negatives 4 --first-rank 2 --depth 40 --margin 1 --encoder {tiny_encoder_folder}".split()

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from retriever.cli.main import cli
 from retriever.encoder.moe_encoder import MoEEncoder
 from retriever.network.packing import pack
-from retriever.train.carve import CarveConfig, CarvedLayer, carve_trunk
-from retriever.train.distil import distil
+from retriever.train.experts.carve import CarveConfig, CarvedLayer, carve_trunk
+from retriever.train.experts.distil import distil
 from retriever.types import UserError
 from tests.network.test_vocabulary_experts import network, texts
 from tests.sentence_folders import Shape, folder_of

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from retriever.cli.main import cli
 from retriever.corpus.corpus import open_corpus
 from retriever.eval.data.datasets import load_dataset
-from retriever.train.holdout import HoldoutReport, write_holdout
-from retriever.train.pairs import held_out
+from retriever.train.data.holdout import HoldoutReport, write_holdout
+from retriever.train.data.pairs import held_out
 from retriever.types import UserError
 
 if TYPE_CHECKING:

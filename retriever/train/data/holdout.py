@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.corpus.corpus import open_corpus
 from retriever.corpus.formats import read_jsonl, suffix_of
 from retriever.files import atomic_file
-from retriever.train.pairs import HELD_OUT_PERCENT, held_out, normalised, read_pairs
-from retriever.train.passages import passage_id
+from retriever.train.data.pairs import HELD_OUT_PERCENT, held_out, normalised, read_pairs
+from retriever.train.data.passages import passage_id
 from retriever.types import UserError
 
 if TYPE_CHECKING:

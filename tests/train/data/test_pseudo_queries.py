@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from retriever.cli.main import cli
 from retriever.corpus.corpus import open_corpus
-from retriever.train.data import SourceConfig, stream
-from retriever.train.pairs import read_pairs
-from retriever.train.pseudo_queries import (
+from retriever.train.data.examples import SourceConfig, stream
+from retriever.train.data.pairs import read_pairs
+from retriever.train.data.pseudo_queries import (
     FEWEST_WORDS,
     WORD,
     PseudoPair,

@@ -11,16 +11,16 @@ import numpy as np
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.index.reader import FolderReader
 from retriever.search.normalisation import NORMALISATIONS
-from retriever.train.passages import index_passages, passage_id
-from retriever.train.resumable import Rewriting
+from retriever.train.data.passages import index_passages, passage_id
+from retriever.train.data.resumable import Rewriting
 from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from retriever.train.pairs import PairRecord
-    from retriever.train.vectors import VectorStore
+    from retriever.train.data.pairs import PairRecord
+    from retriever.train.data.vectors import VectorStore
     from retriever.types import Encoded, Encoder, FloatArray
 
 __all__ = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.train.pairs import HELD_OUT_PERCENT, Example, held_out, keep_negatives, normalised, read_pairs
+from retriever.train.data.pairs import HELD_OUT_PERCENT, Example, held_out, keep_negatives, normalised, read_pairs
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.train.pairs import Example
+    from retriever.train.data.pairs import Example
     from retriever.types import FloatArray
 
 __all__ = ["by_topic"]

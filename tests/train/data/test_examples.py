@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever.train.data import SourceConfig, batches, stream
-from retriever.train.pairs import Example, held_out, normalised, read_pairs
+from retriever.train.data.examples import SourceConfig, batches, stream
+from retriever.train.data.pairs import Example, held_out, normalised, read_pairs
 from retriever.types import UserError
 
 if TYPE_CHECKING:

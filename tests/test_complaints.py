@@ -29,7 +29,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from retriever.cli.main import cli
 from retriever.encoder.load import load_encoder
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.info import describe

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from retriever import Document, IndexWriter, Retriever, RuntimeConfig
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.index.verify import verify_folder
 
 MADE = Path(__file__).parent / "data" / "made-by-0.1"

@@ -105,7 +105,7 @@ def serve() -> None:
     import sentence_transformers  # noqa: F401
 
     import retriever.cli.main
-    import retriever.encoder.moe_encoder
+    import retriever.encoder.moe.encoder
     import retriever.experiments.experiment
     import retriever.network.int8.kernels
     import retriever.search.kernels

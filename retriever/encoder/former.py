@@ -16,7 +16,7 @@ from retriever.encoder.spec import EncoderSpec, default_encoder_path
 from retriever.network.checkpoint import ADDED, QUERY_TERMS
 
 if TYPE_CHECKING:
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.moe.encoder import MoEEncoder
     from retriever.encoder.runtime import RuntimeConfig
 
 __all__ = ["former_default"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.moe.encoder import MoEEncoder
     from retriever.encoder.runtime import RuntimeConfig
     from retriever.encoder.spec import EncoderSpec
 
@@ -56,7 +56,7 @@ def load_own_encoder(
         from retriever.encoder.workers import WorkerEncoder
 
         return WorkerEncoder(folder, spec.name, runtime)
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.moe.encoder import MoEEncoder
 
     return MoEEncoder(folder, spec.name, runtime, lazy=lazy)
 

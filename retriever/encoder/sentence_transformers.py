@@ -13,8 +13,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from retriever.encoder.base import EncoderBase
-from retriever.encoder.readability import Readability
 from retriever.encoder.spec import parse_spec
+from retriever.encoder.vocabulary.readability import Readability
 from retriever.network.prompts import Prompts, lacking_prompts, prompts_notice
 from retriever.processes import one_thread_after_fork
 from retriever.types import Encoded, EncoderIdentity, Parameters, UserError

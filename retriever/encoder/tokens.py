@@ -20,7 +20,7 @@ from retriever.types import EncodedByToken, Encoder, TokenVectors, UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.moe.encoder import MoEEncoder
     from retriever.types import FloatArray
 
 __all__ = ["OWN", "ProjectedStates", "TokenEncoder", "load_token_encoder", "token_encoder_of"]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.encoder.views import joined_by_token, picked_by_token
 from retriever.processes import refuse_fork

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers.base.modules import InputModule
 from transformers import AutoTokenizer
 
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.encoder.views import unit
 from retriever.network.checkpoint import WEIGHT_FILES

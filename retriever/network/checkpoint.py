@@ -44,7 +44,7 @@ WEIGHTS = "model.safetensors"
 ADDED = "vocabulary.safetensors"
 """What was added to an encoder later, or replaces weights of it: a small file, so that the large one stays."""
 QUERY_TERMS = "queries.safetensors"
-"""What only queries need, so that it is none of the weights: `retriever.encoder.query_terms`."""
+"""What only queries need, so that it is none of the weights: `retriever.encoder.vocabulary.query_terms`."""
 WEIGHT_FILES = (WEIGHTS, ADDED)
 STORAGE = ("float32", "float16", "int8", "mixed")
 # On CISI int8 for all matrices costs the dense view 0.4 points of nDCG@10, for all but these ones nothing.

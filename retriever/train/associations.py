@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from retriever.encoder.query_terms import QueryTerms
+from retriever.encoder.vocabulary.query_terms import QueryTerms
 from retriever.train.experts.vocabulary_experts import LEAST_WEIGHT
 
 if TYPE_CHECKING:

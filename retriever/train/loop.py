@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PrinterCallback, TrainingArguments
 
 from retriever.config import from_mapping
-from retriever.encoder.lexicon import frame_ids
+from retriever.encoder.vocabulary.lexicon import frame_ids
 from retriever.languages import folder_languages
 from retriever.network.checkpoint import local_folder
 from retriever.network.folder import load_model, save_encoder

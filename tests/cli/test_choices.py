@@ -12,7 +12,7 @@ import pytest
 from retriever import names
 from retriever.cli.main import cli
 from retriever.corpus.corpus import ON_BAD, ON_DUPLICATE
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import PRECISIONS
 from retriever.eval.evaluator import DEFAULT_MEASURES
 from retriever.eval.measures import parse_measures

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import norm
 
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
 
 pytestmark = pytest.mark.skipif(fastest_precision("cpu") != "int8", reason="this processor does not encode in int8")

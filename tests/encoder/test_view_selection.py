@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from retriever.encoder.load import load_encoder
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.checkpoint import MODEL_TYPE, read_settings, read_values
 from retriever.types import UserError

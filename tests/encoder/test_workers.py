@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from retriever.cli.main import cli
 from retriever.encoder.load import load_encoder
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.encoder.workers import WorkerEncoder, core_shares
 from retriever.types import Encoded, UserError

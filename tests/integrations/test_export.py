@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from retriever.cli.main import cli
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.integrations.export import export_view
 from retriever.types import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network import matmul
 from retriever.network.attention import Attention

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from retriever import Query, Retriever, build_index
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.folder import save_encoder
 from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.network.folder import save_encoder
 from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 from retriever.types import UserError

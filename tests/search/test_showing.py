@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from retriever import Document, FusionConfig, Hit, Retriever, Snippet, Span, UserError, snippet
-from retriever.encoder.lexicon import Lexicon
+from retriever.encoder.vocabulary.lexicon import Lexicon
 from retriever.index import FolderWriter, IndexSettings
 from retriever.index.chunks import Chunking
 from retriever.index.lucene.values import counted_values

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from retriever.cli.main import cli
-from retriever.encoder.query_terms import read_query_terms
+from retriever.encoder.vocabulary.query_terms import read_query_terms
 from retriever.train.associations import ALONE, SHARE, learn_associations, lone_terms
 from retriever.train.experts.vocabulary_experts import LEAST_WEIGHT, wins
 from tests.network.test_vocabulary_experts import network, texts

@@ -15,7 +15,7 @@ import torch
 
 import retriever.train.loop
 from retriever.encoder.load import load_encoder
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.network.checkpoint import read_weights
 from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 from retriever.train.data.examples import SourceConfig

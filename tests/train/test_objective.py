@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import retriever.train.objective
-from retriever.encoder.lexicon import frame_ids
+from retriever.encoder.vocabulary.lexicon import frame_ids
 from retriever.network.model import RetrieverModel
 from retriever.network.upcycle import UpcycleConfig, upcycle
 from retriever.train.data.pairs import Example

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import retriever.train.loop
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.train.data.examples import SourceConfig
 from retriever.train.loop import rehearse, train
@@ -98,7 +98,7 @@ def test_training_reads_what_searching_reads(
     """Vectors of a batch are those of the encoder, prompts in and out of the pooling, from the cache and anew."""
     import torch
 
-    from retriever.encoder.lexicon import frame_ids
+    from retriever.encoder.vocabulary.lexicon import frame_ids
     from retriever.network.folder import save_encoder
     from retriever.network.prompts import Prompts
     from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint

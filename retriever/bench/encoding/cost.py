@@ -15,7 +15,7 @@ from retriever.bench.encoding.encode import count_tokens
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.moe.encoder import MoEEncoder
 
 __all__ = ["LengthCost", "MemoryPoint", "QueryLatency", "cost_by_length", "memory_over_texts", "query_latency"]
 

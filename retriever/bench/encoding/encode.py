@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.moe.encoder import MoEEncoder
 
 __all__ = ["EncodeBench", "EncodingSpeed", "bench_encode", "count_tokens", "on_cores", "read_texts"]
 

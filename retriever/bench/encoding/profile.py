@@ -14,7 +14,7 @@ from retriever.bench.encoding.systems import VIEWS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.moe.encoder import MoEEncoder
     from retriever.network.model import RetrieverConfig
 
 __all__ = ["EncodingProfile", "flops", "matrix_peak", "profile_encoding"]
@@ -121,7 +121,7 @@ def _parts() -> Iterator[tuple[Any, str, str | None]]:
     """Yield what is timed: class or module, name, and the part that the time goes to; None for matmuls."""
     import torch
 
-    from retriever.encoder.moe_encoder import MoEEncoder
+    from retriever.encoder.moe.encoder import MoEEncoder
     from retriever.network import attention, model, moe, sparse_head
     from retriever.network.int8 import attention as int8_attention
     from retriever.network.int8 import decoder, query

@@ -41,9 +41,9 @@ def associate(encoder: str, config: Path, examples: int, per_term: int, most_ter
     from tokenizers import Tokenizer
     from tqdm import tqdm
 
-    from retriever.encoder.lexicon import frame_ids
-    from retriever.encoder.query_terms import write_query_terms
     from retriever.encoder.spec import parse_spec
+    from retriever.encoder.vocabulary.lexicon import frame_ids
+    from retriever.encoder.vocabulary.query_terms import write_query_terms
     from retriever.network.checkpoint import QUERY_TERMS
     from retriever.network.folder import load_model, new_folder
     from retriever.train.associations import learn_associations, lone_terms

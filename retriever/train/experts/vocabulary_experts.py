@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from scipy import sparse
 from torch import Tensor
 
-from retriever.encoder.lexicon import frame_ids
+from retriever.encoder.vocabulary.lexicon import frame_ids
 from retriever.network.packing import pack
 from retriever.network.vocabulary_clusters import VocabularyClusters, cluster_points
 from retriever.train.data.examples import stream

@@ -23,7 +23,7 @@ from retriever.bench.encoding.encode import EncodeBench, count_tokens, on_cores,
 from retriever.bench.encoding.profile import flops, profile_encoding
 from retriever.bench.encoding.systems import KINDS, EncoderSystem, save_control, save_splade
 from retriever.cli.main import cli
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.folder import load_model, save_encoder
 from retriever.network.int8.tiled import TiledNetwork

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from retriever.cli.main import cli
 from retriever.encoder.load import load_encoder
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.eval.pairs.minimal_pairs import MinimalPair
 from retriever.eval.pairs.scores import BiasScore
 from retriever.experiments.diagnose import diagnose

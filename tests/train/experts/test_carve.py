@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from retriever.cli.main import cli
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.network.packing import pack
 from retriever.train.experts.carve import CarveConfig, CarvedLayer, carve_trunk
 from retriever.train.experts.distil import distil

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.encoder.long_words import LongWords
-from retriever.encoder.query_terms import heaviest, read_query_terms
-from retriever.encoder.readability import Readability
+from retriever.encoder.vocabulary.long_words import LongWords
+from retriever.encoder.vocabulary.query_terms import heaviest, read_query_terms
+from retriever.encoder.vocabulary.readability import Readability
 from retriever.languages import folder_languages, foreign
 from retriever.network.checkpoint import read_values
 from retriever.network.lexical import blended_fractions, document_terms, idf, token_counts

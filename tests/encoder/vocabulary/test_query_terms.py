@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from retriever.encoder.moe_encoder import MoEEncoder
-from retriever.encoder.query_terms import QueryTerms, heaviest, read_query_terms, write_query_terms
+from retriever.encoder.moe.encoder import MoEEncoder
+from retriever.encoder.vocabulary.query_terms import QueryTerms, heaviest, read_query_terms, write_query_terms
 from retriever.types import UserError
 
 if TYPE_CHECKING:

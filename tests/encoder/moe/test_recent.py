@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retriever.encoder.moe_encoder import MoEEncoder
-from retriever.encoder.recent import RecentQueries
+from retriever.encoder.moe.encoder import MoEEncoder
+from retriever.encoder.moe.recent import RecentQueries
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.types import Encoded, UserError
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.encoder import MoEEncoder
+from retriever.encoder.moe.threads import encoding_threads
 from retriever.encoder.runtime import RuntimeConfig
-from retriever.encoder.threads import encoding_threads
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from retriever.encoder.batches import batches
-from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.load import NoEncoder, load_encoder
-from retriever.encoder.moe_encoder import MoEEncoder
+from retriever.encoder.moe.batches import batches
+from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import PRECISIONS as PRECISIONS_OFFERED
 from retriever.encoder.runtime import RuntimeConfig
+from retriever.encoder.vocabulary.lexicon import Lexicon
 from retriever.network.checkpoint import read_weights, write_weights
 from retriever.network.model import RetrieverModel, pack
 from retriever.types import Encoded, UserError
@@ -488,7 +488,7 @@ def test_a_text_has_the_same_tokens_in_pieces(
     tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     lexicon = load_lexicon(tiny_encoder_folder)
-    monkeypatch.setattr("retriever.encoder.lexicon.PIECE", 2)
+    monkeypatch.setattr("retriever.encoder.vocabulary.lexicon.PIECE", 2)
     whole = lexicon.tokenizer.encode(text.encode(errors="replace").decode(), add_special_tokens=False)
     assert lexicon.token_starts(text) == [start for start, _ in whole.offsets]
 

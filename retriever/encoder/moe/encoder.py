@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from retriever.encoder.base import EncoderBase
-from retriever.encoder.batches import (
+from retriever.encoder.moe.batches import (
     MIN_COST,
     TERMS_PER_COST,
     Views,
@@ -27,10 +27,10 @@ from retriever.encoder.batches import (
     joined_vectors,
     top_terms,
 )
-from retriever.encoder.lexicon import Lexicon
-from retriever.encoder.recent import RecentQueries
+from retriever.encoder.moe.recent import RecentQueries
 from retriever.encoder.runtime import RuntimeConfig, fastest_precision
 from retriever.encoder.views import unit
+from retriever.encoder.vocabulary.lexicon import Lexicon
 from retriever.lazy import lazy
 from retriever.names import QUERY_MODES
 from retriever.network.checkpoint import WEIGHT_FILES, read_settings, read_values
@@ -209,7 +209,7 @@ class MoEEncoder(EncoderBase):
 
     @lazy
     def _started_threads(self) -> ThreadPoolExecutor | None:
-        from retriever.encoder.threads import encoding_threads
+        from retriever.encoder.moe.threads import encoding_threads
 
         return encoding_threads() if self.runtime.device == "cpu" else None
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from retriever.cli.main import cli
-from retriever.encoder.lexicon import Lexicon
 from retriever.encoder.load import default_encoder_path, load_encoder
-from retriever.encoder.readability import WORDS, Readability
 from retriever.encoder.views import joined, picked
+from retriever.encoder.vocabulary.lexicon import Lexicon
+from retriever.encoder.vocabulary.readability import WORDS, Readability
 from retriever.index.info import describe
 from retriever.search.retriever import Retriever
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Scan", "scannable"]
 
-KERNELS = "retriever.network.int8.scan"
+KERNELS = "retriever.network.int8.kernels.scan"
 """Compiled by numba, which is not needed any more afterwards."""
 STEP, GROUP = 64, 32
 """As there: it is not imported to search."""

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from retriever.network.int8.tiles import processor_has
+from retriever.network.int8.kernels.tiles import processor_has
 
 __all__ = ["OVERFLOWS", "exact_int8", "same_kernels"]
 

@@ -107,7 +107,7 @@ def serve() -> None:
     import retriever.cli.main
     import retriever.encoder.moe.encoder
     import retriever.experiments.experiment
-    import retriever.network.int8.kernels
+    import retriever.network.int8.kernels.steps
     import retriever.search.kernels
     import retriever.search.retriever
     import retriever.train.trainer  # noqa: F401

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from retriever.network.attention import SCORES, padded_together, portions
-from retriever.network.int8 import kernels
+from retriever.network.int8.kernels import steps
 from retriever.network.int8.matrices import Scratch, add_product, blocks, int8_layer, padded_rows, taken
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ class Attention:
         query, key, value, mixed, sums = self._arrays(spots, scratch)
         for start, stop in blocks(len(x)):
             rows = scratch.array("narrow", (padded_rows(stop - start), width), np.uint16)
-            kernels.narrow(x[start:stop], rows)
+            steps.narrow(x[start:stop], rows)
             qkv = scratch.array("qkv", (len(rows), 3 * width), np.uint16)
             torch.addmm(self.bias, _bfloat16(rows), self.qkv, out=_bfloat16(qkv))
             wide = [array.view(self.together) for array in (qkv, query, key, value)]
             places = spots.place[start:stop], spots.stride[start:stop]
-            kernels.split_heads(wide[0], wide[1], wide[2], wide[3], *places)
+            steps.split_heads(wide[0], wide[1], wide[2], wide[3], *places)
         for stretch in spots.stretches:
             for first, count in portions(len(stretch.own), self.heads, SCORES // stretch.length**2):
                 own = stretch.own[first : first + count]
@@ -91,7 +91,7 @@ class Attention:
                 scores = scratch.array("scores", (len(own), stretch.length, stretch.length), np.uint16)
                 keys = _bfloat16(key[part]).view(shape).transpose(1, 2)
                 torch.bmm(_bfloat16(query[part]).view(shape), keys, out=_bfloat16(scores))
-                kernels.exponentials(scores, own, sums[part].reshape(len(own), -1))
+                steps.exponentials(scores, own, sums[part].reshape(len(own), -1))
                 torch.bmm(_bfloat16(scores), _bfloat16(value[part]).view(shape), out=_bfloat16(mixed[part]).view(shape))
 
     def add(self, x: FloatArray, start: int, spots: Spots, scratch: Scratch) -> None:
@@ -99,7 +99,7 @@ class Attention:
         *_, mixed, sums = self._arrays(spots, scratch)
         found = scratch.rows("found", len(x), x.shape[1])
         part = slice(start, start + len(x))
-        kernels.merge_heads(mixed, sums, spots.place[part], spots.stride[part], *found)
+        steps.merge_heads(mixed, sums, spots.place[part], spots.stride[part], *found)
         add_product(found, self.out, x, scratch)
 
     def _arrays(self, spots: Spots, scratch: Scratch) -> tuple[NDArray[Any], ...]:

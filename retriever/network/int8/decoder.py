@@ -12,7 +12,7 @@ import numpy as np
 
 from retriever.lazy import lazy
 from retriever.machine_code import Argument, Kernel, argument, load_kernels
-from retriever.network.int8.packed import BLOCK, pack_int8
+from retriever.network.int8.kernels.packed import BLOCK, pack_int8
 from retriever.network.reach import WHOLE, Reach
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ LARGEST_PART = 512
 
 def decoder_kernels() -> dict[str, Kernel]:
     """Return the compiled steps."""
-    names = "kernels", "packed", "products", "shaped", "tiles"
-    sources = [f"retriever.network.int8.{name}" for name in names]
-    return load_kernels("retriever.network.int8.terms", ("choose", "largest", "weigh"), sources=sources)
+    names = "packed", "products", "shaped", "steps", "tiles"
+    sources = [f"retriever.network.int8.kernels.{name}" for name in names]
+    return load_kernels("retriever.network.int8.kernels.terms", ("choose", "largest", "weigh"), sources=sources)
 
 
 class Slots(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from retriever.network.checkpoint import quantise_rows
-from retriever.network.int8 import kernels
+from retriever.network.int8.kernels import steps
 from retriever.network.matmul import ROW_STEP, ROWS
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def int8(weight: Tensor, bias: Tensor) -> Matrix:
 def add_product(rows: Rows, matrix: Matrix, out: FloatArray, scratch: Scratch) -> None:
     """Add the product of the first n rows to out (n, out), n <= ROWS."""
     acc = product(rows, matrix.weights, len(out), scratch)
-    kernels.add_product(acc, rows.step, matrix.scale, matrix.bias, out)
+    steps.add_product(acc, rows.step, matrix.scale, matrix.bias, out)
 
 
 def product(rows: Rows, weights: Tensor, n: int, scratch: Scratch) -> NDArray[np.int32]:

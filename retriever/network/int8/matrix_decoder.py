@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from retriever.network.int8.decoder import Decoder
+from retriever.network.int8.kernels.packed import BLOCK, unpack_int8
 from retriever.network.int8.matrices import Rows, Scratch, padded_rows, product
-from retriever.network.int8.packed import BLOCK, unpack_int8
 from retriever.network.reach import WHOLE, Reach
 
 if TYPE_CHECKING:

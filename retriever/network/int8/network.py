@@ -1,6 +1,6 @@
 """The network for inference in int8: the same function as `RetrieverModel.encode`, run for speed on a CPU.
 
-- Products of int8 rows with int8 matrices (matrices.py), and between them the steps of kernels.py.
+- Products of int8 rows with int8 matrices (matrices.py), and between them those of kernels/steps.py.
 - Attention is bfloat16 (attention.py), everything else between products float32.
 - A block of rows goes through a whole feed-forward layer while it is in the cache.
 """
@@ -14,9 +14,10 @@ import torch
 from transformers.activations import GELUActivation
 
 from retriever.network.checkpoint import quantise_rows
-from retriever.network.int8 import kernels
 from retriever.network.int8.attention import Attention, Spots, spots_of
 from retriever.network.int8.decoder import Decoder, VocabularyRouter, decoder_arrays, router_arrays, slots_of
+from retriever.network.int8.kernels import steps
+from retriever.network.int8.kernels.tiles import processor_has
 from retriever.network.int8.matrices import (
     Matrix,
     Rows,
@@ -31,7 +32,6 @@ from retriever.network.int8.matrices import (
 )
 from retriever.network.int8.matrix_decoder import MatrixDecoder
 from retriever.network.int8.pooling import Projection, pooled
-from retriever.network.int8.tiles import processor_has
 from retriever.network.matmul import ROWS
 from retriever.network.model import RetrieverOutput
 from retriever.network.moe import MoELayer, Routing
@@ -73,7 +73,7 @@ class Int8Network:
         prompt: how many tokens of each text, from its second on, are a prompt's.
         """
         x: FloatArray = self._embeddings.summed(packed).numpy()
-        kernels.norm(x, *self._embeddings_norm)
+        steps.norm(x, *self._embeddings_norm)
         spots = spots_of(packed.groups, self.config.num_attention_heads)
         hidden = np.zeros_like(x)
         routings: list[Routing] = []
@@ -103,7 +103,7 @@ class Int8Network:
         if self._projection is not None or self.config.pooling == "max":
             return torch.from_numpy(pooled(x, ends, self.config.pooling, self._projection))
         vectors = np.empty((len(ends) - 1, x.shape[1]), np.float32)
-        kernels.pool(x, ends, self.config.pooling == "cls", vectors)
+        steps.pool(x, ends, self.config.pooling == "cls", vectors)
         return torch.from_numpy(vectors)
 
 
@@ -128,19 +128,19 @@ class Layer:
         for start, stop in blocks(len(x)):
             block = x[start:stop]
             self.attention.add(block, start, spots, scratch)
-            kernels.norm(block, *self.attention_norm)
+            steps.norm(block, *self.attention_norm)
             if isinstance(self.feed_forward, FeedForward):
-                kernels.quantise(block, *rows)
+                steps.quantise(block, *rows)
                 self.feed_forward.add(rows, block, scratch)
-                kernels.norm(block, *self.feed_forward_norm)
+                steps.norm(block, *self.feed_forward_norm)
         if isinstance(self.feed_forward, FeedForward):
             return []
         rows = scratch.rows("all rows", *x.shape)
-        kernels.quantise(x, *rows)
+        steps.quantise(x, *rows)
         y = np.zeros_like(x)
         routing = self.feed_forward.add(x, rows, y, scratch)
         x += y
-        kernels.norm(x, *self.feed_forward_norm)
+        steps.norm(x, *self.feed_forward_norm)
         return [routing]
 
 
@@ -161,11 +161,11 @@ class FeedForward(NamedTuple):
         acc = product(rows, up.weights, n, scratch)
         inner = scratch.rows("inner", n, len(up.scale))
         if isinstance(self.activation, GELUActivation):
-            kernels.gelu_quantise(acc[:n], rows.step, up.scale, up.bias, *inner)
+            steps.gelu_quantise(acc[:n], rows.step, up.scale, up.bias, *inner)
             return inner
         values = torch.zeros(n, len(up.scale))
-        kernels.add_product(acc, rows.step, up.scale, up.bias, values.numpy())
-        kernels.quantise(self.activation(values).numpy(), *inner)
+        steps.add_product(acc, rows.step, up.scale, up.bias, values.numpy())
+        steps.quantise(self.activation(values).numpy(), *inner)
         return inner
 
 
@@ -205,7 +205,7 @@ class Experts:
                 inner = expert.inner(sent, n, scratch)
                 acc = product(inner, expert.down.weights, n, scratch)
                 scale, bias = expert.down.scale, expert.down.bias
-                kernels.add_weighted(acc, inner.step, scale, bias, found, weights[begin + start :], out)
+                steps.add_weighted(acc, inner.step, scale, bias, found, weights[begin + start :], out)
         if self.shared is not None:
             for start, stop in blocks(len(x)):
                 inner = self.shared.inner(after(rows, start), stop - start, scratch)
@@ -216,7 +216,7 @@ class Experts:
         shape = len(x), self.shape.active
         logits = np.empty((len(x), self.shape.routed), np.float32)
         chosen, share = np.empty(shape, np.int64), np.empty(shape, np.float32)
-        kernels.route(x, self.router, logits, chosen, share)
+        steps.route(x, self.router, logits, chosen, share)
         expert_ids, weights, scores = map(torch.from_numpy, (chosen, share, logits))
         return Routing(expert_ids, weights, scores, torch.ones(len(x), dtype=torch.bool))
 
@@ -240,13 +240,13 @@ class Head:
     def transformed(self, hidden: FloatArray, scratch: Scratch) -> tuple[Rows, list[Routing]]:
         """Return what the decoder reads of hidden states (n_tokens, hidden), quantised, and the experts' routing."""
         rows = scratch.rows("all rows", *hidden.shape)
-        kernels.quantise(hidden, *rows)
+        steps.quantise(hidden, *rows)
         out = hidden.copy()
         routings = [] if self.experts is None else [self.experts.add(hidden, rows, out, scratch)]
         for start, stop in blocks(len(hidden)):
             add_product(after(rows, start), self.transform, out[start:stop], scratch)
-        kernels.norm(out, *self.norm)
-        kernels.quantise(out, *rows)
+        steps.norm(out, *self.norm)
+        steps.quantise(out, *rows)
         return rows, routings
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from retriever.lazy import lazy
 from retriever.machine_code import Argument, argument, load_kernels
-from retriever.network.int8.packed import BLOCK, FED, HALF, PORTION, STRIP, TILE
+from retriever.network.int8.kernels.packed import BLOCK, FED, HALF, PORTION, STRIP, TILE
 from retriever.network.int8.pooling import pooled, without_tokens
 from retriever.network.int8.weights import Experts, Matrix, Weights
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["QueryNetwork", "Views", "few_kernels"]
 
-FEW = "retriever.network.int8.few"
-SOURCES = [f"retriever.network.int8.{name}" for name in ("kernels", "packed", "products", "shaped", "tiles")]
+FEW = "retriever.network.int8.kernels.few"
+SOURCES = [f"retriever.network.int8.kernels.{name}" for name in ("packed", "products", "shaped", "steps", "tiles")]
 NAMES = ("add_product", "attend", "feed", "norm", "pool", "quantise")
 LENGTH_STEP = 16
 """The batch path pads texts to multiples of it for attention, and the order of a sum depends on that."""

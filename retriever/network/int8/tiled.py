@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from retriever.network.int8.tiles import processor_has
+from retriever.network.int8.kernels.tiles import processor_has
 from retriever.network.model import RetrieverOutput
 
 if TYPE_CHECKING:

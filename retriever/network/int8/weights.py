@@ -13,7 +13,7 @@ import numpy as np
 from retriever.lazy import lazy
 from retriever.network.checkpoint import SCALE, read_settings, read_values, stored_shapes
 from retriever.network.int8.decoder import Decoder, VocabularyRouter, decoder_arrays, router_arrays, slots_of
-from retriever.network.int8.packed import BLOCK, bfloat16_bits, pack_bfloat16, pack_int8
+from retriever.network.int8.kernels.packed import BLOCK, bfloat16_bits, pack_bfloat16, pack_int8
 from retriever.network.int8.packed_file import kept_arrays
 from retriever.network.int8.pooling import Projection
 from retriever.network.reach import Reach

@@ -17,7 +17,7 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from retriever.network.int8.packed import BLOCK, TILE
+from retriever.network.int8.kernels.packed import BLOCK, TILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,11 @@ import numpy as np
 from numba import b1, f4, f8, i4, i8, u1, u2
 from numba import int8 as i1
 
-from retriever.network.int8 import kernels
-from retriever.network.int8.kernels import (
+from retriever.network.int8.kernels import steps
+from retriever.network.int8.kernels.packed import BLOCK, FED, HALF, PORTION, STRIP, TILE
+from retriever.network.int8.kernels.products import ENDS, MATRIX, ROWS, VECTOR, add_product, array, kernel, product
+from retriever.network.int8.kernels.shaped import shaped
+from retriever.network.int8.kernels.steps import (
     from_bfloat16,
     gelu,
     magnitude,
@@ -26,10 +29,7 @@ from retriever.network.int8.kernels import (
     to_bfloat16,
     total_of_bfloat16,
 )
-from retriever.network.int8.packed import BLOCK, FED, HALF, PORTION, STRIP, TILE
-from retriever.network.int8.products import ENDS, MATRIX, ROWS, VECTOR, add_product, array, kernel, product
-from retriever.network.int8.shaped import shaped
-from retriever.network.int8.tiles import tile_bfloat16, tile_half
+from retriever.network.int8.kernels.tiles import tile_bfloat16, tile_half
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ _MATRICES = (array(u1, 4), ROWS, ROWS)
 _NORM = (VECTOR, VECTOR, f8)
 
 # The steps that the batch path has as functions of their own, too.
-_batch: Any = kernels
+_batch: Any = steps
 norm = kernel(ROWS, *_NORM)(_batch.norm.py_func)
 quantise = kernel(ROWS, array(i1, 2), VECTOR)(_batch.quantise.py_func)
 pool = kernel(ROWS, ENDS, b1, ROWS)(_batch.pool.py_func)

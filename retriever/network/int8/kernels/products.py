@@ -12,10 +12,10 @@ from numba import f4, i4, i8, njit, types, u1
 from numba import int8 as i1
 
 from retriever.machine_code import COMPILED
-from retriever.network.int8.kernels import EXACT
-from retriever.network.int8.packed import BLOCK, TILE
-from retriever.network.int8.shaped import shaped
-from retriever.network.int8.tiles import tile_int8
+from retriever.network.int8.kernels.packed import BLOCK, TILE
+from retriever.network.int8.kernels.shaped import shaped
+from retriever.network.int8.kernels.steps import EXACT
+from retriever.network.int8.kernels.tiles import tile_int8
 
 if TYPE_CHECKING:
     from collections.abc import Callable

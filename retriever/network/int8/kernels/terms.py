@@ -15,9 +15,9 @@ import numpy as np
 from numba import f4, i4, i8, u1
 from numba import int8 as i1
 
-from retriever.network.int8.packed import BLOCK
-from retriever.network.int8.products import ENDS, MATRIX, ROWS, VECTOR, array, kernel, multiply, product, starts
-from retriever.network.int8.shaped import shaped
+from retriever.network.int8.kernels.packed import BLOCK
+from retriever.network.int8.kernels.products import ENDS, MATRIX, ROWS, VECTOR, array, kernel, multiply, product, starts
+from retriever.network.int8.kernels.shaped import shaped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

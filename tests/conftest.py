@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from transformers import BertModel, BertTokenizer
 
-    from tests.warm import WarmPython
+    from tests.helpers.warm import WarmPython
 
 # Set before torch is imported, as the command line does: threads that spin while they wait starve each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -129,7 +129,7 @@ def tiny_multilingual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Its tokeniser is a unigram one, put together as transformers does for XLM-RoBERTa, taught on sentences of six
     languages with and without spaces; a sentence-transformers folder with prompts and a card.
     """
-    from tests.multilingual import save_tiny_multilingual
+    from tests.helpers.multilingual import save_tiny_multilingual
 
     return save_tiny_multilingual(tmp_path_factory.mktemp("multilingual") / "model")
 
@@ -182,8 +182,8 @@ def real_texts() -> list[str]:
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[WarmPython]:
-    """Run programs in processes of their own that have everything heavy imported; tests/warm.py says when not to."""
-    from tests.warm import WarmPython
+    """Run programs in processes of their own with everything heavy imported; tests/helpers/warm.py says when not to."""
+    from tests.helpers.warm import WarmPython
 
     with WarmPython() as python:
         yield python
@@ -192,7 +192,7 @@ def warm() -> Iterator[WarmPython]:
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a test a cache folder of its own and return it."""
-    from tests.caches import cache_with_kernels
+    from tests.helpers.caches import cache_with_kernels
 
     folder = cache_with_kernels(tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))

@@ -20,7 +20,7 @@ from retriever.corpus.python_docs import DEMO_QUERIES
 from retriever.eval.data.runs import read_run
 
 if TYPE_CHECKING:
-    from tests.warm import WarmPython
+    from tests.helpers.warm import WarmPython
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss

@@ -24,7 +24,7 @@ from retriever.cli.main import cli
 from retriever.encoder.load import default_encoder_path
 
 if TYPE_CHECKING:
-    from tests.warm import WarmPython
+    from tests.helpers.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 PAGES = {

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from retriever.cli.main import cli
-from tests.caches import cache_with_kernels
+from tests.helpers.caches import cache_with_kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 TINY = Path(__file__).parents[1] / "data" / "tiny"

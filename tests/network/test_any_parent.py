@@ -21,8 +21,8 @@ from retriever.network.folder import save_encoder
 from retriever.network.prompts import lacking_prompts
 from retriever.network.upcycle import UpcycleConfig, upcycle_checkpoint
 from retriever.types import UserError
-from tests.processor import OVERFLOWS, exact_int8
-from tests.sentence_folders import IDENTITY, PROMPTS, SHAPES, Shape, folder_of
+from tests.helpers.processor import OVERFLOWS, exact_int8
+from tests.helpers.sentence_folders import IDENTITY, PROMPTS, SHAPES, Shape, folder_of
 
 if TYPE_CHECKING:
     from pathlib import Path

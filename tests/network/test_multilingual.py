@@ -20,7 +20,7 @@ from retriever.train.data.examples import SourceConfig
 from retriever.train.loop import train
 from retriever.train.settings import TrainConfig
 from retriever.types import Document
-from tests.multilingual import POSITIONS, SENTENCES
+from tests.helpers.multilingual import POSITIONS, SENTENCES
 
 if TYPE_CHECKING:
     from retriever.types import FloatArray

@@ -17,7 +17,7 @@ from retriever.train.data.examples import SourceConfig
 from retriever.train.loop import rehearse, train
 from retriever.train.settings import load_train_config
 from tests.conftest import Parent
-from tests.sentence_folders import IDENTITY, Shape, folder_of
+from tests.helpers.sentence_folders import IDENTITY, Shape, folder_of
 
 if TYPE_CHECKING:
     from retriever.train.settings import TrainConfig

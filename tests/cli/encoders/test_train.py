@@ -20,7 +20,7 @@ from retriever.network.checkpoint import read_weights
 
 if TYPE_CHECKING:
     from tests.conftest import Parent
-    from tests.warm import WarmPython
+    from tests.helpers.warm import WarmPython
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch
 

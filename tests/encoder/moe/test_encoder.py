@@ -24,7 +24,7 @@ from retriever.encoder.vocabulary.lexicon import Lexicon
 from retriever.network.checkpoint import read_weights, write_weights
 from retriever.network.model import RetrieverModel, pack
 from retriever.types import Encoded, UserError
-from tests.processor import OVERFLOWS, exact_int8
+from tests.helpers.processor import OVERFLOWS, exact_int8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from retriever.network.int8.matrices import int8
 from retriever.network.int8.matrix_decoder import MatrixDecoder
 from retriever.network.int8.network import Int8Network
 from retriever.network.model import RetrieverConfig, RetrieverModel, pack
-from tests.processor import OVERFLOWS, exact_int8
+from tests.helpers.processor import OVERFLOWS, exact_int8
 
 SHAPES: dict[str, dict[str, Any]] = {
     "no experts": {},

@@ -16,7 +16,7 @@ from retriever.network.int8.query import QueryNetwork
 from retriever.network.int8.weights import runs_alone
 from retriever.network.model import RetrieverConfig, RetrieverModel, pack
 from retriever.network.settings import DEFAULTS, expected_shapes
-from tests.processor import OVERFLOWS, exact_int8, same_kernels
+from tests.helpers.processor import OVERFLOWS, exact_int8, same_kernels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,8 @@ from retriever.network.packing import pack
 from retriever.train.experts.carve import CarveConfig, CarvedLayer, carve_trunk
 from retriever.train.experts.distil import distil
 from retriever.types import UserError
+from tests.helpers.sentence_folders import Shape, folder_of
 from tests.network.test_vocabulary_experts import network, texts
-from tests.sentence_folders import Shape, folder_of
 
 if TYPE_CHECKING:
     from pathlib import Path

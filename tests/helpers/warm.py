@@ -32,7 +32,7 @@ __all__ = ["WarmPython"]
 
 SECONDS = 300
 """No program may take longer."""
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Program(NamedTuple):

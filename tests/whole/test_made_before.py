@@ -17,7 +17,7 @@ from retriever import Document, IndexWriter, Retriever, RuntimeConfig
 from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.index.verify import verify_folder
 
-MADE = Path(__file__).parent / "data" / "made-by-0.1"
+MADE = Path(__file__).parents[1] / "data" / "made-by-0.1"
 RANKINGS = json.loads((MADE / "rankings.json").read_text())
 
 

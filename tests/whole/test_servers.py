@@ -25,7 +25,7 @@ from retriever.cli.main import cli
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "processes.md").read_text(encoding="utf-8")
 QUERIES = ["bread dough yeast", "leaves turn red"]
 PROCESS = 'start_response("200 OK", [("Worker", str(__import__("os").getpid())), '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,12 @@ NUMERICS_VERSION = 3
 """Increased when the same weights and texts give other numbers than before, so that cached encodings are recomputed."""
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+
+_NO_VNNI = ("sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core")
+_NO_BFLOAT16 = (*_NO_VNNI, "avx512_core_vnni")
+_NO_AMX = (*_NO_BFLOAT16, "avx512_core_bf16", "avx512_core_fp16", "avx10_1_512", "avx10_2_512")
+_FORBIDDEN = (("avx512vnni", _NO_VNNI), ("avx512bf16", _NO_BFLOAT16), ("amx-int8", _NO_AMX), ("amx-bf16", _NO_AMX))
+"""Instructions, and the values of ONEDNN_MAX_CPU_ISA with which oneDNN leaves them out."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class RuntimeConfig:
 
 
 def fastest_precision(device: str) -> str:
-    """Return the fastest precision that the processor has instructions for.
+    """Return the fastest precision that the processor has instructions for, those that ONEDNN_MAX_CPU_ISA leaves.
 
     This is looked up, not timed: on a busy machine a timing would answer differently from one run to the next, and an
     index and its queries would then be encoded in different precisions.
@@ -70,10 +77,16 @@ def fastest_precision(device: str) -> str:
         import torch
 
         return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float16"
-    found = processor_instructions()
+    found = _usable_instructions()
     if device != "cpu" or not found & {"avx512bf16", "amx-bf16"}:
         return "float32"
     return "int8" if found & {"avx512vnni", "amx-int8"} else "bfloat16"
+
+
+def _usable_instructions() -> frozenset[str]:
+    """Return the processor's instructions less those that oneDNN, which multiplies for torch, is told to leave out."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).lower()
+    return processor_instructions() - {name for name, limits in _FORBIDDEN if limit in limits}
 
 
 def numerics(encoder: Encoder) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import i8, njit, types, u1
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from retriever.machine_code import COMPILED
 
@@ -36,7 +38,8 @@ WIDEST = 4
 """Bytes of one number of those that stand together."""
 STEP = 8
 """Bytes that are copied at once."""
-ONE, TWO, THREE, FOUR, FIVE, SIX, SEVEN = (np.uint64(number) for number in range(1, STEP))
+SHORT = 3 * STEP
+"""Bytes of the longest match whose length stands in its token, up to the next step; such literals are fewer."""
 
 
 def _inner(function: Any) -> Any:
@@ -110,19 +113,30 @@ def _long(packed: Bytes, place: Any, count: Any) -> Any:
     return count, place
 
 
+def _eight_bytes(typing: Any, out: Any, to: Any, source: Any, place: Any) -> Any:
+    """Copy eight bytes; whoever calls it has looked that both have them."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        kinds = signature.args
+        ends = [
+            builder.gep(context.make_array(kinds[i])(context, builder, given[i]).data, [given[i + 1]]) for i in (0, 2)
+        ]
+        copy(builder, *ends, context.get_constant(types.intp, STEP), 1)
+        return context.get_dummy_value()
+
+    return types.void(out, to, source, place), generate
+
+
+copy: Any = cgutils.raw_memcpy
+_eight: Any = intrinsic(_eight_bytes)
+
+
 @_inner
 def _copy(source: Bytes, place: Any, out: Bytes, start: Any, count: Any) -> None:
-    """Copy some bytes; up to seven more are written behind them, where there is space.
-
-    Eight are read before eight are written, of which the compiler makes one word.
-    """
+    """Copy some bytes; up to seven more are written behind them, where there is space."""
     i = np.int64(0)
     while i < count and place + i + STEP <= source.size and start + i + STEP <= out.size:
-        p, q = np.uint64(place + i), np.uint64(start + i)  # without a sign nobody counts from the end
-        a, b, c, d = source[p], source[p + ONE], source[p + TWO], source[p + THREE]
-        e, f, g, h = source[p + FOUR], source[p + FIVE], source[p + SIX], source[p + SEVEN]
-        out[q], out[q + ONE], out[q + TWO], out[q + THREE] = a, b, c, d
-        out[q + FOUR], out[q + FIVE], out[q + SIX], out[q + SEVEN] = e, f, g, h
+        _eight(out, start + i, source, place + i)
         i += STEP
     for k in range(i, count):
         out[start + k] = source[place + k]
@@ -137,6 +151,30 @@ def _append(source: Bytes, first: Any, last: Any, out: Bytes, found: Any) -> Any
 
 
 @_inner
+def _usual(packed: Bytes, place: Any, out: Bytes, start: Any, end: Any) -> Any:
+    """Unpack some bytes and their match as most are: short, far from the end, eight bytes back or more.
+
+    Return the places behind them; the same ones where it is another kind.
+    """
+    if start + 2 * SHORT > end or place + 2 * SHORT > packed.size:
+        return start, place
+    token = np.int64(packed[place])
+    count = token >> 4
+    if count == LONG or token & LONG == LONG:
+        return start, place
+    _eight(out, start, packed, place + 1)
+    _eight(out, start + STEP, packed, place + 1 + STEP)
+    behind = place + 1 + count
+    back = np.int64(packed[behind]) | np.int64(packed[behind + 1]) << 8
+    if not STEP <= back <= start + count:
+        return start, place
+    match = start + count
+    for step in range(0, SHORT, STEP):
+        _eight(out, match + step, out, match + step - back)
+    return match + (token & LONG) + SHORTEST_MATCH, behind + 2
+
+
+@_inner
 def _unpack(packed: Bytes, place: Any, out: Bytes, start: Any, end: Any) -> Any:
     """Unpack the beginning of a block to out[start:end]; return the place behind that, -1 for one that is damaged.
 
@@ -145,6 +183,10 @@ def _unpack(packed: Bytes, place: Any, out: Bytes, start: Any, end: Any) -> Any:
     if not 0 <= place <= packed.size:
         return DAMAGED
     while start < end:
+        before = start
+        start, place = _usual(packed, place, out, start, end)
+        if start > before:
+            continue
         token = _byte(packed, place)
         place += 1
         count, place = _long(packed, place, token >> 4)

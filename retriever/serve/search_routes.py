@@ -36,32 +36,35 @@ if TYPE_CHECKING:
     from retriever.serve.settings import Limits
     from retriever.types import Hit
 
-__all__ = ["router"]
+__all__ = ["SEARCH", "found_hits", "router"]
 
+SEARCH = "/indexes/{name}/search"
 router = APIRouter(tags=["search"])
 
 
 @router.get(
-    "/indexes/{name}/search",
+    SEARCH,
     operation_id="search_by_address",
     responses=answers(HitsAnswer),
     openapi_extra=parameters_of(SearchParameters),
 )
 async def search_by_address(request: Request, name: str) -> Any:
     """Return the best hits for a query."""
-    return await _search(request, name, read_address(request, SearchParameters), {})
+    return await found_hits(request, name, read_address(request, SearchParameters))
 
 
-@router.post("/indexes/{name}/search", operation_id="search", responses=answers(HitsAnswer))
+@router.post(SEARCH, operation_id="search", responses=answers(HitsAnswer))
 async def search(request: Request, name: str, asked: SearchRequest) -> Any:
     """Return the best hits for a query."""
-    return await _search(request, name, asked, {} if asked.fusion is None else {"fusion": asked.fusion.config()})
+    return await found_hits(request, name, asked)
 
 
-async def _search(
-    request: Request, name: str, asked: SearchRequest | SearchParameters, fusion: dict[str, Any]
-) -> Response:
+async def found_hits(request: Request, name: str, asked: SearchRequest | SearchParameters) -> Response:
+    """Answer a search."""
     state = state_of(request)
+    fusion: dict[str, Any] = {}
+    if isinstance(asked, SearchRequest) and asked.fusion is not None:
+        fusion["fusion"] = asked.fusion.config()
     check_text("query", asked.query, state.settings.limits.query)
     found = state.pipelines.find(asked.pipeline, state.settings.limits)
     if found is not None:

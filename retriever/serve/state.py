@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import orjson
 from starlette.responses import Response
 
 from retriever.types import UserError
@@ -40,8 +41,14 @@ def state_of(request: Request) -> ServerState:
 
 def answer(values: dict[str, Any], status: int = 200) -> Response:
     """Return values as a JSON answer."""
-    body = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(body.encode(), status, media_type="application/json")
+    return Response(_json(values), status, media_type="application/json")
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(values)
+    except TypeError:  # metadata may hold whole numbers of more than 64 bits
+        return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def check_text(name: str, text: str | None, most: int) -> None:

@@ -113,7 +113,7 @@ def test_first_queries_from_many_threads_load_the_network_once(
         loads.append(folder)
         return load_model(folder)
 
-    monkeypatch.setattr("retriever.encoder.moe.encoder.load_model", counting)
+    monkeypatch.setattr("retriever.encoder.moe.networks.load_model", counting)
     start = threading.Barrier(6)
     encoder = load_encoder(str(tiny_encoder_folder), RuntimeConfig(precision="float32"), lazy=True)
 

@@ -58,19 +58,19 @@ def test_what_is_not_asked_for_does_not_run(tiny_encoder_folder: Path, monkeypat
     """Parts of the network are taken out one after the other."""
     encoder = MoEEncoder(tiny_encoder_folder, runtime=RuntimeConfig(precision="float32"))
     lexical = encoder.with_query_mode("lexical")
-    monkeypatch.setattr(encoder._model, "pool", None)
+    monkeypatch.setattr(encoder.network, "pool", None)
     for encode in (encoder.encode_documents, encoder.encode_queries):
         assert encode(["yeast"], dense=False).sparse is not None
         with pytest.raises(TypeError):
             encode(["yeast"])
     monkeypatch.undo()
-    monkeypatch.setitem(vars(encoder._model)["_modules"], "sparse_head", None)
+    monkeypatch.setitem(vars(encoder.network)["_modules"], "sparse_head", None)
     for encode in (encoder.encode_documents, encoder.encode_queries):
         assert encode(["yeast"], sparse=False).dense is not None
         with pytest.raises(TypeError):
             encode(["yeast"])
     assert lexical.encode_queries(["yeast"]).dense is not None
-    monkeypatch.setitem(vars(encoder._model)["_modules"], "embeddings", None)
+    monkeypatch.setitem(vars(encoder.network)["_modules"], "embeddings", None)
     assert lexical.encode_queries(["yeast"], dense=False).sparse is not None
     with pytest.raises(TypeError):
         lexical.encode_queries(["bread"])  # the views of "yeast" are remembered

@@ -12,6 +12,7 @@ import pytest
 
 import retriever.train.loop
 from retriever.encoder.moe.encoder import MoEEncoder
+from retriever.encoder.moe.passes import Wanted
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.train.data.examples import SourceConfig
 from retriever.train.loop import rehearse, train
@@ -133,7 +134,8 @@ def test_training_reads_what_searching_reads(
                 head = made.model.sparse_head(states.hidden, read.groups, words, token_ids=read.input_ids)[0]
             found = head[torch.tensor(states.order).argsort()].numpy()
             prompt = prompts["query" if texts is batch.queries else "document"]
-            views = encoder._encode(TEXTS, prompt, dense=False, expand=True, count=False, least=0.0).encoded.sparse
+            wanted = Wanted(dense=False, expand=True, counts=False, most=encoder.config.max_terms)
+            views = encoder.passes.encode(TEXTS, prompt, wanted).encoded.sparse
             assert views is not None
             np.testing.assert_allclose(found, views.toarray(), atol=0.02)
 

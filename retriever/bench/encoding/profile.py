@@ -121,7 +121,8 @@ def _parts() -> Iterator[tuple[Any, str, str | None]]:
     """Yield what is timed: class or module, name, and the part that the time goes to; None for matmuls."""
     import torch
 
-    from retriever.encoder.moe.encoder import MoEEncoder
+    from retriever.encoder.moe.passes import Passes
+    from retriever.encoder.moe.texts import TextReader
     from retriever.network import attention, model, moe, sparse_head
     from retriever.network.int8 import attention as int8_attention
     from retriever.network.int8 import decoder, query
@@ -145,8 +146,8 @@ def _parts() -> Iterator[tuple[Any, str, str | None]]:
     yield decoder.Decoder, "weights", "vocabulary head"
     for network in (model.RetrieverModel, int8_network.Int8Network, query.QueryNetwork):
         yield network, "encode", "norms, pooling, the rest of the network"
-    yield MoEEncoder, "_tokenise", "tokeniser"
-    yield MoEEncoder, "_run", "batches and top terms"
+    yield TextReader, "tokenise", "tokeniser"
+    yield Passes, "_run", "batches and top terms"
     for name in ("_int_mm", "mm", "addmm", "bmm"):
         yield torch, name, None
     for name in ("linear", "scaled_dot_product_attention"):

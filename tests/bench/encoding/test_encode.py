@@ -24,6 +24,7 @@ from retriever.bench.encoding.profile import flops, profile_encoding
 from retriever.bench.encoding.systems import KINDS, EncoderSystem, save_control, save_splade
 from retriever.cli.main import cli
 from retriever.encoder.moe.encoder import MoEEncoder
+from retriever.encoder.moe.texts import TextReader
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.folder import load_model, save_encoder
 from retriever.network.int8.tiled import TiledNetwork
@@ -194,7 +195,7 @@ def test_operations_are_those_that_torch_counts(
     folder: str, tiny_texts: list[str], request: pytest.FixtureRequest
 ) -> None:
     encoder = MoEEncoder(request.getfixturevalue(folder), runtime=RuntimeConfig(precision="float32"))
-    network: Any = encoder._model
+    network: Any = encoder.network
     network.requires_grad_(False)  # the counter's hooks cannot take gradients in inference mode
     texts = [text for text in tiny_texts if text and "Москва" not in text] * 2  # that one is not read
     for sparse in (False, True):
@@ -212,7 +213,7 @@ def test_the_profile_shares_the_whole_time_out_and_leaves_the_encoder_as_it_was(
 ) -> None:
     encoder = MoEEncoder(head_encoder, runtime=RuntimeConfig(precision=precision))
     before = encoder.encode_documents(tiny_texts)
-    tiled = precision == "int8" and isinstance(encoder._model, TiledNetwork)  # its kernels take a layer at once
+    tiled = precision == "int8" and isinstance(encoder.network, TiledNetwork)  # its kernels take a layer at once
     dense, both = profile_encoding(encoder, tiny_texts)
     for found in (dense, both):
         assert sum(found.parts.values()) == pytest.approx(1)
@@ -227,7 +228,7 @@ def test_the_profile_shares_the_whole_time_out_and_leaves_the_encoder_as_it_was(
     assert before.dense is not None and after.dense is not None
     np.testing.assert_array_equal(before.dense, after.dense)
     assert not hasattr(torch.bmm, "__wrapped__")
-    assert not hasattr(MoEEncoder._tokenise, "__wrapped__")
+    assert not hasattr(TextReader.tokenise, "__wrapped__")
 
 
 def test_cores_are_given_back() -> None:

@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.encoder.moe.batches import batches
 from retriever.encoder.moe.encoder import MoEEncoder
+from retriever.encoder.moe.passes import Wanted
 from retriever.encoder.runtime import PRECISIONS as PRECISIONS_OFFERED
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.encoder.vocabulary.lexicon import Lexicon
@@ -79,7 +80,8 @@ def join(parts: list[Encoded]) -> Encoded:
 def read(encoder: MoEEncoder, texts: list[str], prompt: str = "") -> Encoded:
     """Return the expansions in place of the sparse view, and the counts of tokens."""
     least = encoder.config.min_document_weight
-    return encoder._encode(texts, prompt, dense=True, expand=True, count=True, least=least).encoded
+    wanted = Wanted(dense=True, expand=True, counts=True, most=encoder.config.max_terms, least=least)
+    return encoder.passes.encode(texts, prompt, wanted).encoded
 
 
 def assert_batch_does_not_matter(encoder: MoEEncoder, texts: list[str]) -> None:
@@ -242,7 +244,7 @@ def test_lexical_queries_are_counts_times_weights(tiny_encoder_folder: Path, mon
     documents = encoder.encode_documents(["yeast"]).sparse
     lexical = encoder.with_query_mode("lexical")
     assert (encoder.query_mode, lexical.query_mode) == ("encoder", "lexical")
-    monkeypatch.setitem(vars(encoder._model)["_modules"], "sparse_head", None)
+    monkeypatch.setitem(vars(encoder.network)["_modules"], "sparse_head", None)
     found = lexical.encode_queries(texts).sparse
     assert found is not None
     state = RetrieverModel.from_pretrained(tiny_encoder_folder)

@@ -1,11 +1,8 @@
-"""The records that cross module boundaries, the Encoder protocol and the one error class.
-
-Importing this module imports neither numpy nor torch: the command line's help stays instant.
-"""
+"""What an encoder is, and what it makes of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
@@ -17,174 +14,17 @@ if TYPE_CHECKING:
     BoolArray: TypeAlias = NDArray[np.bool_]
 
 __all__ = [
-    "ChunkHit",
-    "Document",
     "Encoded",
     "EncodedByToken",
     "Encoder",
     "EncoderIdentity",
     "ExpertRoutes",
-    "FacetCount",
-    "FrozenMapping",
-    "Hit",
-    "IndexField",
-    "LegPart",
-    "MetadataValue",
     "Parameters",
-    "PartialHits",
-    "Qrels",
-    "Query",
-    "QueryRanking",
-    "QueryRankings",
-    "Ranking",
-    "Run",
-    "ScoredDoc",
-    "Snippet",
-    "Span",
-    "StagePart",
-    "TermMatch",
     "TermSpan",
     "TermStatistics",
     "TokenExperts",
     "TokenVectors",
-    "UserError",
 ]
-
-MetadataValue: TypeAlias = "str | int | float | bool | list[MetadataValue] | dict[str, MetadataValue] | None"
-
-
-class UserError(ValueError):
-    """The user's input, folder or setting is at fault.
-
-    The message is one line that says what was found, what is allowed and the remedy;
-    the command line prints it without a traceback and exits with 1.
-    """
-
-
-class FrozenMapping(Mapping[str, Any]):
-    """A mapping that nobody can change, which can be copied and pickled, unlike `types.MappingProxyType`.
-
-    >>> FrozenMapping({"year": 2024})
-    {'year': 2024}
-    """
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
-        self._values = dict(values or {})
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return repr(self._values)
-
-    def __reduce__(self) -> tuple[type[FrozenMapping], tuple[dict[str, Any]]]:
-        return FrozenMapping, (self._values,)
-
-
-class Span(NamedTuple):
-    """The characters of a text from `start` up to `end`, which is not included."""
-
-    start: int
-    end: int
-
-
-class Document(NamedTuple):
-    """One record of a corpus: an opaque id, a text, an optional title and further fields.
-
-    expansion: words that it is found by as well and that are not shown, such as questions that it answers.
-    """
-
-    doc_id: str
-    text: str
-    title: str = ""
-    metadata: Mapping[str, MetadataValue] = FrozenMapping()
-    expansion: str = ""
-
-    @property
-    def contents(self) -> str:
-        """Return title, text and expansion as the one field that every leg reads (BEIR's "flat" form).
-
-        >>> Document("d1", "Trees make wood.", title="Trees").contents
-        'Trees Trees make wood.'
-        """
-        return f"{self.title} {self.text} {self.expansion}".strip()
-
-    def split(self, spans: Sequence[Span]) -> list[Document]:
-        """Return the document's chunks as documents: spans of its text, each with its title.
-
-        >>> Document("d1", "Rain. Snow.", title="Weather").split([Span(6, 11)])[0].contents
-        'Weather Snow.'
-        """
-        return [self._replace(text=self.text[start:end]) for start, end in spans]
-
-
-class Query(NamedTuple):
-    """One question with its id."""
-
-    query_id: str
-    text: str
-
-
-class ScoredDoc(NamedTuple):
-    """A document and its score in one ranking."""
-
-    doc_id: str
-    score: float
-
-
-Ranking: TypeAlias = list[ScoredDoc]
-"""Hits of one query, ordered by (score descending, doc_id ascending), each doc_id once."""
-
-Run: TypeAlias = dict[str, Ranking]
-"""A ranking for each query_id."""
-
-Qrels: TypeAlias = dict[str, dict[str, int]]
-"""Judged grades: query_id -> doc_id -> relevance."""
-
-
-class QueryRanking(NamedTuple):
-    """The hits of one query of a batch, without their texts."""
-
-    query_id: str
-    ranking: Ranking
-
-
-class QueryRankings(NamedTuple):
-    """The hits of one query of a batch, without their texts, by leg or by mode."""
-
-    query_id: str
-    rankings: dict[str, Ranking]
-
-
-class PipelineRanking(NamedTuple):
-    """The hits of one query behind the stages of a pipeline.
-
-    milliseconds: what each stage took. lists: every ranking that led to it, by name: those of the legs, of "fusion" and
-    of the stages.
-    """
-
-    query_id: str
-    ranking: Ranking
-    milliseconds: Sequence[float]
-    lists: Mapping[str, Ranking]
-
-
-class TermMatch(NamedTuple):
-    """One term shared by query and document, with the weight that each side gives it."""
-
-    leg: str
-    term: str
-    query_weight: float
-    doc_weight: float
-    contribution: float
 
 
 class TermSpan(NamedTuple):
@@ -210,99 +50,6 @@ class ExpertRoutes(NamedTuple):
 
     layers: tuple[tuple[str, int], ...]
     tokens: tuple[TokenExperts, ...]
-
-
-class LegPart(NamedTuple):
-    """What one leg says about a hit: its rank (from 1), its raw score and that score after normalisation."""
-
-    rank: int
-    score: float
-    normalised: float
-
-
-class StagePart(NamedTuple):
-    """What one stage of a pipeline says about a hit.
-
-    rank: from 1, and score: after the stage. milliseconds: what the stage took, for all hits together. matches: why, if
-    that was asked for and the stage can say it.
-    """
-
-    stage: str
-    rank: int
-    score: float
-    milliseconds: float
-    matches: tuple[TermMatch, ...] = ()
-
-
-class ChunkHit(NamedTuple):
-    """A chunk of a document: its characters, their text, and its raw score in each leg that finds something in it."""
-
-    start: int
-    end: int
-    text: str
-    scores: Mapping[str, float]
-
-
-class Hit(NamedTuple):
-    """One search result; `parts` maps each leg that found it to its LegPart.
-
-    chunks: the best chunks of the document, best first; none in an index of whole documents.
-    highlights: the characters of `text` that the query's terms found, ascending, where they were asked for.
-    title_highlights: those of `title`.
-    stages: what each stage of the pipeline said, in their order; none without a pipeline.
-    """
-
-    rank: int
-    doc_id: str
-    score: float
-    title: str
-    text: str
-    metadata: Mapping[str, MetadataValue]
-    parts: Mapping[str, LegPart]
-    terms: tuple[TermMatch, ...] = ()
-    chunks: tuple[ChunkHit, ...] = ()
-    highlights: tuple[Span, ...] = ()
-    stages: tuple[StagePart, ...] = ()
-    title_highlights: tuple[Span, ...] = ()
-
-
-class PartialHits(list[Hit]):
-    """The hits of a search that some shards did not answer. lost: the names of these shards."""
-
-    def __init__(self, hits: Sequence[Hit], lost: Sequence[str]) -> None:
-        super().__init__(hits)
-        self.lost = tuple(lost)
-
-
-class ShardLostError(UserError):
-    """No replica of a shard answers: another request may do better later."""
-
-
-class Snippet(NamedTuple):
-    """The characters of a hit's text from `start` up to `end`, worth showing, and spans of them, counted from 0."""
-
-    start: int
-    end: int
-    text: str
-    highlights: tuple[Span, ...]
-
-
-class IndexField(NamedTuple):
-    """A metadata field that filters may name: the kinds of its values, and how many documents have one.
-
-    kinds: of "text", "date" (ISO 8601, text as well unless every text is one), "number" and "boolean".
-    """
-
-    name: str
-    kinds: tuple[str, ...]
-    documents: int
-
-
-class FacetCount(NamedTuple):
-    """A value of a metadata field, and how many documents have it."""
-
-    value: str | int | float | bool
-    documents: int
 
 
 class Encoded(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from retriever.index.batch import check_batch, token_records
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.faiss_types import choose_type
 from retriever.index.files import damaged, disk_errors, sync_path
-from retriever.index.lock import WriteLock
+from retriever.index.lock import WriteLock, patience
 from retriever.index.lucene.jvm import read_user_data, start_jvm
 from retriever.index.lucene.writer import LuceneDocument, LuceneWriter
 from retriever.index.rows import (
@@ -69,7 +70,7 @@ class FolderWriter:
     def __init__(self, path: Path, settings: IndexSettings, lock: WriteLock, lucene: LuceneWriter) -> None:
         self.path, self.settings = path, settings
         self._lock, self._lucene = lock, lucene
-        self._whole, self._process = True, os.getpid()
+        self._whole, self._lent, self._process = True, False, os.getpid()
         self.committed = parse_commit(path, read_user_data(path / "lucene"))
         check_settings(path, self.committed.settings_crc)
         self._rows_folder = self.committed.rows_folder
@@ -220,6 +221,7 @@ class FolderWriter:
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents from every leg; return how many there were. Unknown ids are passed over."""
+        self._take_back()
         known = {doc_id for doc_id in ids if doc_id in self._row_of}
         if known:
             with self._changes():
@@ -231,6 +233,7 @@ class FolderWriter:
     def commit(self, note: Mapping[str, str] | None = None, dense_type: str | None = None) -> None:
         """Make everything so far durable, and visible to readers that open from now on.
 
+        Where another writer stands in line (see `WriteLock`) it has the index until the next change, which waits.
         note: what `committed.note` will say. dense_type: the FAISS type to build now, see `choose_type`;
         None keeps the FAISS file that there is, and newer rows are searched exactly. `dense_type_due` says when to.
         """
@@ -240,6 +243,21 @@ class FolderWriter:
             self._lucene.commit(record.user_data())
             self.committed = record
         self._remove_unreferenced()
+        if self.wanted:
+            self.close()
+            self._lent = True
+
+    @property
+    def wanted(self) -> bool:
+        """Say whether another writer stands in line, who could have the index after the next commit."""
+        return not self._lent and self._lock.wanted
+
+    def _take_back(self) -> None:
+        """Wait for the writer who has the index, and go on from its last commit."""
+        if self._lent:
+            with patience(math.inf):
+                found = FolderWriter.open(self.path)
+            vars(self).update(vars(found))
 
     def compact(self, dense_type: str | None = None) -> int:
         """Drop the rows and the Lucene documents that are dead, build FAISS again from the rows, and commit.
@@ -351,6 +369,7 @@ class FolderWriter:
         refuse_fork(self._process, "this index was opened")
         if not self._whole:
             raise RuntimeError("an earlier change failed; close this writer and open the index again")
+        self._take_back()
         self._whole = False
         with disk_errors(self.path):
             yield
@@ -372,7 +391,7 @@ class FolderWriter:
 
     def close(self) -> None:
         """Forget what was not committed and let the next writer in; nothing in a forked process, whose it is not."""
-        if self._process != os.getpid():
+        if self._process != os.getpid() or self._lent:
             return
         self._rows.close()
         try:

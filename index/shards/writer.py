@@ -62,6 +62,11 @@ class ShardedWriter:
         """Return the ids of the documents, uncommitted changes included."""
         return ChainMap(*(dict.fromkeys(shard.doc_ids) for shard in self._shards)).keys()
 
+    @property
+    def wanted(self) -> bool:
+        """Return False: the shards stay with one writer until it ends."""
+        return False
+
     def __contains__(self, doc_id: str) -> bool:
         return any(doc_id in shard for shard in self._shards)
 

@@ -354,6 +354,8 @@ def write_stream(
 ) -> Written:
     """Encode and add documents in batches, and commit now and then; the end is left to the caller to commit.
 
+    It is committed early where another writer stands in line, which then has its turn.
+
     note: what to write into a commit after which the record of this ordinal comes next.
     advance: is told each batch's size.
     """
@@ -362,7 +364,7 @@ def write_stream(
         advance(added.documents)
         count, pending, unread = count + added.documents, pending + added.documents, unread + added.unread
         late = time.monotonic() - last_commit >= config.commit_every_seconds
-        if late or pending >= config.commit_every_documents:
+        if late or pending >= config.commit_every_documents or writer.wanted:
             writer.commit(note(added.last + 1))
             pending, last_commit = 0, time.monotonic()
     return Written(count, unread)

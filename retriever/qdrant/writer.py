@@ -101,6 +101,11 @@ class CollectionWriter:
         found = (record for page in pages(self.engine, ALL, ["id"]) for record in page)
         return {record.payload["id"] for record in found}
 
+    @property
+    def wanted(self) -> bool:
+        """Return False: nobody stands in line for a collection."""
+        return False
+
     def __contains__(self, doc_id: str) -> bool:
         own = chunk_id(doc_id, 0)
         return own in self.engine.get([own], ["chunk"])

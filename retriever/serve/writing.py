@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from retriever.corpus.corpus import Corpus
 from retriever.corpus.formats import Row, read_jsonl
-from retriever.index.lock import LockedError
+from retriever.index.lock import LockedError, patience
 from retriever.indexing.build import IndexingConfig
 from retriever.indexing.writer import IndexWriter, add_corpus
 from retriever.serve.problems import ProblemError
@@ -25,8 +24,8 @@ __all__ = ["add_documents", "delete_documents", "listed", "streamed"]
 T = TypeVar("T")
 NAME = "documents"
 """What messages call the documents of a request, each with its number."""
-LOCK_SECONDS, LOCK_PAUSE = 10.0, 0.1
-"""How long to wait for another process that writes to the index, and between two tries."""
+LOCK_SECONDS = 30.0
+"""How long to stand in line while another process writes to the index."""
 WHOLE = 2**62
 """Documents and seconds after which to commit: not before the end."""
 
@@ -102,20 +101,16 @@ def delete_documents(index: ServedIndex, ids: Sequence[str]) -> dict[str, Any]:
 
 def _changed(index: ServedIndex, change: Callable[[], T]) -> T:
     """Make a change when no other process writes to the index, and let searches see it."""
-    until = time.monotonic() + LOCK_SECONDS
     with index.writing:
-        while True:
-            try:
+        try:
+            with patience(LOCK_SECONDS):
                 done = change()
-            except LockedError:
-                if time.monotonic() > until:
-                    raise ProblemError(
-                        503,
-                        "locked",
-                        f"{index.name}: another process writes to it; try again later",
-                        {"retry-after": "10"},
-                    ) from None
-                time.sleep(LOCK_PAUSE)
-            else:
-                index.refresh()
-                return done
+        except LockedError:
+            raise ProblemError(
+                503,
+                "locked",
+                f"{index.name}: another process writes to it; try again later",
+                {"retry-after": "10"},
+            ) from None
+        index.refresh()
+        return done

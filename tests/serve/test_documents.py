@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -178,6 +179,41 @@ def test_two_servers_write_in_turn(writable: TestClient, folder: Path) -> None:
             assert len(writer) == 26
         assert writable.post(f"{URL}/delete", json={"ids": [f"two-{n}" for n in range(3)]}).json()["deleted"] == 3
         assert second.post(f"{URL}/delete", json={"ids": [f"one-{n}" for n in range(3)]}).json()["documents"] == 20
+    assert not verify_folder(folder).damages
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_bulk_writer_lets_others_have_their_turn(writable: TestClient, folder: Path, held: bool) -> None:
+    """One that commits without a pause, opening the index anew each time, or once for all commits."""
+    commits, done = [0], Event()
+
+    def bulk() -> None:
+        while not done.is_set():
+            with IndexWriter.open(folder) as writer:
+                while not done.is_set():
+                    writer.add([Document(f"bulk-{commits[0] % 5}", "Yeast again.")])
+                    writer.commit()
+                    commits[0] += 1
+                    if not held:
+                        break
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(bulk)
+        try:
+            for number in range(2):
+                before = commits[0]
+                while commits[0] == before:
+                    time.sleep(0.001)
+                answer = writable.put(f"{URL}/own-{number}", json={"text": "Between two of them."})
+                assert answer.status_code == 200, answer.text
+                assert commits[0] - before <= 4, "the one that it has begun, the next one, and as much while we look"
+        finally:
+            done.set()
+        writing.result()
+    expected = {f"own-{number}" for number in range(2)} | {f"bulk-{n}" for n in range(min(commits[0], 5))}
+    assert {doc_id for doc_id in expected if writable.get(f"{URL}/{doc_id}").status_code == 200} == expected
+    deleted = writable.post(f"{URL}/delete", json={"ids": sorted(expected)}).json()
+    assert (deleted["deleted"], deleted["documents"]) == (len(expected), 20)
     assert not verify_folder(folder).damages
 
 

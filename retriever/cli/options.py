@@ -278,11 +278,12 @@ def say_left_out(report: IndexReport | AddReport, language: str = "en") -> None:
     if text := left_out_text(report.left_out):
         click.echo(text, err=True)
     if report.unread:
-        texts = "1 text is" if report.unread == 1 else f"{report.unread} texts are"
+        one = report.unread == 1
+        texts, found = ("1 text is", "it is") if one else (f"{report.unread} texts are", "they are")
         read = analyzer_named(language) != ENGLISH
         words = "" if read else "--language auto (or theirs) for the right words, and "
         click.echo(
-            f"{texts} in a language that the encoder does not read; they are found by their words alone. Index with "
+            f"{texts} in a language that the encoder does not read; {found} found by words alone. Index with "
             f"{words}-e st:intfloat/multilingual-e5-small for vectors",
             err=True,
         )

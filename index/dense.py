@@ -19,7 +19,7 @@ from retriever.index.faiss_types import FAISS_TYPES
 from retriever.index.files import COMPACT, VERIFY, checksum, damaged, named_in, sync_path
 from retriever.index.scan import Scan, scannable
 from retriever.lazy import lazy
-from retriever.ranking import order_scores
+from retriever.ranking import RowRanking
 from retriever.types import Ranking
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class DenseSearcher:
         rows, scores = _best(rows, scores, top_k)
         if not np.isfinite(scores).all():
             raise damaged(self._rows.folder, "a vector is not finite", VERIFY)
-        return order_scores(self._rows.doc_ids(rows), scores.astype(np.float64), top_k=top_k)
+        return RowRanking.ordered(rows, scores.astype(np.float64), self._rows.doc_ids, top_k=top_k)
 
     def _propose(self, query: FloatArray, top_k: int, eligible: _Eligible) -> _Candidates:
         """Let FAISS propose rows, and score them exactly.

@@ -34,7 +34,7 @@ from retriever.index.verify import damage_text, verify_folder
 from retriever.index.words import OwnCollection, open_words
 from retriever.languages import AUTO, ENGLISH
 from retriever.lazy import lazy
-from retriever.ranking import check_top_k, order_scores
+from retriever.ranking import RowRanking, check_top_k
 from retriever.types import Document, Encoded, IndexField, Ranking, Span, TermMatch, UserError
 
 if TYPE_CHECKING:
@@ -353,9 +353,9 @@ class FolderReader:
         search: returns the rows of the best n chunks, all that may tie with the last one among them.
         """
 
-        def chunks(count: int) -> Ranking:
+        def chunks(count: int) -> RowRanking:
             found = search(count)
-            return order_scores(self.rows.doc_ids(found.rows), found.scores, top_k=count)
+            return RowRanking.ordered(found.rows, found.scores, self.rows.doc_ids, top_k=count)
 
         return best_documents(chunks, top_k, self._expected)
 

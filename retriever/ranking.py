@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 from retriever.types import ScoredDoc, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
     from retriever.types import Document, MetadataValue, Ranking
 
-__all__ = ["Showing", "check_top_k", "order", "order_scores", "separate_ties", "without_self"]
+    Places: TypeAlias = NDArray[np.int64]
+
+__all__ = [
+    "RowRanking",
+    "Showing",
+    "check_top_k",
+    "order",
+    "order_places",
+    "order_scores",
+    "separate_ties",
+    "without_self",
+]
 
 _record = tuple.__new__
 """Makes a named tuple of a tuple, in half the time of its constructor: a query makes a thousand of them."""
@@ -47,21 +59,101 @@ def order_scores(doc_ids: Sequence[str], scores: NDArray[np.float64], *, top_k: 
     >>> [hit.doc_id for hit in order_scores(["b", "a", "c"], np.array([1.0, 1.0, 2.0]), top_k=2)]
     ['c', 'a']
     """
+    found = order_places(scores, lambda places: [doc_ids[place] for place in places.tolist()], top_k=top_k)
+    return [
+        _record(ScoredDoc, (doc_ids[place], score))
+        for place, score in zip(found.tolist(), scores[found].tolist(), strict=True)
+    ]
+
+
+def order_places(
+    scores: NDArray[np.float64], ids: Callable[[Places], Sequence[str]], *, top_k: int | None = None
+) -> Places:
+    """Return the places of scores (n,) in the order of `order`; then cut, if at all. ids: names places; ties are named.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
     import numpy as np  # the others are used where NumPy is not loaded yet
 
     if np.isnan(scores).any():
-        doc_id = doc_ids[int(np.flatnonzero(np.isnan(scores))[0])]
-        raise ValueError(f"the score of {doc_id!r} is NaN, need a number")
-    places = np.argsort(-scores, kind="stable")
-    ordered = scores[places]
+        raise ValueError(f"the score of {ids(np.flatnonzero(np.isnan(scores))[:1])[0]!r} is NaN, need a number")
+    found = np.argsort(-scores, kind="stable")
+    ordered = scores[found]
     equal = ordered[1:] == ordered[:-1]
-    found = places.tolist()
     if equal.any():
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], equal, [False]]).astype(np.int8))).reshape(-1, 2)
-        for first, last in edges.tolist():  # hits that tie: from the first to the last of them
-            found[first : last + 1] = sorted(found[first : last + 1], key=doc_ids.__getitem__)
-    values = ordered[:top_k].tolist()
-    return [_record(ScoredDoc, (doc_ids[place], score)) for place, score in zip(found, values, strict=False)]
+        ties = np.flatnonzero(np.concatenate([equal, [False]]) | np.concatenate([[False], equal]))
+        tied = found[ties]
+        keys = zip((-ordered[ties]).tolist(), ids(tied), tied.tolist(), strict=True)
+        found[ties] = [place for _, _, place in sorted(keys)]
+    return found[:top_k]
+
+
+class RowRanking(Sequence[ScoredDoc]):
+    """A ranking of documents that have one row each in an index; their ids are read when they are looked at.
+
+    Of three legs with 200 hits each ten documents are shown: to read, compare and hash the other ids takes longer than
+    to search for some of them.
+
+    rows: int64 (n,), each once. scores: float64 (n,). ids: gives the ids of rows; of legs of one index it is the same.
+    """
+
+    def __init__(self, rows: Places, scores: NDArray[np.float64], ids: Callable[[Places], Sequence[str]]) -> None:
+        """Take what is ordered already."""
+        self.rows, self.scores, self.ids = rows, scores, ids
+        self._listed: Ranking | None = None
+
+    @classmethod
+    def ordered(
+        cls,
+        rows: Places,
+        scores: NDArray[np.float64],
+        ids: Callable[[Places], Sequence[str]],
+        *,
+        top_k: int | None = None,
+    ) -> RowRanking:
+        """Order rows by their scores as `order` does; then cut, if at all."""
+        places = order_places(scores, lambda tied: ids(rows[tied]), top_k=top_k)
+        return cls(rows[places], scores[places], ids)
+
+    def listed(self) -> Ranking:
+        """Return it as a list, made once."""
+        if self._listed is None:
+            pairs = zip(self.ids(self.rows), self.scores.tolist(), strict=True)
+            self._listed = [_record(ScoredDoc, pair) for pair in pairs]
+        return self._listed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[ScoredDoc]:
+        return iter(self.listed())
+
+    @overload
+    def __getitem__(self, place: int) -> ScoredDoc: ...
+    @overload
+    def __getitem__(self, place: slice) -> RowRanking: ...
+    def __getitem__(self, place: int | slice) -> ScoredDoc | RowRanking:
+        if isinstance(place, slice):
+            rows = self.rows[place]
+            return (
+                self
+                if len(rows) == len(self.rows) and (place.step or 1) == 1
+                else RowRanking(rows, self.scores[place], self.ids)
+            )
+        return self.listed()[place]
+
+    def __eq__(self, other: object) -> bool:
+        return self.listed() == (other.listed() if isinstance(other, RowRanking) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self.listed())
+
+    def __reduce__(self) -> tuple[type[Ranking], tuple[Ranking]]:
+        """Travel as a list: the index stays behind."""
+        return list, (self.listed(),)
 
 
 def without_self(ranking: Ranking, query_id: str, *, exclude: bool = True) -> Ranking:

@@ -17,7 +17,7 @@ import numpy as np
 from retriever.eval.collector import collector_paused
 from retriever.files import BOM, numbered_lines
 from retriever.ranking import order
-from retriever.types import Run, ScoredDoc, UserError
+from retriever.types import Ranking, ScoredDoc, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ class RunLine(NamedTuple):
     score: float
 
 
-def read_run(path: str | Path) -> Run:
+def read_run(path: str | Path) -> dict[str, Ranking]:
     """Read a TREC run (query Q0 document rank score tag) or JSON lines; a path ending in .gz is unpacked.
 
     JSON lines are read where the name ends in .jsonl or the first line stands in braces. The rank is not read: the
@@ -54,9 +54,9 @@ def read_run(path: str | Path) -> Run:
         return _ranked(_read_by_lines(path))
 
 
-def _ranked(run: dict[str, dict[str, float]]) -> Run:
+def _ranked(run: dict[str, dict[str, float]]) -> dict[str, Ranking]:
     """Put hits in order; most files have them in order already, and a sort in Python is what would take longest."""
-    ranked: Run = {}
+    ranked: dict[str, Ranking] = {}
     for query_id in list(run):
         scores = run.pop(query_id)  # the whole file in both forms would take twice the memory
         ranking = list(map(ScoredDoc._make, scores.items()))

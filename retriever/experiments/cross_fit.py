@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retriever.experiments.learning import Judged
     from retriever.rank.learned import ListModel
     from retriever.search.retriever import Retriever
-    from retriever.types import Ranking, Run
+    from retriever.types import Ranking
 
     Values = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ def candidates_on(
     parts = [split_model(pipeline) for pipeline in pipelines]
     if (learnt := sum(model is not None for _, model in parts)) > MOST_LEARNT:
         raise UserError(f"found {learnt} pipelines with rescore, at most {MOST_LEARNT} are compared; try fewer")
-    runs: list[Run] = [{} for _ in pipelines]
+    runs: list[dict[str, Ranking]] = [{} for _ in pipelines]
     judged: list[list[Judged]] = [[] for _ in pipelines]
     names: dict[int, tuple[str, ...]] = {}
     depth = LIST_HITS if learnt else DEPTH

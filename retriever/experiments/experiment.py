@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from retriever.eval.evaluator import Evaluation
     from retriever.search.fusion import FusionConfig
-    from retriever.types import Encoder, Run
+    from retriever.types import Encoder, Ranking
 
 __all__ = ["Experiment", "ExperimentConfig", "cache_folder", "evaluate", "run_experiment"]
 
@@ -140,7 +140,7 @@ def _evaluate_index(data: Dataset, retriever: Retriever, config: ExperimentConfi
     """Search an open index in each mode and measure what it finds."""
     if config.fusion is not None:
         raise UserError("fusion is for encoders, an open index has its own; give it to Retriever.open")
-    runs: dict[str, Run] = {mode: {} for mode in config.modes}
+    runs: dict[str, dict[str, Ranking]] = {mode: {} for mode in config.modes}
     pipelines = {mode: found for mode in runs if (found := pipeline_of(mode)) is not None}
     plans = {mode: retriever.plan(mode) for mode in runs if mode not in pipelines}
     legs = tuple(dict.fromkeys(leg for plan in plans.values() for leg in plan.legs))

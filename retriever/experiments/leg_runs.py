@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retriever.search.retriever import Retriever
-    from retriever.types import Encoded, Query, Run
+    from retriever.types import Encoded, Query, Ranking, Run
 
 __all__ = ["BOTH_VIEWS", "LegRun", "find_legs", "timed_places"]
 
@@ -71,7 +71,7 @@ def find_legs(
 
 def _search(retriever: Retriever, queries: Sequence[Query], legs: Sequence[str], depth: int) -> dict[str, LegRun]:
     counts = _TermCounts(retriever.reader.settings.encoder.vocab_size)
-    runs: dict[str, Run] = {leg: {} for leg in legs}
+    runs: dict[str, dict[str, Ranking]] = {leg: {} for leg in legs}
     for query_id, rankings in retriever.rank_legs(queries, depth, legs=legs, observe=counts.add):
         for leg, ranking in rankings.items():
             runs[leg][query_id] = ranking

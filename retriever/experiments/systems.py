@@ -122,7 +122,7 @@ class LegRuns:
         legs = {leg: self._of(leg, system) for leg in system.plan.legs}
         if system.pipeline is not None:
             return self._rank_pipeline(system, system.pipeline, legs)
-        run: Run = {}
+        run: dict[str, Ranking] = {}
         fusion = []
         for query in self._data.queries:
             rankings = {leg: self._others(found.run[query.query_id], query.query_id) for leg, found in legs.items()}
@@ -134,7 +134,7 @@ class LegRuns:
 
     def _rank_pipeline(self, system: SystemPlan, pipeline: Pipeline, legs: Mapping[str, LegRun]) -> RankedSystem:
         """Search with an open index; the time of its legs and its encoding is that of the legs alone."""
-        run: Run = {}
+        run: dict[str, Ranking] = {}
         times: list[Sequence[float]] = []
         with self._open(system.query_mode) as searcher:
             warn_of_seen(searcher, self._data, pipeline)

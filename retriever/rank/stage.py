@@ -145,9 +145,8 @@ def on_top(scores: Mapping[str, float], ranking: Ranking) -> Ranking:
     >>> on_top({"b": 0.5, "a": 0.25}, [ScoredDoc("a", 9.0), ScoredDoc("b", 8.0), ScoredDoc("c", 7.0)])[2].doc_id
     'c'
     """
-    head = order(scores.items())
-    behind = [hit for hit in ranking if hit.doc_id not in scores]
+    head, behind = order(scores.items()), [hit for hit in ranking if hit.doc_id not in scores]
     if not head or not behind:
-        return head + behind
+        return [*head, *behind]
     top, floor = behind[0].score, math.nextafter(head[-1].score, -math.inf)
-    return head + [ScoredDoc(hit.doc_id, floor + (hit.score - top)) for hit in behind]
+    return [*head, *(ScoredDoc(hit.doc_id, floor + (hit.score - top)) for hit in behind)]

@@ -47,7 +47,7 @@ def fuse_runs(
             raise UserError(f"{method} does not read {name}, only {' and '.join(read)}; leave it out")
     names = [f"run {number}" for number in range(1, len(runs) + 1)]
     share = None if weights is None else dict(zip(names, weights, strict=True))
-    fused: Run = {}
+    fused: dict[str, Ranking] = {}
     for query_id in dict.fromkeys(query_id for run in runs for query_id in run):
         rankings = {name: run.get(query_id, []) for name, run in zip(names, runs, strict=True)}
         fused[query_id] = function(rankings, share, **(settings or {}))[:top_k]

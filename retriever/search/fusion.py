@@ -10,16 +10,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from retriever.ranking import order, order_scores
+from retriever.ranking import RowRanking, order_scores
 from retriever.search.leg import LEGS, default_weights
 from retriever.search.normalisation import NORMALISATIONS, non_negative
-from retriever.types import ScoredDoc, UserError
+from retriever.types import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from retriever.types import Ranking
 
@@ -40,32 +42,70 @@ MISSING = ("zero", "min")
 
 Scores: TypeAlias = "dict[str, float]"
 """What one leg gives each document that it found."""
+Values: TypeAlias = "list[float]"
+"""What one leg gives the documents that it found, in its order."""
 
 
 def normalise(ranking: Ranking, normalisation: str = "min-max") -> Scores:
     """Return the normalised score of each document; an empty ranking gives an empty dict."""
     _check("normalisation", normalisation, NORMALISATIONS)
-    return _apply(NORMALISATIONS[normalisation], ranking)
+    values = _apply(NORMALISATIONS[normalisation], _raw(ranking))
+    return {hit.doc_id: value for hit, value in zip(ranking, values, strict=True)}
 
 
-def _apply(function: Callable[[Sequence[float]], list[float]], ranking: Ranking) -> Scores:
-    scores = _scores(ranking)
-    return dict(zip(scores, function(list(scores.values())), strict=True)) if scores else {}
+def _apply(function: Callable[[Sequence[float]], Values], scores: Values) -> Values:
+    return function(scores) if scores else []
 
 
-def _reciprocal_ranks(ranking: Ranking, k: float, rank_base: int) -> Scores:
-    return {doc_id: 1.0 / (k + rank) for rank, doc_id in enumerate(_scores(ranking), start=rank_base)}
+def _reciprocal_ranks(scores: Values, k: float, rank_base: int) -> Values:
+    return [1.0 / (k + rank) for rank in range(rank_base, rank_base + len(scores))]
 
 
-def _scores(ranking: Ranking) -> Scores:
-    """Return the scores by id, in the order of the ranking; raise ValueError for one that cannot be fused."""
-    scores: Scores = dict(ranking)
-    if len(scores) < len(ranking):
-        raise ValueError("a document stands twice in one ranking, need each once")
-    if not all(map(math.isfinite, scores.values())):
-        doc_id, score = next(pair for pair in scores.items() if not math.isfinite(pair[1]))
+def _raw(ranking: Ranking) -> Values:
+    """Return the scores in the order of the ranking; raise ValueError for what cannot be fused."""
+    if isinstance(ranking, RowRanking):
+        scores: Values = ranking.scores.tolist()
+    else:
+        scores = [hit.score for hit in ranking]
+        if len({hit.doc_id for hit in ranking}) < len(scores):
+            raise ValueError("a document stands twice in one ranking, need each once")
+    if not all(map(math.isfinite, scores)):
+        doc_id, score = next(hit for hit in ranking if not math.isfinite(hit.score))
         raise ValueError(f"the score of {doc_id!r} is {score}, need a finite number")
     return scores
+
+
+class _Leg(NamedTuple):
+    """What a leg found, and what its hits became before they were weighted, in its order."""
+
+    ranking: Ranking
+    values: Values
+
+
+class _Found(NamedTuple):
+    """The documents that some legs found, each at a place.
+
+    places: of each leg's, int64, in its order. total: how many there are. ranked: makes a ranking of their scores,
+    float64 (total,).
+    """
+
+    places: list[NDArray[np.int64]]
+    total: int
+    ranked: Callable[[NDArray[np.float64]], Ranking]
+
+
+def _together(rankings: Sequence[Ranking]) -> _Found:
+    """Give every document a place: by its row, where all of the rankings are of rows of one index, else by its id."""
+    import numpy as np  # here: the command line names the methods without it
+
+    of_rows = [ranking for ranking in rankings if isinstance(ranking, RowRanking)]
+    if of_rows and len(of_rows) == len(rankings) and all(one.ids == of_rows[0].ids for one in of_rows):
+        rows, places = np.unique(np.concatenate([ranking.rows for ranking in of_rows]), return_inverse=True)
+        split = np.split(places, np.cumsum([len(ranking) for ranking in of_rows[:-1]]))
+        return _Found(split, len(rows), lambda scores: RowRanking.ordered(rows, scores, of_rows[0].ids))
+    known: dict[str, int] = {}
+    found = [[known.setdefault(hit.doc_id, len(known)) for hit in ranking] for ranking in rankings]
+    return _Found([np.array(own, np.int64) for own in found], len(known), lambda sums: order_scores([*known], sums))
 
 
 def _check(name: str, value: str, allowed: Iterable[str]) -> None:
@@ -88,52 +128,63 @@ def _check_ranks(k: float, rank_base: int) -> None:
         raise UserError(f"k: found {k!r}, need k + rank_base above 0; 60 is usual")
 
 
-def _active(legs: Mapping[str, Scores], weights: Mapping[str, float] | None) -> list[tuple[float, Scores]]:
-    """Return weight and scores of each leg that takes part, after checking that every leg has a weight."""
+def _active(legs: Mapping[str, _Leg], weights: Mapping[str, float] | None) -> list[tuple[float, _Leg]]:
+    """Return weight and hits of each leg that takes part, after checking that every leg has a weight."""
     if weights is None:
         weights = dict.fromkeys(legs, 1.0)
     without = [leg for leg in legs if leg not in weights]
     if without:
         raise UserError(f"weights: leg {without[0]!r} has none, only {', '.join(weights) or 'no leg'} has one; add it")
     _check_weights({leg: weights[leg] for leg in legs})
-    return [(weights[leg], scores) for leg, scores in legs.items() if scores and weights[leg] > 0]
+    return [(weights[leg], found) for leg, found in legs.items() if found.values and weights[leg] > 0]
 
 
-def _floor(scores: Scores, missing: str) -> float:
-    return min(scores.values()) if missing == "min" else 0.0
-
-
-def _sum(legs: Mapping[str, Scores], weights: Mapping[str, float] | None, missing: str) -> Ranking:
+def _sum(legs: Mapping[str, _Leg], weights: Mapping[str, float] | None, missing: str) -> Ranking:
+    """Add weight x value of each document; what a leg did not find has its floor."""
     import numpy as np  # here: the command line names the methods without it
 
     active = _active(legs, weights)
-    found = list(dict.fromkeys(chain.from_iterable(scores for _, scores in active)))
-    places = {doc_id: place for place, doc_id in enumerate(found)}
-    columns = [_column(scores, weight, _floor(scores, missing), places) for weight, scores in active]
-    sums = np.fromiter(map(math.fsum, zip(*columns, strict=True)), np.float64, len(found))
-    return order_scores(found, sums)
+    found = _together([leg.ranking for _, leg in active])
+    columns = [
+        _column(found, places, weight * np.array(leg.values), weight * _floor(leg.values, missing))
+        for places, (weight, leg) in zip(found.places, active, strict=True)
+    ]
+    return found.ranked(np.fromiter(map(math.fsum, zip(*columns, strict=True)), np.float64, found.total))
 
 
-def _column(scores: Scores, weight: float, floor: float, places: Mapping[str, int]) -> list[float]:
-    """Return weight x score of each document, by its place; one that the leg did not find has the score `floor`."""
-    column = [weight * floor] * len(places)
-    for doc_id, score in scores.items():
-        column[places[doc_id]] = weight * score
-    return column
+def _column(found: _Found, places: NDArray[np.int64], values: NDArray[np.float64], floor: float) -> Values:
+    import numpy as np
+
+    column = np.full(found.total, floor)
+    column[places] = values
+    filled: Values = column.tolist()
+    return filled
 
 
-def _product(legs: Mapping[str, Scores], weights: Mapping[str, float] | None, missing: str) -> Ranking:
-    active = [(weight, scores, _floor(scores, missing)) for weight, scores in _active(legs, weights)]
-    found = dict.fromkeys(chain.from_iterable(scores for _, scores, _ in active))
-    return order(
-        # Sorted factors: a product of floats depends on their order, the result must not depend on that of the legs.
-        ScoredDoc(doc_id, math.prod(sorted([scores.get(doc_id, floor) ** weight for weight, scores, floor in active])))
-        for doc_id in found
-    )
+def _floor(values: Values, missing: str) -> float:
+    return min(values) if missing == "min" else 0.0
+
+
+def _product(legs: Mapping[str, _Leg], weights: Mapping[str, float] | None, missing: str) -> Ranking:
+    import numpy as np
+
+    active = _active(legs, weights)
+    found = _together([leg.ranking for _, leg in active])
+    columns = [
+        _column(found, places, np.array([value**weight for value in leg.values]), _floor(leg.values, missing) ** weight)
+        for places, (weight, leg) in zip(found.places, active, strict=True)
+    ]
+    # Sorted factors: a product of floats depends on their order, the result must not depend on that of the legs.
+    products = (math.prod(sorted(factors)) for factors in zip(*columns, strict=True))
+    return found.ranked(np.fromiter(products, np.float64, found.total))
 
 
 def reciprocal_rank_fusion(
-    rankings: Mapping[str, Ranking], weights: Mapping[str, float] | None = None, *, k: float = 60, rank_base: int = 1
+    rankings: Mapping[str, Ranking],
+    weights: Mapping[str, float] | None = None,
+    *,
+    k: float = 60,
+    rank_base: int = 1,
 ) -> Ranking:
     """Sum weight / (k + rank) over the legs that found a document (Cormack et al. 2009).
 
@@ -143,7 +194,11 @@ def reciprocal_rank_fusion(
     ['a', 'b']
     """
     _check_ranks(k, rank_base)
-    return _sum({leg: _reciprocal_ranks(ranking, k, rank_base) for leg, ranking in rankings.items()}, weights, "zero")
+    return list(_sum(_legs(rankings, lambda scores: _reciprocal_ranks(scores, k, rank_base)), weights, "zero"))
+
+
+def _legs(rankings: Mapping[str, Ranking], score: Callable[[Values], Values]) -> dict[str, _Leg]:
+    return {leg: _Leg(ranking, score(_raw(ranking))) for leg, ranking in rankings.items()}
 
 
 def weighted_sum(
@@ -158,7 +213,9 @@ def weighted_sum(
     A document that a leg did not find gets 0 from it ("zero") or that leg's lowest normalised score ("min").
     """
     _check("missing", missing, MISSING)
-    return _sum({leg: normalise(ranking, normalisation) for leg, ranking in rankings.items()}, weights, missing)
+    _check("normalisation", normalisation, NORMALISATIONS)
+    function = NORMALISATIONS[normalisation]
+    return list(_sum(_legs(rankings, lambda scores: _apply(function, scores)), weights, missing))
 
 
 def product(
@@ -171,7 +228,7 @@ def product(
     0 ("zero"): the whole product is then 0, so only documents that every leg found are ranked by it.
     """
     _check("missing", missing, MISSING)
-    return _product({leg: _apply(non_negative, ranking) for leg, ranking in rankings.items()}, weights, missing)
+    return list(_product(_legs(rankings, lambda scores: _apply(non_negative, scores)), weights, missing))
 
 
 @dataclass(frozen=True)
@@ -207,11 +264,17 @@ class FusionConfig:
 class Fused:
     """A fused ranking, and what each leg's score of each document became before it was weighted.
 
-    normalised: computed when it is first looked at: most rankings are only ranked.
+    values: of the first hits of each leg, in its order, where those alone were fused; else None. normalised: computed
+    when it is first looked at: most rankings are only ranked.
     """
 
-    def __init__(self, ranking: Ranking, normalise: Callable[[], Mapping[str, Scores]]) -> None:
-        self.ranking, self._normalise = ranking, normalise
+    def __init__(
+        self,
+        ranking: Ranking,
+        normalise: Callable[[], Mapping[str, Scores]],
+        values: Mapping[str, Values] | None = None,
+    ) -> None:
+        self.ranking, self._normalise, self.values = ranking, normalise, values
 
     @cached_property
     def normalised(self) -> Mapping[str, Scores]:
@@ -222,21 +285,21 @@ class Fused:
 class Method(NamedTuple):
     """A way to fuse: what it makes of the scores of one leg before it weighs them, and how it puts these together."""
 
-    score: Callable[[Ranking, FusionConfig], Scores]
-    join: Callable[[Mapping[str, Scores], Mapping[str, float], FusionConfig], Ranking]
+    score: Callable[[Values, FusionConfig], Values]
+    join: Callable[[Mapping[str, _Leg], Mapping[str, float], FusionConfig], Ranking]
 
 
 METHODS: dict[str, Method] = {
     "rrf": Method(
-        lambda ranking, config: _reciprocal_ranks(ranking, config.k, config.rank_base),
+        lambda scores, config: _reciprocal_ranks(scores, config.k, config.rank_base),
         lambda legs, weights, _: _sum(legs, weights, "zero"),
     ),
     "weighted-sum": Method(
-        lambda ranking, config: normalise(ranking, config.normalisation),
+        lambda scores, config: _apply(NORMALISATIONS[config.normalisation], scores),
         lambda legs, weights, config: _sum(legs, weights, config.missing),
     ),
     "product": Method(
-        lambda ranking, _: _apply(non_negative, ranking),
+        lambda scores, _: _apply(non_negative, scores),
         lambda legs, weights, config: _product(legs, weights, config.missing),
     ),
 }
@@ -256,5 +319,12 @@ def fuse(rankings: Mapping[str, Ranking], config: FusionConfig | None = None) ->
         _check("leg", leg, LEGS)
     method = METHODS[chosen.method]
     weights = {leg: chosen.weights.get(leg, 0.0) for leg in rankings}
-    scores = {leg: method.score(ranking, chosen) for leg, ranking in rankings.items()}
-    return Fused(method.join(scores, weights, chosen), lambda: scores)
+    legs = _legs(rankings, lambda scores: method.score(scores, chosen))
+
+    def normalised() -> dict[str, Scores]:
+        return {
+            name: {hit.doc_id: value for hit, value in zip(leg.ranking, leg.values, strict=True)}
+            for name, leg in legs.items()
+        }
+
+    return Fused(method.join(legs, weights, chosen), normalised, {name: leg.values for name, leg in legs.items()})

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.names import HYBRID
+from retriever.ranking import RowRanking
 from retriever.search.fusion import Fused, FusionConfig, fuse
 from retriever.search.leg import LEGS, views_of
 from retriever.types import ScoredDoc, UserError
@@ -39,7 +40,9 @@ class Plan(NamedTuple):
         """
         if len(self.legs) == 1:
             [leg] = self.legs
-            return Fused(rankings[leg], lambda: {leg: dict(rankings[leg])})
+            found = rankings[leg]
+            values = {leg: found.scores.tolist()} if isinstance(found, RowRanking) else None
+            return Fused(found, lambda: {leg: dict(found)}, values)
         longest = max(len(rankings[leg]) for leg in self.legs)
         fused = self._fuse_first(rankings, CANDIDATES)
         depth = CANDIDATES
@@ -98,7 +101,7 @@ def _followed(head: Fused, whole: Fused) -> Fused:
             for leg, scores in whole.normalised.items()
         }
 
-    return Fused(head.ranking + behind, normalised)
+    return Fused([*head.ranking, *behind], normalised)
 
 
 def legs_named(mode: str) -> tuple[str, ...]:

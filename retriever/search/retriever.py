@@ -272,7 +272,7 @@ class Retriever(OpenIndex):
         depth = max(plan.depth(top_k) for plan in plans.values())
         found = self.rank_legs(queries, depth, legs=legs, filter=filter, language=language)
         return (
-            QueryRankings(query_id, {mode: plan.fuse(rankings).ranking[:top_k] for mode, plan in plans.items()})
+            QueryRankings(query_id, {mode: list(plan.fuse(rankings).ranking[:top_k]) for mode, plan in plans.items()})
             for query_id, rankings in found
         )
 

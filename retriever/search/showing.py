@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retriever.index.files import VERIFY, damaged
+from retriever.ranking import RowRanking
 from retriever.search.leg import views_of
 from retriever.search.passages import Passages, best_passages
 from retriever.types import Hit, LegPart, PartialHits
@@ -48,7 +49,7 @@ def show(
     passages = dict.fromkeys(stored, Passages((), {}))
     if view.reader.settings.chunking is not None:
         passages = best_passages(view.chunks(plan.legs, asked, stored), stored, plan)
-    parts = _parts(rankings, fused, set(stored))
+    parts = _parts(rankings, fused, shown)
     named = encoder() if (showing.explain or showing.highlight) and views_of(plan.legs) else None
 
     def found_in(text: str) -> tuple[Span, ...]:
@@ -75,11 +76,20 @@ def show(
     return PartialHits(hits, view.lost) if view.lost else hits
 
 
-def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: set[str]) -> dict[str, dict[str, LegPart]]:
+def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: Ranking) -> dict[str, dict[str, LegPart]]:
     """Return what each leg says about the documents that are shown."""
-    parts: dict[str, dict[str, LegPart]] = {doc_id: {} for doc_id in shown}
+    parts: dict[str, dict[str, LegPart]] = {hit.doc_id: {} for hit in shown}
+    found = {leg: values for leg, values in (fused.values or {}).items() if values}
+    of_rows = {leg: ranking for leg in found if isinstance(ranking := rankings[leg], RowRanking)}
+    if isinstance(shown, RowRanking) and found and len(of_rows) == len(found):
+        named = dict(zip(shown.rows.tolist(), parts, strict=True))
+        for leg, ranking in of_rows.items():
+            for place, row in enumerate(ranking.rows[: len(found[leg])].tolist()):
+                if row in named:
+                    parts[named[row]][leg] = LegPart(place + 1, float(ranking.scores[place]), found[leg][place])
+        return parts
     for leg, ranking in rankings.items():
         for rank, (doc_id, score) in enumerate(ranking, start=1):
-            if doc_id in shown and doc_id in fused.normalised[leg]:  # what stands deep in a leg did not count
+            if doc_id in parts and doc_id in fused.normalised[leg]:  # what stands deep in a leg did not count
                 parts[doc_id][leg] = LegPart(rank, score, fused.normalised[leg][doc_id])
     return parts

@@ -102,10 +102,11 @@ class ScoredDoc(NamedTuple):
     score: float
 
 
-Ranking: TypeAlias = list[ScoredDoc]
-"""Hits of one query, ordered by (score descending, doc_id ascending), each doc_id once."""
+Ranking: TypeAlias = Sequence[ScoredDoc]
+"""Hits of one query, ordered by (score descending, doc_id ascending), each doc_id once: a list, or what names its
+documents when they are looked at."""
 
-Run: TypeAlias = dict[str, Ranking]
+Run: TypeAlias = Mapping[str, Ranking]
 """A ranking for each query_id."""
 
 Qrels: TypeAlias = dict[str, dict[str, int]]

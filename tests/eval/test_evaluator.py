@@ -14,7 +14,7 @@ from retriever.eval.data.runs import read_run, write_run
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.measures import parse_measures
 from retriever.ranking import order
-from retriever.types import Qrels, Run, ScoredDoc, UserError
+from retriever.types import Qrels, Ranking, Run, ScoredDoc, UserError
 
 QUERY_ID = st.sampled_from(["q1", "q2", "q3", "q4"])
 DOC_ID = st.sampled_from([f"d{n}" for n in range(12)] + ["D1", "é"])
@@ -27,7 +27,7 @@ RUNS = st.dictionaries(
 )
 
 
-def trec_order(ranking: list[ScoredDoc]) -> list[str]:
+def trec_order(ranking: Ranking) -> list[str]:
     """Rank as trec_eval does: single precision, ties by descending id (its strcmp sees UTF-8 bytes)."""
     by_id = sorted(ranking, key=lambda hit: hit.doc_id.encode(), reverse=True)
     return [hit.doc_id for hit in sorted(by_id, key=lambda hit: -np.float32(hit.score))]

@@ -7,16 +7,16 @@ from retriever.eval.evaluator import evaluate_run
 from retriever.experiments.tuning import candidates, ndcg_of_candidates, tune
 from retriever.ranking import order, separate_ties
 from retriever.search.fusion import NORMALISATIONS, FusionConfig, fuse
-from retriever.types import Qrels, Run, ScoredDoc, UserError
+from retriever.types import Qrels, Ranking, ScoredDoc, UserError
 
 LEGS = ("bm25", "sparse", "dense")
 DOCS = [f"d{n:02}" for n in range(40)]
 
 
-def made(seed: int, queries: int, signal: dict[str, float]) -> tuple[dict[str, Run], Qrels]:
+def made(seed: int, queries: int, signal: dict[str, float]) -> tuple[dict[str, dict[str, Ranking]], Qrels]:
     """Return runs whose scores are noise plus `signal` for relevant documents; each leg finds 25 of 40 documents."""
     rng = np.random.default_rng(seed)
-    runs: dict[str, Run] = {leg: {} for leg in signal}
+    runs: dict[str, dict[str, Ranking]] = {leg: {} for leg in signal}
     qrels: Qrels = {}
     for n in range(queries):
         qrels[f"q{n}"] = {doc_id: int(rng.integers(-1, 3)) for doc_id in rng.choice(DOCS, 8, replace=False).tolist()}
@@ -69,7 +69,7 @@ def test_noise_fits_but_does_not_validate() -> None:
 
 def test_the_default_stays_where_nothing_is_better() -> None:
     qrels: Qrels = {f"q{n}": {"a": 1} for n in range(6)}
-    runs: dict[str, Run] = {leg: {query_id: [ScoredDoc("a", 1.0)] for query_id in qrels} for leg in LEGS}
+    runs: dict[str, dict[str, Ranking]] = {leg: {query_id: [ScoredDoc("a", 1.0)] for query_id in qrels} for leg in LEGS}
     found = tune(runs, qrels)
     assert found.fusion.weights == pytest.approx(FusionConfig().weights)
     assert (found.default, found.cross_validated, found.gain, found.interval) == (1, 1, 0, (0, 0))

@@ -5,22 +5,28 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retriever.config import from_mapping
-from retriever.ranking import order
+from retriever.ranking import RowRanking, order
 from retriever.search import fusion
 from retriever.search.fusion import FusionConfig, fuse, product, reciprocal_rank_fusion, weighted_sum
 from retriever.search.normalisation import NORMALISATIONS, non_negative
 from retriever.types import Ranking, ScoredDoc, UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def ranking(**scores: float) -> Ranking:
@@ -268,3 +274,26 @@ def test_parity_with_ranx() -> None:
         for name, fused in ours.items():
             theirs = expected[name][f"q{number}"]
             assert {hit.doc_id: hit.score for hit in fused} == pytest.approx(theirs, abs=1e-9), name
+
+
+@given(runs, configs)
+def test_rankings_of_rows_are_fused_as_those_of_ids(legs: dict[str, Ranking], config: FusionConfig) -> None:
+    names = sorted({hit.doc_id for hits in legs.values() for hit in hits}, key=lambda name: name[::-1])
+    asked: list[str] = []
+
+    def ids_of(rows: NDArray[np.int64]) -> list[str]:
+        asked.extend(found := [names[row] for row in rows.tolist()])
+        return found
+
+    def of_rows(hits: Ranking) -> RowRanking:
+        shuffled = random.Random(len(hits)).sample(list(hits), len(hits))
+        rows = np.array([names.index(hit.doc_id) for hit in shuffled], np.int64)
+        return RowRanking.ordered(rows, np.array([hit.score for hit in shuffled], np.float64), ids_of)
+
+    by_row = {leg: of_rows(hits) for leg, hits in legs.items()}
+    tied = [hit for hits in legs.values() for hit in hits if sum(hit.score == other.score for other in hits) > 1]
+    assert sorted(asked) == sorted(hit.doc_id for hit in tied)
+    found, expected = fuse(by_row, config), fuse(legs, config)
+    assert found.ranking == expected.ranking and found.normalised == expected.normalised
+    assert found.ranking[:2] == expected.ranking[:2] and by_row == legs
+    assert pickle.loads(pickle.dumps(by_row)) == legs

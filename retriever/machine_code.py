@@ -74,6 +74,11 @@ class Argument(NamedTuple):
     values: tuple[Any, ...]
     array: NDArray[Any]
 
+    @property
+    def address(self) -> int:
+        """Return where it lies."""
+        return int(self.array.__array_interface__["data"][0])
+
 
 def argument(array: NDArray[Any]) -> Argument:
     """Look at an array that lies in one piece; raise ValueError for another."""

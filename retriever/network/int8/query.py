@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["QueryNetwork", "Views", "few_kernels"]
 
-FEW = "retriever.network.int8.kernels.few"
-SOURCES = [f"retriever.network.int8.kernels.{name}" for name in ("packed", "products", "shaped", "steps", "tiles")]
-NAMES = ("add_product", "attend", "feed", "norm", "pool", "quantise")
+LAYERS = "retriever.network.int8.kernels.layers"
+SOURCES = [
+    f"retriever.network.int8.kernels.{name}" for name in ("few", "packed", "products", "shaped", "steps", "tiles")
+]
+NAMES = ("add_product", "feed", "norm", "pass_layers", "pool", "quantise")
 LENGTH_STEP = 16
 """The batch path pads texts to multiples of it for attention, and the order of a sum depends on that."""
 
@@ -49,8 +51,8 @@ class Views(NamedTuple):
 
 
 def few_kernels() -> dict[str, Any]:
-    """Return the compiled steps of `few`; compiling them, once after an installation, takes ten seconds."""
-    return load_kernels(FEW, NAMES, sources=SOURCES)
+    """Return the compiled steps for a few texts; compiling them, once after an installation, takes ten seconds."""
+    return load_kernels(LAYERS, NAMES, sources=SOURCES)
 
 
 class QueryNetwork:
@@ -63,7 +65,7 @@ class QueryNetwork:
         settings = self._settings = self._weights.settings
         self._heads, self._eps = int(settings["num_attention_heads"]), float(settings["layer_norm_eps"])
         self._norm = _arguments(self._weights.norm("embeddings.norm"))
-        self._layers = [_Layer(self._weights, index) for index in range(int(settings["num_hidden_layers"]))]
+        self._layers = _Layers.of(self._weights, int(settings["num_hidden_layers"]))
 
     def encode(self, texts: Sequence[Sequence[int]], *, dense: bool, sparse: bool, prompt: int = 0) -> Views:
         """Encode texts, each of one token at least; the results of one do not depend on the others.
@@ -84,18 +86,14 @@ class QueryNetwork:
         x = self._embedded(texts)
         room = self._room(ends)
         run = self._kernels
-        chosen = list(self._settings["sparse_layers"]) if sparse else []
-        hidden = np.zeros_like(x)
-        rows, bounds = argument(x), argument(ends)
+        read = list(self._settings["sparse_layers"]) if sparse else []
+        rows = argument(x)
         run["norm"](rows, *self._norm, self._eps)
-        for index in range(len(self._layers) + 1):
-            if index:
-                self._pass(self._layers[index - 1], rows, bounds, room, seen)
-            if index in chosen:
-                hidden += x
+        hidden = x.copy() if 0 in read else np.zeros_like(x)
+        self._pass(rows, argument(ends), read, hidden, room, seen)
         weights = None
         if sparse:
-            hidden /= np.float32(len(chosen))
+            hidden /= np.float32(len(read))
             ids = np.array([token for text in texts for token in text], np.int64)
             own = ends
             if prompt and not self._settings["prompt_in_terms"]:
@@ -105,18 +103,30 @@ class QueryNetwork:
             weights = self._head.decoder.weights(values, step, ends=own, token_ids=ids)
         return Views(self._pooled(x, ends, prompt) if dense else None, weights, x)
 
-    def _pass(self, layer: _Layer, rows: Argument, bounds: Argument, room: _Room, seen: _Seen) -> None:
-        """Put a layer's output in the place of its input."""
-        run = self._kernels
-        attention = *layer.attention, *layer.attention_norm
-        run["attend"](rows, bounds, self._heads, LENGTH_STEP, *attention, self._eps, *room.all)
-        if layer.dense:
-            self._add(layer.feed_forward, rows, rows, room, seen)
-        else:
-            y = np.zeros_like(rows.array)
-            self._add(layer.feed_forward, rows, argument(y), room, seen)
-            np.add(rows.array, y, out=rows.array)
-        run["norm"](rows, *layer.feed_forward_norm, self._eps)
+    def _pass(
+        self, rows: Argument, ends: Argument, read: Sequence[int], hidden: FloatArray, room: _Room, seen: _Seen
+    ) -> None:
+        """Put the last layer's output in the place of the first one's input; add those that are read to hidden."""
+        layers, x = self._layers, rows.array
+        taken = np.array([number + 1 in read for number in range(layers.number)], np.int64)
+        chosen = np.empty((len(layers.feeds.array), 2 * layers.active * len(x)), np.int64)
+        self._kernels["pass_layers"](
+            rows,
+            ends,
+            self._heads,
+            LENGTH_STEP,
+            self._eps,
+            *layers.all,
+            taken,
+            hidden,
+            np.empty_like(x),
+            chosen,
+            *room.all,
+        )
+        if seen is not None:
+            for own, (_, active), routed in zip(chosen, layers.feeds.array.tolist(), layers.routed, strict=True):
+                if routed:
+                    seen.append(own[: active * len(x)].reshape(-1, active))
 
     def _embedded(self, texts: Sequence[Sequence[int]]) -> FloatArray:
         """Return the sums of word and position embeddings, (tokens, hidden)."""
@@ -219,18 +229,51 @@ class _Experts(NamedTuple):
         )
 
 
-class _Layer:
-    """One transformer layer as the kernels take it."""
+class _Layers(NamedTuple):
+    """The transformer layers as the kernel takes them, see there; routed: which of their feed-forward layers choose.
 
-    def __init__(self, weights: Weights, index: int) -> None:
-        name = f"layers.{index}"
-        qkv, out = weights.attention(name), weights.matrix(f"{name}.attention.out")
-        self.attention = (*_arguments(qkv), *_arguments(out))
-        self.attention_norm, self.feed_forward_norm = (
-            _arguments(weights.norm(f"{name}.{part}_norm")) for part in ("attention", "feed_forward")
+    held: what their places are of. active: the most experts that a token passes in one of them.
+    """
+
+    number: int
+    places: Argument
+    feeds: Argument
+    scales: Argument
+    routed: list[bool]
+    active: int
+    held: list[NDArray[Any]]
+
+    @property
+    def all(self) -> tuple[Argument, ...]:
+        return self.places, self.feeds, self.scales
+
+    @classmethod
+    def of(cls, weights: Weights, number: int) -> _Layers:
+        held: list[NDArray[Any]] = []
+        feeds: list[Experts] = []
+        owners = []
+        for index in range(number):
+            name = f"layers.{index}"
+            attention = (*weights.attention(name), *weights.matrix(f"{name}.attention.out"))
+            held += (*attention, *weights.norm(f"{name}.attention_norm"), *weights.norm(f"{name}.feed_forward_norm"))
+            for experts in weights.feed_forward(index):
+                held += (*experts.up, *experts.down, experts.router)
+                feeds.append(experts)
+                owners.append(index)
+        places = np.zeros((len(held), 1 + max(array.ndim for array in held)), np.int64)
+        for place, array in zip(places, held, strict=True):
+            place[: 1 + array.ndim] = argument(array).address, *array.shape
+        return cls(
+            number,
+            argument(places),
+            argument(
+                np.array([[owner, experts.active] for owner, experts in zip(owners, feeds, strict=True)], np.int64)
+            ),
+            argument(np.array([experts.routed_scale for experts in feeds], np.float64)),
+            [len(experts.router) > 0 for experts in feeds],
+            max(experts.active for experts in feeds),
+            held,
         )
-        self.feed_forward = [_Experts.of(found) for found in weights.feed_forward(index)]
-        self.dense = len(self.feed_forward[0].router.array) == 0
 
 
 class _Head(NamedTuple):

@@ -86,8 +86,7 @@ class TokenStatistics:
     def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return for each vocabulary id the number of documents that hold it."""
         if self._counts is not None:
-            counts = self._counts.counts
-            return np.append(counts, 0)[np.minimum(terms, len(counts))]
+            return self._counts.of(terms)
         wanted = terms.tolist()
         new = [term for term in wanted if term not in self._known]
         self._known |= zip(new, self._reader._lucene.document_frequencies("token", map(str, new)), strict=True)

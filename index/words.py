@@ -34,10 +34,18 @@ FOLDER = "bm25"
 
 
 class TokenCounts(NamedTuple):
-    """How many rows have any token of the encoder, and how many have each, int64 (tokens,)."""
+    """How many rows have any token of the encoder, and how many have each: int64 (tokens,), tokens ascending."""
 
     documents: int
+    tokens: NDArray[np.int64]
     counts: NDArray[np.int64]
+
+    def of(self, tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return how many rows have each of some tokens."""
+        places = np.searchsorted(self.tokens, tokens)
+        found = np.append(self.tokens, -1)[places] == tokens
+        counts: NDArray[np.int64] = np.append(self.counts, 0)[places] * found
+        return counts
 
 
 class Totals(NamedTuple):
@@ -61,14 +69,14 @@ class WordPostings:
     @lazy
     def tokens(self) -> TokenCounts | None:
         """Return how many live rows have each token; None where rows have died since it was counted."""
-        pairs = [block.tokens.astype(np.int64) for block in self.blocks]
-        most = max((int(part[:, 0].max(initial=-1)) for part in pairs), default=-1)
-        counts = np.zeros(most + 1, np.int64)
-        for block, first, part in zip(self.blocks, self.first_rows, pairs, strict=True):
+        for block, first in zip(self.blocks, self.first_rows, strict=True):
             if block.live != np.count_nonzero(self.alive[first : first + len(block.norms)]):
                 return None
-            counts[part[:, 0]] += part[:, 1]
-        return TokenCounts(sum(block.with_tokens for block in self.blocks), counts)
+        pairs = np.concatenate([np.empty((0, 2), np.int64), *(block.tokens for block in self.blocks)]).astype(np.int64)
+        tokens, places = np.unique(pairs[:, 0], return_inverse=True)  # a damaged one may be any number
+        counts = np.zeros(len(tokens), np.int64)
+        np.add.at(counts, places, pairs[:, 1])
+        return TokenCounts(sum(block.with_tokens for block in self.blocks), tokens, counts)
 
     def owns(self, collection: object) -> bool:
         """Say whether a collection is that of these rows alone."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from retriever import Document, IndexingConfig, IndexWriter, build_index
 from retriever.index.lucene.analysis import analysis_of
-from retriever.index.lucene.english import english_terms
+from retriever.index.lucene.english import READ, english_terms
 from retriever.index.lucene.held import HeldCommit
 from retriever.index.lucene.jvm import start_jvm
 from retriever.index.lucene.segments import ForeignError
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ENDINGS = ["", "s", "es", "ed", "ing", "ational", "izer", "'s", "'", "ies", "eed", "fulness", "iviti", "ll", "_", ".x"]
-words = st.builds(str.__add__, st.text("abceilnorstuvyz'._0129", max_size=9), st.sampled_from(ENDINGS))
+SIGNS = "abceilnorstuvyz'._0129éÉßøŁ\u017fµ\u2018\u2019"
+words = st.builds(str.__add__, st.text(SIGNS, max_size=9), st.sampled_from([*ENDINGS, "\u2019s"]))
 texts = st.one_of(
     st.text(st.characters(max_codepoint=127), max_size=60),
+    st.text(st.characters(max_codepoint=0x24F) | st.characters(min_codepoint=0x2010, max_codepoint=0x20AC), max_size=9),
     st.lists(words, max_size=6).map(" ".join),
 )
 
@@ -47,9 +49,17 @@ def _java() -> None:
 def test_english_terms_are_those_of_lucene(text: str) -> None:
     found = english_terms(text)
     if found is None:
-        assert max(map(len, text.split())) > 255
+        assert max(map(len, text.split())) > 255 or READ.fullmatch(text) is None
     else:
         assert found == analysis_of(ENGLISH).terms(text)
+
+
+def test_every_sign_that_is_read_is_read_as_by_lucene() -> None:
+    signs = [sign for sign in map(chr, range(0x2100)) if READ.fullmatch(sign)]
+    assert len(signs) > 560
+    for sign in signs:
+        text = f"a{sign}b {sign} {sign}{sign}1{sign}2 x{sign} don{sign}t c{sign}s {sign}ING wing{sign}s"
+        assert english_terms(text) == analysis_of(ENGLISH).terms(text), (sign, hex(ord(sign)))
 
 
 @pytest.fixture(scope="module")

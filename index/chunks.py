@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.types import Ranking, ScoredDoc, UserError
 
-__all__ = ["Chunking", "ScoredChunk", "best_documents"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from retriever.index.stored import StoredDocument
+
+__all__ = ["Chunking", "ScoredChunk", "best_documents", "chunk_rows"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,15 @@ class ScoredChunk(NamedTuple):
     doc_id: str
     number: int
     score: float
+
+
+def chunk_rows(documents: Mapping[str, StoredDocument], first_row: Callable[[str], int]) -> dict[int, tuple[str, int]]:
+    """Return the rows of the chunks of documents, each with its document and its number there."""
+    rows: dict[int, tuple[str, int]] = {}
+    for doc_id, stored in documents.items():
+        first = first_row(doc_id)
+        rows |= {first + number: (doc_id, number) for number in range(max(1, len(stored.chunks)))}
+    return rows
 
 
 def best_documents(search: Callable[[int], Ranking], top_k: int, chunks_per_document: int) -> Ranking:

@@ -14,11 +14,12 @@ import numpy as np
 from retriever.index.chunks import ScoredChunk, best_documents
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.dense import DenseSearcher
+from retriever.index.explained import explained
 from retriever.index.fields import list_fields
 from retriever.index.files import damaged
 from retriever.index.filters import parse_filter
 from retriever.index.lucene.calls import Found
-from retriever.index.lucene.english import english_terms
+from retriever.index.lucene.english import english_terms, english_tokens
 from retriever.index.lucene.held import HeldCommit, hold
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.lucene.segments import ForeignError
@@ -377,7 +378,8 @@ class FolderReader:
 
     def bm25_spans(self, query: str, text: str) -> list[Span]:
         """Return the characters of a text of which BM25 reads a term of the query, ascending."""
-        return self._lucene.bm25_spans(query, text)
+        wanted = set(self.query_terms(query))
+        return [Span(token.start, token.end) for token in self.tokens(text) if token.term in wanted]
 
     def query_terms(self, text: str, language: str | None = None) -> list[str]:
         """Return the terms that BM25 reads of a query, in order, repeated ones too.
@@ -389,7 +391,8 @@ class FolderReader:
 
     def tokens(self, text: str) -> list[Token]:
         """Return the terms that BM25 reads of a document's text, in order, repeated ones too."""
-        return self._lucene.tokens(text)
+        found = english_tokens(text) if self.settings.analyzer == ENGLISH else None
+        return self._lucene.tokens(text) if found is None else found
 
     def bm25_frequencies(self, terms: Sequence[str]) -> list[int]:
         """Return in how many chunks each analysed term stands."""
@@ -538,12 +541,7 @@ class FolderReader:
 
     def explain_words(self, weights: Mapping[str, float], doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return what `explain_bm25` does for analysed terms with weights."""
-        matches = []
-        for term, own in weights.items():
-            weight = self._lucene.bm25_score(term, doc_id, chunk)
-            if weight > 0:
-                matches.append(TermMatch("bm25", term, float(own), weight, own * weight))
-        return sorted(matches, key=lambda match: (-match.contribution, match.term))
+        return explained(weights, {word: self._lucene.bm25_score(word, doc_id, chunk) for word in weights})
 
     def explain_sparse(self, terms: csr_matrix, doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return the vocabulary ids, as decimal terms, that query terms (1, vocab_size) share with a chunk."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from retriever.index.lucene.porter import stem
+from retriever.index.lucene.tokens import Token
 
-__all__ = ["english_terms"]
+__all__ = ["english_terms", "english_tokens"]
 
 LONGEST = 255
 """Lucene cuts longer words, by rules of its own."""
@@ -48,16 +49,26 @@ STOP_WORDS = frozenset(
 )
 
 
+def english_tokens(text: str) -> list[Token] | None:
+    """Return the terms of a text in order, each with its characters; None where Lucene has to be asked."""
+    if not text.isascii() and READ.fullmatch(text) is None:
+        return None
+    found = []
+    for match in WORD.finditer(text):
+        word = match.group()
+        if len(word) > LONGEST:
+            return None
+        lower = (word[:-2] if word.endswith(POSSESSIVES) else word).lower()
+        if lower not in STOP_WORDS:
+            found.append(Token(stem(lower), *match.span()))
+    return found
+
+
 def english_terms(text: str) -> list[str] | None:
     """Return the terms of a text, in order, repeated ones too; None where Lucene has to be asked.
 
     >>> english_terms("The U.S.A.'s running dogs' tails — “Zürich”"), english_terms("東京")
     (['u.s.a', 's', 'run', 'dog', 'tail', 'zürich'], None)
     """
-    if not text.isascii() and READ.fullmatch(text) is None:
-        return None
-    words = WORD.findall(text)
-    if any(len(word) > LONGEST for word in words):
-        return None
-    lower = (word[:-2].lower() if word[-2:] in POSSESSIVES else word.lower() for word in words)
-    return [stem(word) for word in lower if word not in STOP_WORDS]
+    found = english_tokens(text)
+    return None if found is None else [token.term for token in found]

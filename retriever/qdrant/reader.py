@@ -299,6 +299,10 @@ class CollectionReader(StoredChunks):
         """Do as `rows`."""
         raise self._no_rows()
 
+    def first_row(self, doc_id: str) -> NoReturn:
+        """Do as `rows`."""
+        raise self._no_rows()
+
     @property
     def alive(self) -> NoReturn:
         """Do as `rows`."""

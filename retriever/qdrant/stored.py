@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.index.chunks import ScoredChunk
+from retriever.index.explained import explained
 from retriever.index.row_formats import inner_products
 from retriever.index.rows import TokenRecords
 from retriever.index.stored import read_stored
@@ -155,12 +156,7 @@ class StoredChunks:
         if record is None or not names:
             return []
         scores = word_scores(words, record, self.collection).tolist()
-        matches = [
-            TermMatch("bm25", name, float(weights[name]), score, weights[name] * score)
-            for name, score in zip(names, scores, strict=True)
-            if score > 0
-        ]
-        return sorted(matches, key=lambda match: (-match.contribution, match.term))
+        return explained({name: weights[name] for name in names}, dict(zip(names, scores, strict=True)))
 
     def explain_sparse(self, terms: csr_matrix, doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return the vocabulary ids, as decimal terms, that query terms (1, vocab_size) share with a chunk."""

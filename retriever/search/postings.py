@@ -18,6 +18,8 @@ from retriever.lazy import lazy
 from retriever.ranking import check_top_k
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
@@ -50,14 +52,22 @@ class StoredPostings:
         check_top_k(top_k)
         query = query_terms(terms)
         eligible = self._reader.alive if selection is None else self._reader.alive & selection.rows
+        return self._reader.ranking(lambda count: self._best(postings, query, eligible, count), top_k)
+
+    def _best(self, postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
         search = self._compiled if self._asked or "numba" in sys.modules else by_numpy
         self._asked = True
+        found = search(postings, query, eligible, count)
+        return found._replace(scores=found.scores / self._reader.settings.impact_scale)
 
-        def best(count: int) -> Found:
-            found = search(postings, query, eligible, count)
-            return found._replace(scores=found.scores / self._reader.settings.impact_scale)
-
-        return self._reader.ranking(best, top_k)
+    def among(self, terms: csr_matrix, rows: Sequence[int]) -> dict[int, float]:
+        """Return the scores above 0 of some live rows, by row, as `search` gives them, where there are postings."""
+        postings = self._reader.postings
+        assert postings is not None
+        eligible = np.zeros_like(self._reader.alive)
+        eligible[rows] = True
+        found = self._best(postings, query_terms(terms), eligible, len(rows))
+        return dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True))
 
     def _compiled(self, postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
         """Return what `by_numpy` does."""

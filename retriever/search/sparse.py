@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retriever.index.chunks import ScoredChunk, chunk_rows
 from retriever.ranking import order
 from retriever.search.leg import Candidates, Leg, LegOptions
 from retriever.types import Span
@@ -11,7 +12,6 @@ from retriever.types import Span
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from retriever.index.chunks import ScoredChunk
     from retriever.index.contract import LegReader, Selection
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import LegQuery
@@ -37,9 +37,11 @@ class SparseLeg(Leg):
     def __init__(self, reader: LegReader, options: LegOptions) -> None:
         """Take the commit; raise UserError for a back end that is unknown or not installed."""
         from retriever.search.backends import make_sparse_backend
+        from retriever.search.postings import StoredPostings
 
         super().__init__(reader, options)
         self._backend = make_sparse_backend(options.sparse_backend, reader)
+        self._postings = self._backend if isinstance(self._backend, StoredPostings) else StoredPostings(reader)
 
     def run(self, query: LegQuery, depth: int, selection: Selection | None = None) -> Ranking:
         """Return the best hits with a score above 0."""
@@ -47,7 +49,11 @@ class SparseLeg(Leg):
 
     def chunks(self, query: LegQuery, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]:
         """Return the scores above 0 of the chunks."""
-        return self.reader.sparse_chunks(query.terms, list(documents))
+        if self.reader.postings is None:
+            return self.reader.sparse_chunks(query.terms, list(documents))
+        rows = chunk_rows(documents, self.reader.first_row)
+        found = self._postings.among(query.terms, list(rows))
+        return [ScoredChunk(*rows[row], score) for row, score in found.items()]
 
     def explain(self, query: LegQuery, doc_id: str, chunk: int, vocabulary: Sequence[str]) -> list[TermMatch]:
         """Return the vocabulary's terms that both share."""

@@ -18,7 +18,7 @@ from retriever.machine_code import Argument, argument, load_kernels
 from retriever.ranking import check_top_k
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -60,6 +60,15 @@ class StoredWords:
         eligible = self._words.alive if selection is None else self._words.alive & selection.rows
         query = self._query(weights)
         return self._reader.ranking(lambda count: self._best(query, eligible, count), top_k)
+
+    def among(self, weights: Mapping[str, float], rows: Sequence[int]) -> dict[int, float]:
+        """Return the scores of those of some live rows that hold a word, by row, as `search` gives them."""
+        if not weights or not self._words.blocks:
+            return {}
+        eligible = np.zeros_like(self._words.alive)
+        eligible[rows] = True
+        found = self._best(self._query(weights), eligible, len(rows))
+        return dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True))
 
     def _query(self, weights: Mapping[str, float]) -> _Query:
         """Find the words, and weigh them."""

@@ -25,6 +25,8 @@ from retriever.index.lucene.filters import field_kinds
 from retriever.index.quantise import quantise
 from retriever.index.settings import read_settings
 from retriever.index.verify import verify_folder
+from retriever.search.commit_view import own_legs
+from retriever.search.leg import LegQuery
 from retriever.types import Document, Encoded, EncoderIdentity, Ranking, ScoredDoc, Span, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -107,6 +109,16 @@ def check(reader: FolderReader, model: dict[str, Document]) -> None:
     scored = [ScoredDoc(doc_id, score) for doc_id, _, score in reader.bm25_chunks("river stone", list(model))]
     same(reader.bm25("river stone", 1_000, selection), maxp([hit for hit in scored if hit.doc_id in allowed], 1_000))
     assert {hit.doc_id for hit in scored if hit.doc_id in allowed} == {hit.doc_id for hit in holding}
+    legs, asked = own_legs(reader), LegQuery("river stone", query)
+    held = {doc_id: stored[doc_id] for doc_id in model}
+    for leg, by_lucene in (
+        ("bm25", reader.bm25_chunks("river stone", list(model))),
+        ("sparse", reader.sparse_chunks(query.sparse, list(model))),
+    ):
+        own = sorted(legs[leg].chunks(asked, held))
+        assert [chunk[:2] for chunk in own] == [chunk[:2] for chunk in sorted(by_lucene)]
+        scores = [chunk.score for chunk in sorted(by_lucene)]
+        assert [chunk.score for chunk in own] == (scores if clean else pytest.approx(scores, rel=1e-6))
     for doc_id, spans in every.items():
         texts = [part.contents for part in model[doc_id].split(spans)]
         views = encode(texts)
@@ -128,6 +140,10 @@ def check(reader: FolderReader, model: dict[str, Document]) -> None:
         for number, text in list(enumerate(texts))[-2:]:
             terms = {match.term for match in reader.explain_bm25("river stone", doc_id, number)}
             assert terms == {"river", "stone"} & set(re.findall(r"\w+", text))
+            explained = legs["bm25"].explain(asked, doc_id, number, ())
+            assert [match[:3] for match in explained] == [
+                match[:3] for match in reader.explain_bm25("river stone", doc_id, number)
+            ]
 
 
 SENTENCES = st.lists(

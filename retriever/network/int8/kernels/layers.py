@@ -112,8 +112,9 @@ def pass_layers(
         for i in range(first, fed):
             f = arrays[at : at + FEED]
             at += FEED
+            scale: Any = F(scales[i])
             feed(
-                x, rows(f[6]), feeds[i, 1], F(scales[i]), packed(f[0]), rows(f[1]), rows(f[2]), packed(f[3]),
+                x, rows(f[6]), feeds[i, 1], scale, packed(f[0]), rows(f[1]), rows(f[2]), packed(f[3]),
                 rows(f[4]), rows(f[5]), x if alone else spare, chosen[i], floats, halves, wholes, small,
             )  # fmt: skip
         if not alone:

@@ -6,7 +6,9 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 
 # Whole files in two processes side by side, so that what a file's tests share is made once; tests/conftest.py orders them.
-PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# What they compile is written, whatever the environment says: without, each run compiles every file twice, and each
+# process that a test starts compiles what it imports.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 JOBS ?= 2
 
 BIN := .venv/bin

@@ -252,7 +252,7 @@ def test_filters_modes_pages_and_the_way_back(browser: Browser, page: str) -> No
     assert not browser.evaluate("document.querySelector('.value input').checked")
     browser.open(f"{page}?index=odd&q=water&from.n=2&to.n=3&is.tag={json.dumps('ماء')}")
     browser.until(HITS)
-    assert browser.texts(".id") == ["emoji"]
+    assert browser.texts(".hit h3") == ["emoji"]
     browser.open(f"{page}?index=odd&q=nothing+of+this")
     browser.until("document.querySelector('.notice')")
     assert "Nothing was found" in browser.texts(".notice")[0]

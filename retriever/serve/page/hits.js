@@ -32,14 +32,14 @@ function article(hit, shown, other) {
     metadata(hit),
     element("div", { class: "actions" }, button, whole(hit, body),
       element("a", { class: "link", href: shown.likeAddress(hit.doc_id), "data-like": hit.doc_id }, "More like this"),
-      element("span", { class: "id", dir: "auto" }, hit.doc_id)),
+      hit.title ? element("span", { class: "id", dir: "auto" }, hit.doc_id) : ""),
     open);
 }
 
 function snippetOf(hit) {
   if (!hit.text.trim()) return element("em", {}, "no text");
   const { text, start, highlights } = hit.snippet;
-  return [start ? "… " : "", ...marked(text, highlights), hit.snippet.end < Array.from(hit.text.trimEnd()).length ? " …" : ""];
+  return [start ? "… " : "", ...marked(text, highlights), hit.snippet.end < Array.from(hit.text.trimEnd()).length ? "\u00a0…" : ""];
 }
 
 // A button that shows the whole text in place of the snippet, where there is more of it.

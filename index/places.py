@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "shards": Kind(is_sharded, "retriever.search.sharded"),
     "qdrant": Kind(
-        lambda place: re.match(r"qdrants?:/|qdrant-(edge|local):", place) is not None, "retriever.qdrant.place"
+        lambda place: re.match(r"qdrants?:(/|$)|qdrant-(edge|local):", place) is not None, "retriever.qdrant.place"
     ),
 }
 """The kinds by name, asked in this order; what none of them claims is a folder of ours."""

@@ -13,7 +13,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FILE", "ShardManifest", "is_sharded", "read_manifest", "write_manifest"]
+__all__ = ["FILE", "ShardManifest", "check_there", "is_sharded", "read_manifest", "shard_folders", "write_manifest"]
 
 FILE = "shards.json"
 FORMAT = "retriever-shards"
@@ -72,3 +72,21 @@ def read_manifest(folder: Path) -> ShardManifest:
     if not names or not all(isinstance(name, str) and name == Path(name).name for name in names):
         raise damaged(path, "its shards are no names of folders")
     return manifest
+
+
+def shard_folders(path: Path) -> list[Path]:
+    """Return the index folders of an index: its shards, or itself; raise UserError for a shard that is missing."""
+    if not is_sharded(path):
+        return [path]
+    folders = [path / name for name in read_manifest(path).shards]
+    for folder in folders:
+        check_there(folder)
+    return folders
+
+
+def check_there(shard: Path) -> None:
+    """Raise UserError if the folder of a shard is missing."""
+    if not shard.is_dir():
+        raise UserError(
+            f"{shard.parent}: its {shard.name} is missing; restore it from a copy, or build the index again"
+        )

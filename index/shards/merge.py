@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.index.commit import unfinished
 from retriever.index.files import disk_errors, sync_path
 from retriever.index.reader import FolderReader
-from retriever.index.shards.manifest import ShardManifest, is_sharded, read_manifest, write_manifest
+from retriever.index.shards.manifest import ShardManifest, is_sharded, read_manifest, shard_folders, write_manifest
 from retriever.index.shards.reader import check_alike
 from retriever.index.snapshot import Snapshot, take_snapshot
 from retriever.types import UserError
@@ -40,11 +40,6 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-def shard_folders(path: Path) -> list[Path]:
-    """Return the index folders of an index: its shards, or itself."""
-    return [path / name for name in read_manifest(path).shards] if is_sharded(path) else [path]
-
-
 def merge_indexes(indexes: Sequence[str | Path], out: str | Path) -> Merged:
     """Make a sharded index of the last commits of some indexes in the new folder `out`; they stay as they are.
 
@@ -68,7 +63,7 @@ def snapshot_index(path: str | Path, out: str | Path) -> Snapshot:
     if not is_sharded(path):
         return take_snapshot(path, out)
     manifest = read_manifest(path)
-    taken = _snapshots([path / name for name in manifest.shards], out, dict(manifest.note))
+    taken = _snapshots(shard_folders(path), out, dict(manifest.note))
     return Snapshot(manifest.number, taken.documents, taken.links, taken.copies, taken.copied_bytes)
 
 

@@ -19,7 +19,7 @@ from retriever.index.lucene.collection import JoinedCollection, joined_counts
 from retriever.index.lucene.values import most_frequent
 from retriever.index.reader import FolderReader
 from retriever.index.rows import RowMark
-from retriever.index.shards.manifest import read_manifest
+from retriever.index.shards.manifest import read_manifest, shard_folders
 from retriever.index.users import Users
 from retriever.lazy import lazy
 from retriever.types import Document, Encoded, IndexField, UserError
@@ -271,11 +271,8 @@ class ShardedReader(JoinedReader):
         """
         path = Path(path)
         manifest = read_manifest(path)
-        for name in manifest.shards:
-            if not (path / name).is_dir():
-                raise UserError(f"{path}: its {name} is missing; restore it from a copy, or build the index again")
         with ExitStack() as opened:
-            shards = [FolderReader.open(path / name, verify=verify) for name in manifest.shards]
+            shards = [FolderReader.open(folder, verify=verify) for folder in shard_folders(path)]
             for shard in shards:
                 opened.callback(shard.close)
             reader = cls(path, manifest, shards)

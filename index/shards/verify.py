@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retriever.index.shards.manifest import is_sharded, read_manifest
+from retriever.index.shards.manifest import is_sharded, shard_folders
 from retriever.index.verify import Verification, verify_folder
 
 __all__ = ["verify_index"]
@@ -18,15 +18,15 @@ def verify_index(path: str | Path) -> Verification:
     path = Path(path)
     if not is_sharded(path):
         return verify_folder(path)
-    names = read_manifest(path).shards
-    found = [verify_folder(path / name) for name in names]
+    folders = shard_folders(path)
+    found = [verify_folder(folder) for folder in folders]
     return Verification(
         commit=sum(one.commit for one in found),
         files=sum(one.files for one in found),
         bytes=sum(one.bytes for one in found),
         damages=tuple(
-            damage._replace(file=f"{name}/{damage.file}")
-            for name, one in zip(names, found, strict=True)
+            damage._replace(file=f"{folder.name}/{damage.file}")
+            for folder, one in zip(folders, found, strict=True)
             for damage in one.damages
         ),
     )

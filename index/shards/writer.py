@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.index.lock import WriteLock
-from retriever.index.shards.manifest import read_manifest, write_manifest
+from retriever.index.shards.manifest import read_manifest, shard_folders, write_manifest
 from retriever.index.shards.reader import check_alike, joined_commits
 from retriever.index.writer import FolderWriter
 from retriever.types import Encoded, TokenVectors
@@ -47,7 +47,7 @@ class ShardedWriter:
         with ExitStack() as opened:
             lock = WriteLock(path)
             opened.callback(lock.release)
-            shards = [opened.enter_context(FolderWriter.open(path / name)) for name in manifest.shards]
+            shards = [opened.enter_context(FolderWriter.open(folder)) for folder in shard_folders(path)]
             writer = cls(path, manifest, shards, lock)
             opened.pop_all()
         return writer

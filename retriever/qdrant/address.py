@@ -59,5 +59,6 @@ def parse_address(place: str) -> Address:
         return Address(found["scheme"], "", 0, "retriever", Path(found["folder"]))
     server = _SERVER.fullmatch(place)
     if server is None or not COLLECTION.fullmatch(server["name"]) or not 0 < int(server["port"] or PORT) < 65_536:
-        raise UserError(f"{place}: not the address of a collection; {ALLOWED}")
+        shown = re.sub("^(qdrants?):/{0,2}", r"\1://", place)  # as it was written, before it became a Path
+        raise UserError(f"{shown!r}: not the address of a collection; {ALLOWED}")
     return Address(server["scheme"], server["host"], int(server["port"] or PORT), server["name"], Path())

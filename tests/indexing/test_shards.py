@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ def test_shards_are_built_from_a_corpus(tmp_path: Path) -> None:
     found = describe(tmp_path / "3")
     assert dict(found.shards) == {f"shard-0000{number}": 40 for number in range(3)}
     assert (found.documents, found.rows, found.dense_type) == (120, 120, "flat")
+
+
+def test_shards_are_built_from_a_streamed_data_set(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, documents in (("a", CORPUS[:70]), ("b", CORPUS[70:])):
+        lines = (json.dumps({"_id": one.doc_id, "text": one.text, "n": one.metadata["n"]}) for one in documents)
+        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    spec: dict[str, Any] = {"corpus": f"hf:{folder}", "shards": 3, "config": CONFIG}
+    with pytest.raises(RuntimeError):
+        build_shards(folder=tmp_path / "3", encoder=SeededEncoder(limit=50), **spec)
+    assert build_shards(folder=tmp_path / "3", encoder=SeededEncoder(), resume=True, **spec).documents == 120
+    build_index(CORPUS, tmp_path / "one", encoder=SeededEncoder(), config=CONFIG)
+    same(tmp_path / "one", tmp_path / "3")
 
 
 def test_more_shards_than_documents(tmp_path: Path) -> None:
@@ -218,5 +233,14 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     build_index(CORPUS[:5], tmp_path / "a", encoder=SeededEncoder(), config=CONFIG)
     merge_indexes([tmp_path / "a"], tmp_path / "c")
     (tmp_path / "c" / "shard-00000").rename(tmp_path / "gone")
-    with pytest.raises(UserError, match="c: its shard-00000 is missing; restore it from a copy"):
-        Retriever.open(tmp_path / "c", SeededEncoder())
+    openings: tuple[Callable[[Path], object], ...] = (
+        lambda path: Retriever.open(path, SeededEncoder()),
+        IndexWriter.open,
+        verify_index,
+        lambda path: merge_indexes([path], tmp_path / "d"),
+        lambda path: snapshot_index(path, tmp_path / "d"),
+    )
+    for opening in openings:
+        with pytest.raises(UserError, match="c: its shard-00000 is missing; restore it from a copy"):
+            opening(tmp_path / "c")
+    assert not (tmp_path / "d").exists()

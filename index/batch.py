@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.lucene.writer import LuceneChunk
-from retriever.index.quantise import impact_strings, quantise, strongest, token_strings
-from retriever.index.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED, TokenRecords
+from retriever.index.postings.quantise import impact_strings, quantise, strongest, token_strings
 from retriever.index.settings import IndexSettings
 from retriever.index.stored import check_document, stored_text
+from retriever.index.vectors.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED, TokenRecords
 from retriever.languages import AUTO, detect
 from retriever.types import Document, Encoded, Span
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from retriever.index.row_formats import Records
+    from retriever.index.vectors.row_formats import Records
     from retriever.types import TokenVectors
 
 __all__ = ["Batch", "check_batch", "token_records"]

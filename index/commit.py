@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retriever.index.files import damaged
-from retriever.index.postings import BlockFile
-from retriever.index.rows import RowMark
+from retriever.index.postings.blocks import BlockFile
+from retriever.index.vectors.rows import RowMark
 
 __all__ = ["CommitRecord", "parse_commit"]
 

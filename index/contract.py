@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from retriever.index.lucene.collection import Collection
     from retriever.index.lucene.tokens import Token
     from retriever.index.lucene.values import FieldValue
-    from retriever.index.rows import RowReader, TokenRecords
+    from retriever.index.postings.sparse import Postings
+    from retriever.index.postings.words import WordPostings
     from retriever.index.settings import IndexSettings
-    from retriever.index.sparse import Postings
     from retriever.index.stored import StoredDocument
-    from retriever.index.words import WordPostings
+    from retriever.index.vectors.rows import RowReader, TokenRecords
     from retriever.search.leg import LegQuery
     from retriever.types import (
         BoolArray,

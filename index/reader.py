@@ -13,7 +13,6 @@ import numpy as np
 
 from retriever.index.chunks import ScoredChunk, best_documents
 from retriever.index.commit import CommitRecord, parse_commit
-from retriever.index.dense import DenseSearcher
 from retriever.index.explained import explained
 from retriever.index.fields import list_fields
 from retriever.index.files import damaged
@@ -24,15 +23,16 @@ from retriever.index.lucene.held import HeldCommit, hold
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.lucene.segments import ForeignError
 from retriever.index.lucene.stored_fields import StoredFields
-from retriever.index.quantise import impact_query, strongest
-from retriever.index.row_impacts import row_impacts
-from retriever.index.rows import ALIVE, SEARCHABLE, RowReader, read_flags
+from retriever.index.postings.quantise import impact_query, strongest
+from retriever.index.postings.row_impacts import row_impacts
+from retriever.index.postings.sparse import open_postings
+from retriever.index.postings.words import OwnCollection, open_words
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_identity
-from retriever.index.sparse import open_postings
 from retriever.index.stored import StoredDocument, read_stored
 from retriever.index.users import Users
+from retriever.index.vectors.dense import DenseSearcher
+from retriever.index.vectors.rows import ALIVE, SEARCHABLE, RowReader, read_flags
 from retriever.index.verify import damage_text, verify_folder
-from retriever.index.words import OwnCollection, open_words
 from retriever.languages import AUTO, ENGLISH
 from retriever.lazy import lazy
 from retriever.ranking import RowRanking, check_top_k
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from retriever.index.lucene.postings import TermImpacts
     from retriever.index.lucene.tokens import Token
     from retriever.index.lucene.values import FieldValue
-    from retriever.index.rows import TokenRecords
+    from retriever.index.vectors.rows import TokenRecords
     from retriever.types import BoolArray, FacetCount, FloatArray
 
 __all__ = ["FolderReader", "Selection", "TokenStatistics"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from retriever.index.chunks import Chunking
 from retriever.index.files import checksum, damaged, write_whole
-from retriever.index.row_formats import ROW_TYPES, RowFormat
+from retriever.index.vectors.row_formats import ROW_TYPES, RowFormat
 from retriever.languages import analyzer_named
 from retriever.types import EncoderIdentity, UserError
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.index.commit import parse_commit
 from retriever.index.files import BLOCK, damaged, disk_errors, sync_path, write_all
 from retriever.index.lucene.jvm import read_user_data
-from retriever.index.rows import committed_files
 from retriever.index.settings import FILE, read_settings
+from retriever.index.vectors.rows import committed_files
 from retriever.index.verify import lucene_names
 from retriever.types import UserError
 

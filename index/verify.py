@@ -16,13 +16,13 @@ from retriever.index.lucene.jvm import (
     open_directory,
     read_user_data,
 )
-from retriever.index.rows import committed_files
 from retriever.index.settings import FILE, read_settings
+from retriever.index.vectors.rows import committed_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from retriever.index.row_formats import RowFormat
+    from retriever.index.vectors.row_formats import RowFormat
 
 __all__ = ["Damage", "Verification", "damage_text", "lucene_names", "verify_folder"]
 

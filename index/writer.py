@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.index import dense
 from retriever.index.batch import check_batch, token_records
 from retriever.index.commit import CommitRecord, parse_commit
-from retriever.index.faiss_types import choose_type
 from retriever.index.files import damaged, disk_errors, sync_path
 from retriever.index.lock import WriteLock, patience
 from retriever.index.lucene.jvm import read_user_data, start_jvm
 from retriever.index.lucene.writer import LuceneDocument, LuceneWriter
-from retriever.index.rows import (
+from retriever.index.postings.sparse import SparseWriter
+from retriever.index.postings.words import WordWriter
+from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
+from retriever.index.vectors import dense
+from retriever.index.vectors.faiss_types import choose_type
+from retriever.index.vectors.rows import (
     ALIVE,
     CONTINUES,
     EMPTY,
@@ -38,9 +41,6 @@ from retriever.index.rows import (
     read_flags,
     write_flags,
 )
-from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
-from retriever.index.sparse import SparseWriter
-from retriever.index.words import WordWriter
 from retriever.processes import refuse_fork
 from retriever.types import Document, Encoded, Span, TokenVectors, UserError
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.index.postings import BlockFile
+    from retriever.index.postings.blocks import BlockFile
 
 __all__ = ["FolderWriter"]
 

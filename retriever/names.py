@@ -30,7 +30,7 @@ QUERY_MODES = ("encoder", "lexical")
 VIEWS = ("dense", "sparse", "folded")
 """What can be exported of an encoder: its representations, and both in one vector."""
 ROW_TYPES = ("float32", "float16", "int8")
-"""See `retriever.index.row_formats`."""
+"""See `retriever.index.vectors.row_formats`."""
 SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
 """See `retriever.search.backends`; the first is the default."""
 TOKEN_BITS = (8, 2)

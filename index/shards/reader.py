@@ -18,9 +18,9 @@ from retriever.index.commit import CommitRecord
 from retriever.index.lucene.collection import JoinedCollection, joined_counts
 from retriever.index.lucene.values import most_frequent
 from retriever.index.reader import FolderReader
-from retriever.index.rows import RowMark
 from retriever.index.shards.manifest import read_manifest, shard_folders
 from retriever.index.users import Users
+from retriever.index.vectors.rows import RowMark
 from retriever.lazy import lazy
 from retriever.types import Document, Encoded, IndexField, UserError
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from retriever.index.contract import ShardReader
     from retriever.index.lucene.tokens import Token
     from retriever.index.lucene.values import FieldValue
-    from retriever.index.rows import TokenRecords
     from retriever.index.settings import IndexSettings
     from retriever.index.shards.manifest import ShardManifest
     from retriever.index.stored import StoredDocument
+    from retriever.index.vectors.rows import TokenRecords
     from retriever.types import FacetCount, FloatArray, Span, TermStatistics
 
 __all__ = ["JoinedReader", "ShardedReader", "check_alike"]

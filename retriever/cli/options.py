@@ -13,7 +13,7 @@ import click
 from retriever.cli.printing.output import escape_what_cannot_be_shown, hold_closed_streams
 from retriever.corpus import corpus
 from retriever.encoder.runtime import PRECISIONS, RuntimeConfig
-from retriever.index.faiss_types import DENSE_TYPES
+from retriever.index.vectors.faiss_types import DENSE_TYPES
 from retriever.names import QUERY_MODES, SPARSE_BACKENDS
 from retriever.search.fusion import METHODS, NORMALISATIONS, FusionConfig
 from retriever.search.modes import HYBRID, MODES, legs_named

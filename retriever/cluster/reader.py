@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from retriever.index.lucene.collection import Collection
     from retriever.index.lucene.tokens import Token
     from retriever.index.lucene.values import FieldValue
-    from retriever.index.rows import TokenRecords
     from retriever.index.stored import StoredDocument
+    from retriever.index.vectors.rows import TokenRecords
     from retriever.search.leg import LegQuery, OpenLeg
     from retriever.types import Document, Encoder, FacetCount, FloatArray, IndexField, Ranking, Span, TermMatch
 

@@ -15,10 +15,10 @@ from retriever.encoder.load import load_encoder
 from retriever.encoder.tokens import load_token_encoder, token_encoder_of
 from retriever.functions import check_function_name
 from retriever.index.commit import UNFINISHED, unfinished
-from retriever.index.faiss_types import choose_type
 from retriever.index.places import open_reader
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings, TokenSettings
+from retriever.index.vectors.faiss_types import choose_type
 from retriever.index.writer import FolderWriter
 from retriever.indexing.chunking import Chunker, chunking_for
 from retriever.indexing.documents import opened

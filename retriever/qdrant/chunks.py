@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.index.row_formats import StoredVectors
-from retriever.index.rows import SEARCHABLE
+from retriever.index.vectors.row_formats import StoredVectors
+from retriever.index.vectors.rows import SEARCHABLE
 from retriever.qdrant.engine import SparseVector
 from retriever.qdrant.points import KINDS, NewChunk, filter_values
 from retriever.qdrant.statistics import Contribution, as_written
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.batch import Batch
-    from retriever.index.rows import TokenRecords
     from retriever.index.settings import IndexSettings
+    from retriever.index.vectors.rows import TokenRecords
     from retriever.qdrant.engine import Point, Record
     from retriever.types import Document
 

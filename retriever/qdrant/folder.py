@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.rows import SEARCHABLE, read_flags
 from retriever.index.stored import read_stored
+from retriever.index.vectors.rows import SEARCHABLE, read_flags
 from retriever.qdrant.chunks import impacts_of_row
 from retriever.qdrant.points import NewChunk, filter_values
 from retriever.types import Span
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from retriever.index.postings import Block
+    from retriever.index.postings.blocks import Block
     from retriever.index.reader import FolderReader
     from retriever.qdrant.engine import SparseVector
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from retriever.index.commit import CommitRecord
-from retriever.index.faiss_types import choose_type
 from retriever.index.filters import parse_filter
-from retriever.index.rows import RowMark
+from retriever.index.vectors.faiss_types import choose_type
+from retriever.index.vectors.rows import RowMark
 from retriever.lazy import lazy
 from retriever.processes import refuse_fork
 from retriever.qdrant.bm25 import QueryWords, words_of

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.index.rows import EMPTY, SEARCHABLE, TRUNCATED
 from retriever.index.settings import IndexSettings, parse_settings, settings_bytes
+from retriever.index.vectors.rows import EMPTY, SEARCHABLE, TRUNCATED
 from retriever.qdrant.bm25 import Collection
 from retriever.qdrant.engine import Point
 from retriever.qdrant.points import point_id

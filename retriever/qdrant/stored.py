@@ -9,9 +9,9 @@ import numpy as np
 
 from retriever.index.chunks import ScoredChunk
 from retriever.index.explained import explained
-from retriever.index.row_formats import inner_products
-from retriever.index.rows import TokenRecords
 from retriever.index.stored import read_stored
+from retriever.index.vectors.row_formats import inner_products
+from retriever.index.vectors.rows import TokenRecords
 from retriever.qdrant.bm25 import exact_scores
 from retriever.qdrant.engine import Has, SparseVector
 from retriever.qdrant.points import chunk_id, token_bytes

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retriever.encoder.tokens import TokenEncoder
-    from retriever.index.row_formats import RowFormat
-    from retriever.index.rows import TokenRecords
+    from retriever.index.vectors.row_formats import RowFormat
+    from retriever.index.vectors.rows import TokenRecords
     from retriever.rank.stage import Budget
     from retriever.search.steps import Found, SearchAt
     from retriever.types import FloatArray, TokenVectors

@@ -28,7 +28,7 @@ __all__ = ["BLOCK_FIELDS", "best_rows"]
 
 BLOCK_FIELDS = 9
 """What `best_rows` is told of a block: its first row and its rows, its number of terms, the addresses of its terms,
-starts, sizes, largest and data, and the step of its starts, as in `retriever.index.postings.Block`.
+starts, sizes, largest and data, and the step of its starts, as in `retriever.index.postings.blocks.Block`.
 """
 FEW = 256
 """Where no more rows of a block are eligible, all of them are scored."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.lucene.calls import Found, no_hits
-from retriever.index.postings import BLOCK_ROWS, LARGEST
+from retriever.index.postings.blocks import BLOCK_ROWS, LARGEST
 from retriever.lazy import lazy
 from retriever.ranking import check_top_k
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.contract import LegReader, Selection
-    from retriever.index.postings import Block
-    from retriever.index.sparse import Postings
+    from retriever.index.postings.blocks import Block
+    from retriever.index.postings.sparse import Postings
     from retriever.types import BoolArray, Ranking
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.index.lucene.calls import Found, no_hits
-from retriever.index.postings import BLOCK_ROWS
+from retriever.index.postings.blocks import BLOCK_ROWS
 from retriever.lazy import lazy
 from retriever.machine_code import Argument, argument, load_kernels
 from retriever.ranking import check_top_k
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from retriever.index.contract import LegReader, Selection
     from retriever.index.lucene.collection import Collection
-    from retriever.index.words import WordPostings
+    from retriever.index.postings.words import WordPostings
     from retriever.types import BoolArray, Ranking
 
 __all__ = ["StoredWords", "idf", "norm_factors"]

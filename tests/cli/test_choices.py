@@ -18,8 +18,8 @@ from retriever.eval.evaluator import DEFAULT_MEASURES
 from retriever.eval.measures import parse_measures
 from retriever.experiments.experiment import ExperimentConfig
 from retriever.experiments.learning import KINDS
-from retriever.index.faiss_types import DENSE_TYPES
-from retriever.index.row_formats import ROW_TYPES
+from retriever.index.vectors.faiss_types import DENSE_TYPES
+from retriever.index.vectors.row_formats import ROW_TYPES
 from retriever.network.checkpoint import STORAGE
 from retriever.rank.feedback import METHODS as FEEDBACK_METHODS
 from retriever.search.backends import SPARSE_BACKENDS

@@ -22,7 +22,7 @@ from retriever.index.chunks import Chunking, ScoredChunk, best_documents
 from retriever.index.exact import exact_bm25, exact_dense, exact_sparse
 from retriever.index.info import describe
 from retriever.index.lucene.filters import field_kinds
-from retriever.index.quantise import quantise
+from retriever.index.postings.quantise import quantise
 from retriever.index.settings import read_settings
 from retriever.index.verify import verify_folder
 from retriever.search.commit_view import own_legs

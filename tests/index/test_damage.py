@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from retriever.index import IndexSettings, dense
+from retriever.index import IndexSettings
+from retriever.index.vectors import dense
 from retriever.index.verify import verify_folder
 from retriever.index.writer import FolderWriter
 from retriever.indexing.writer import IndexWriter

@@ -31,7 +31,7 @@ from scipy.sparse import csr_matrix
 
 from retriever.index import FolderWriter, IndexSettings
 from retriever.index.exact import exact_bm25, exact_dense, exact_sparse
-from retriever.index.quantise import quantise
+from retriever.index.postings.quantise import quantise
 from retriever.index.verify import verify_folder
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.chunking import chunking_for

@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_matrix, random_array
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
-from retriever.index.quantise import quantise, strongest
+from retriever.index.postings.quantise import quantise, strongest
 from retriever.types import Document, Encoded, EncoderIdentity
 
 ROWS, VOCAB = 400, 60

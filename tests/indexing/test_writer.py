@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from retriever import IndexWriter
-from retriever.index import FolderReader, FolderWriter, IndexSettings, faiss_types
+from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index import writer as folder_writer
+from retriever.index.vectors import faiss_types
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.writer import add_corpus, read_ids
 from retriever.search.retriever import MODES, Retriever

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from retriever.encoder.load import load_encoder
 from retriever.encoder.tokens import load_token_encoder
 from retriever.index import FolderWriter
-from retriever.index.row_formats import RowFormat
+from retriever.index.vectors.row_formats import RowFormat
 from retriever.index.verify import verify_folder
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.writer import IndexWriter

@@ -13,7 +13,7 @@ from retriever.bench.search.sparse import bench_sparse, stored_postings
 from retriever.encoder.base import EncoderBase
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.exact import exact_sparse
-from retriever.index.quantise import quantise
+from retriever.index.postings.quantise import quantise
 from retriever.names import SPARSE_BACKENDS as OFFERED
 from retriever.search.backends import SPARSE_BACKENDS, make_sparse_backend
 from retriever.search.retriever import Retriever

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from retriever.index.inverted import inverted
-from retriever.index.postings import BlockWriter, open_block
-from retriever.index.sparse import Postings
+from retriever.index.postings.blocks import BlockWriter, open_block
+from retriever.index.postings.inverted import inverted
+from retriever.index.postings.sparse import Postings
 from retriever.search import instructions
 from retriever.search.kernels import FEW
 from retriever.search.postings import QueryTerms, StoredPostings, by_numpy

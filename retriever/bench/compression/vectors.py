@@ -11,9 +11,9 @@ import numpy as np
 
 from retriever.bench.sample import with_noise
 from retriever.eval.exact_recall import exact_recall
-from retriever.index.dense import DenseSearcher, build
-from retriever.index.row_formats import RowFormat
-from retriever.index.rows import RowMark, RowReader, RowWriter
+from retriever.index.vectors.dense import DenseSearcher, build
+from retriever.index.vectors.row_formats import RowFormat
+from retriever.index.vectors.rows import RowMark, RowReader, RowWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from scipy.sparse import vstack
 
 from retriever.bench.search.task import Built, Task
 from retriever.experiments.environment import peak_mib
-from retriever.index.quantise import quantise
+from retriever.index.postings.quantise import quantise
 from retriever.indexing.build import IndexingConfig
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 
 from retriever.bench.search.task import SHOWN, Built, Task, cores, one_thread
 from retriever.experiments.environment import peak_mib
-from retriever.index.dense import load_faiss
-from retriever.index.quantise import quantise
+from retriever.index.postings.quantise import quantise
+from retriever.index.vectors.dense import load_faiss
 from retriever.indexing.build import IndexingConfig
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from retriever.bench.sample import PerturbedBatch, Sample, repeated
-from retriever.index.dense import load_faiss
+from retriever.index.vectors.dense import load_faiss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from retriever.cli.options import encoder_option, json_option, quiet_option
-from retriever.index.faiss_types import DENSE_TYPES
+from retriever.index.vectors.faiss_types import DENSE_TYPES
 
 __all__ = ["compression"]
 

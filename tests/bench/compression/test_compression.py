@@ -18,7 +18,7 @@ from retriever.bench.compression.vectors import bench_vectors, near_copies
 from retriever.cli.main import cli
 from retriever.encoder.base import EncoderBase
 from retriever.eval.data.datasets import load_dataset
-from retriever.index.row_formats import ROW_TYPES
+from retriever.index.vectors.row_formats import ROW_TYPES
 from retriever.indexing.build import IndexingConfig
 from retriever.search.bm25 import Bm25Leg
 from retriever.search.leg import registered

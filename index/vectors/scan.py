@@ -14,7 +14,7 @@ from retriever.machine_code import argument, load_kernels, processor_instruction
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retriever.index.row_formats import StoredVectors
+    from retriever.index.vectors.row_formats import StoredVectors
     from retriever.machine_code import Argument, Kernel
     from retriever.types import BoolArray, FloatArray
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retriever.index.row_formats import RowFormat, StoredVectors
-from retriever.index.scan import Scan, scannable
+from retriever.index.vectors.row_formats import RowFormat, StoredVectors
+from retriever.index.vectors.scan import Scan, scannable
 
 RANDOM = np.random.default_rng(11)
 

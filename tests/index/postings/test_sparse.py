@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, random_array
 
-from retriever.index import FolderReader, FolderWriter, IndexSettings, sparse, words
-from retriever.index.inverted import Source, inverted, merged
-from retriever.index.postings import BlockWriter, open_block
-from retriever.index.row_impacts import row_impacts
-from retriever.index.sparse import Postings
+from retriever.index import FolderReader, FolderWriter, IndexSettings
+from retriever.index.postings import sparse, words
+from retriever.index.postings.blocks import BlockWriter, open_block
+from retriever.index.postings.inverted import Source, inverted, merged
+from retriever.index.postings.row_impacts import row_impacts
+from retriever.index.postings.sparse import Postings
 from retriever.index.verify import verify_folder
 from retriever.search.postings import StoredPostings
 from retriever.search.words import StoredWords
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retriever.index.contract import Selection
-    from retriever.index.postings import Block
+    from retriever.index.postings.blocks import Block
 
 VOCAB = 40
 WORDS = ["apple", "bear", "cat", "dog", "zebra", "\u00e9l\u00e8ve", "\U0001d54f"]

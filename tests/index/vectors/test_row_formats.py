@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from retriever.index.row_formats import ROW_TYPES, RowFormat, StoredVectors
+from retriever.index.vectors.row_formats import ROW_TYPES, RowFormat, StoredVectors
 
 RANDOM = np.random.default_rng(3)
 VALUES = st.floats(-1e3, 1e3, width=32)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.files import checksum, sync_path
-from retriever.index.postings import BLOCK_ROWS, BlockFile
-from retriever.index.sparse import groups
-from retriever.index.word_blocks import open_word_block, write_word_block
+from retriever.index.postings.blocks import BLOCK_ROWS, BlockFile
+from retriever.index.postings.sparse import groups
+from retriever.index.postings.word_blocks import open_word_block, write_word_block
 from retriever.lazy import lazy
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.index.word_blocks import WordBlock
+    from retriever.index.postings.word_blocks import WordBlock
     from retriever.types import BoolArray
 
     Ranges = Sequence[tuple[int, int]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.index.postings import bitmap_bytes
+from retriever.index.postings.blocks import bitmap_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from retriever.index.postings import Block
-    from retriever.index.sparse import Postings
+    from retriever.index.postings.blocks import Block
+    from retriever.index.postings.sparse import Postings
 
 __all__ = ["row_impacts"]
 

@@ -15,14 +15,14 @@ import numpy as np
 
 from retriever.index.background_check import BackgroundCheck, Expected
 from retriever.index.files import checksum, damaged, sync_path, write_all, write_whole
-from retriever.index.row_formats import StoredVectors
+from retriever.index.vectors.row_formats import StoredVectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from retriever.index.row_formats import Records, RowFormat
+    from retriever.index.vectors.row_formats import Records, RowFormat
     from retriever.types import BoolArray
 
 __all__ = [

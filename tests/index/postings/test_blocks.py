@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, random_array
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
-from retriever.index.quantise import quantise
+from retriever.index.postings.quantise import quantise
 from retriever.types import Document, Encoded, EncoderIdentity
 
 VOCAB = 60

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.files import COMPACT, checksum, damaged, sync_path
-from retriever.index.inverted import Source, inverted, merged, term_postings
-from retriever.index.postings import BLOCK_ROWS, BlockFile, BlockWriter, TermPostings, open_block
+from retriever.index.postings.blocks import BLOCK_ROWS, BlockFile, BlockWriter, TermPostings, open_block
+from retriever.index.postings.inverted import Source, inverted, merged, term_postings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.lucene.postings import TermImpacts
-    from retriever.index.postings import Block
+    from retriever.index.postings.blocks import Block
 
 __all__ = ["Postings", "SparseWriter", "open_postings"]
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.index.background_check import BackgroundCheck, Expected
-from retriever.index.faiss_types import FAISS_TYPES
 from retriever.index.files import COMPACT, VERIFY, checksum, damaged, named_in, sync_path
-from retriever.index.scan import Scan, scannable
+from retriever.index.vectors.faiss_types import FAISS_TYPES
+from retriever.index.vectors.scan import Scan, scannable
 from retriever.lazy import lazy
 from retriever.ranking import RowRanking
 from retriever.types import Ranking
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.index.row_formats import StoredVectors
-    from retriever.index.rows import RowReader
+    from retriever.index.vectors.row_formats import StoredVectors
+    from retriever.index.vectors.rows import RowReader
     from retriever.types import BoolArray, FloatArray
 
     Rows = NDArray[np.int64]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from retriever.index.quantise import LARGEST_IMPACT, impact_query, impact_strings, quantise, strongest
+from retriever.index.postings.quantise import LARGEST_IMPACT, impact_query, impact_strings, quantise, strongest
 
 WEIGHTS = st.lists(st.floats(0, 600, width=32), min_size=1, max_size=30)
 

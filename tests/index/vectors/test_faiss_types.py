@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retriever.index import FolderReader, FolderWriter, IndexSettings, dense, faiss_types
-from retriever.index.faiss_types import FaissType
+from retriever.index import FolderReader, FolderWriter, IndexSettings
+from retriever.index.vectors import dense, faiss_types
+from retriever.index.vectors.faiss_types import FaissType
 from retriever.types import Document, Encoded, EncoderIdentity
 
 DIM, ROWS = 16, 600

@@ -14,8 +14,8 @@ from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.info import describe
-from retriever.index.row_formats import ROW_TYPES, RowFormat, StoredVectors
 from retriever.index.settings import read_settings, write_settings
+from retriever.index.vectors.row_formats import ROW_TYPES, RowFormat, StoredVectors
 from retriever.index.verify import Damage, verify_folder
 from retriever.types import Document, Encoded, EncoderIdentity, Ranking
 

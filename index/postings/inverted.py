@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.postings import LARGEST, TermPostings
+from retriever.index.postings.blocks import LARGEST, TermPostings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from retriever.index.postings import Block
+    from retriever.index.postings.blocks import Block
 
 __all__ = ["Source", "inverted", "merged", "term_postings"]
 

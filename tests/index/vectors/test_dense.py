@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retriever.index import dense
-from retriever.index.dense import DenseSearcher, build
 from retriever.index.exact import exact_dense
-from retriever.index.faiss_types import DENSE_TYPES, choose_type
-from retriever.index.row_formats import ROW_TYPES, RowFormat
-from retriever.index.rows import (
+from retriever.index.vectors import dense
+from retriever.index.vectors.dense import DenseSearcher, build
+from retriever.index.vectors.faiss_types import DENSE_TYPES, choose_type
+from retriever.index.vectors.row_formats import ROW_TYPES, RowFormat
+from retriever.index.vectors.rows import (
     ALIVE,
     EMPTY,
     SEARCHABLE,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.files import COMPACT, damaged, sync_path, write_all
-from retriever.index.postings import BLOCK_ROWS
+from retriever.index.postings.blocks import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

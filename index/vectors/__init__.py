@@ -1,0 +1,1 @@
+"""Vectors of chunks: how they are stored, row by row, and how the nearest are found."""

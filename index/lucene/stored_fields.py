@@ -12,7 +12,7 @@ import numpy as np
 
 from retriever.index.lucene.segments import Data, ForeignError, SegmentFiles, base36, checked
 from retriever.lazy import lazy
-from retriever.machine_code import load_kernels
+from retriever.machine_code import Kernel, load_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Wholes = NDArray[np.int64]
 
-__all__ = ["StoredFields"]
+__all__ = ["StoredFields", "stored_kernel"]
 
 KERNELS = "retriever.search.stored_kernel"
 ROOM = 1 << 16
@@ -144,6 +144,11 @@ def _pass_binary(entry: Data) -> None:
         entry.take(8)
 
 
+def stored_kernel() -> Kernel:
+    """Return what reads documents, compiled; compiling it, once after an installation, takes some seconds."""
+    return load_kernels(KERNELS, ("documents",))["documents"]
+
+
 class _SegmentStore:
     """The stored documents of one segment. rows: the row of each, (documents,): of a chunk that of the first one."""
 
@@ -186,7 +191,7 @@ class _SegmentStore:
         wanted = np.column_stack((self._places[chunks], self._places[chunks + 1], numbers))
         if wanted[:, 0].min() < 0 or (wanted[:, 0] >= wanted[:, 1]).any() or wanted[:, 1].max() > len(self._data):
             raise ForeignError("has a chunk out of its place")
-        read = load_kernels(KERNELS, ("documents",))["documents"]
+        read = stored_kernel()
         room, out, results = np.empty(2 * self._slice, np.uint8), np.empty(ROOM, np.uint8), np.empty_like(wanted[:, :2])
         found: list[bytes] = []
         while len(wanted):

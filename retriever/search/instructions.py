@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+from retriever.machine_code import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GROUP", "add_group", "at", "carray", "inner", "lowest", "ones"]
+__all__ = ["GROUP", "add_group", "inner", "lowest", "ones", "vector_at"]
 
 GROUP = 64
 """Rows whose bits stand together in a bitmap."""
@@ -26,7 +29,7 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 def inner(function: Function) -> Function:
     """Compile a function as a part of those that call it: these alone are kept on disk."""
-    return cast("Function", njit(nogil=True, error_model="numpy")(function))
+    return cast("Function", njit(error_model="numpy", **COMPILED)(function))
 
 
 def instruction(code: Any) -> Any:
@@ -35,13 +38,18 @@ def instruction(code: Any) -> Any:
 
 
 @instruction
-def at(context: Any, address: Any) -> Any:
-    """Return an address, int64, as a pointer."""
+def vector_at(context: Any, address: Any, count: Any, kind: Any) -> Any:
+    """Return the numbers of a kind from an address on as an array; numba's own way is not for code that is kept."""
+    made = types.Array(kind.dtype, 1, "C")
 
-    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(made)(context, builder)
+        size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        first = builder.inttoptr(arguments[0], array.data.type)
+        populate_array(array, data=first, shape=[arguments[1]], strides=[size], itemsize=size, meminfo=None)  # type: ignore[no-untyped-call]
+        return array._getvalue()
 
-    return types.voidptr(types.int64), code
+    return made(types.int64, types.int64, kind), code
 
 
 @instruction
@@ -65,7 +73,7 @@ def lowest(context: Any, bits: Any) -> Any:
 
 
 def _add_bits(sums: Any, bits: Any, impacts: Any, weight: Any) -> None:
-    own, values = carray(at(sums), GROUP, np.uint16), carray(at(impacts), GROUP, np.uint8)
+    own, values = vector_at(sums, GROUP, np.uint16), vector_at(impacts, GROUP, np.uint8)
     for place in range(ones(bits)):
         own[lowest(bits)] += np.uint16((np.uint32(values[place]) * np.uint32(weight)) >> np.uint32(8))
         bits &= bits - np.uint64(1)

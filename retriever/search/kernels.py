@@ -7,18 +7,16 @@ more than is known, so that all rows which may be among the best are found; thes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import b1, f4, f8, i8, njit, types, u2, u4
 
-from retriever.network.kernel_cache import keep_compiled
-from retriever.search import instructions, sums
-from retriever.search.instructions import GROUP, at, carray, inner, lowest, ones
+from retriever.machine_code import COMPILED
+from retriever.search.instructions import GROUP, inner, lowest, ones, vector_at
+from retriever.search.sums import candidates, first_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Wholes = NDArray[np.int64]
@@ -34,21 +32,6 @@ FEW = 256
 """Where no more rows of a block are eligible, all of them are scored."""
 MANY = 16_384
 """Where more rows of a block may be among the best, all rows are added up in float64."""
-Function = TypeVar("Function", bound="Callable[..., Any]")
-candidates = sums.candidates
-
-
-def kernel(signature: Any) -> Callable[[Function], Function]:
-    """Compile a function when this module is imported, and keep what was compiled for later processes."""
-
-    def compile_(function: Function) -> Function:
-        compiled: Any = njit(nogil=True, error_model="numpy")(function)
-        keep_compiled(compiled, [str(module.__file__) for module in (instructions, sums)])
-        compiled.compile(signature)
-        compiled.disable_compile()
-        return cast("Function", compiled)
-
-    return compile_
 
 
 @inner
@@ -62,14 +45,14 @@ def _found_terms(
     own: NDArray[np.float32],
 ) -> int:
     """Write, of the query's terms that a block holds, what it says of them, and their weights; return their number."""
-    terms = carray(at(block[3]), block[2], np.uint32)
+    terms = vector_at(block[3], block[2], np.uint32)
     found = 0
     for i in range(query.size):
-        place = np.searchsorted(terms, query[i])
+        place = first_from(terms, query[i])
         if place < terms.size and terms[place] == query[i]:
-            starts[found] = block[7] + block[8] * np.int64(carray(at(block[4]), block[2], np.uint32)[place])
-            sizes[found] = carray(at(block[5]), block[2], np.uint32)[place]
-            largest[found] = carray(at(block[6]), block[2], np.uint16)[place]
+            starts[found] = block[7] + block[8] * np.int64(vector_at(block[4], block[2], np.uint32)[place])
+            sizes[found] = vector_at(block[5], block[2], np.uint32)[place]
+            largest[found] = vector_at(block[6], block[2], np.uint16)[place]
             own[found] = weights[i]
             found += 1
     return found
@@ -78,7 +61,7 @@ def _found_terms(
 @inner
 def _score_by_bitmap(start: int, groups: int, end: int, weight: float, rows: Wholes, scores: Floats) -> None:
     """Add the products of one term to the scores of these rows, ascending; the term has a bitmap."""
-    bits, impact = carray(at(start), groups, np.uint64), start + 8 * groups
+    bits, impact = vector_at(start, groups, np.uint64), start + 8 * groups
     group = 0
     for j in range(rows.size):
         own, bit = rows[j] // GROUP, np.uint64(1) << np.uint64(rows[j] % GROUP)
@@ -87,7 +70,7 @@ def _score_by_bitmap(start: int, groups: int, end: int, weight: float, rows: Who
             group += 1
         if bits[own] & bit:
             place = min(impact + ones(bits[own] & (bit - np.uint64(1))), end - 1)
-            scores[j] += np.float64(weight * np.float32(carray(at(place), 1, np.uint8)[0]))
+            scores[j] += np.float64(weight * np.float32(vector_at(place, 1, np.uint8)[0]))
 
 
 @inner
@@ -95,11 +78,11 @@ def _score_by_list(
     start: int, count: int, weight: float, rows: Wholes, scores: Floats, slots: NDArray[np.uint16]
 ) -> None:
     """Do so for a term with a list. slots: of each row of the block its place in `rows` from 1 on, else 0."""
-    own, impacts = carray(at(start), count, np.uint16), carray(at(start + 2 * count), count, np.uint8)
+    own, impacts = vector_at(start, count, np.uint16), vector_at(start + 2 * count, count, np.uint8)
     if 16 * rows.size < count:
         first = 0
         for j in range(rows.size):
-            first += int(np.searchsorted(own[first:], np.uint16(rows[j])))
+            first += first_from(own[first:], np.uint16(rows[j]))
             impact, place = np.int64(0), first
             while place < count and own[place] == rows[j]:  # an impact above 255 stands in several parts
                 impact += np.int64(impacts[place])
@@ -144,11 +127,11 @@ def _score(
 @inner
 def _add_wide_bitmap(start: int, groups: int, end: int, weight: float, scores: Floats) -> None:
     """Add the products of one term to the scores of all rows; the term has a bitmap."""
-    bits, place = carray(at(start), groups, np.uint64), start + 8 * groups
+    bits, place = vector_at(start, groups, np.uint64), start + 8 * groups
     for group in range(groups):
         left = bits[group]
         while left and place < end:
-            impact = carray(at(place), 1, np.uint8)[0]
+            impact = vector_at(place, 1, np.uint8)[0]
             scores[group * GROUP + lowest(left)] += np.float64(weight * np.float32(impact))
             left &= left - np.uint64(1)
             place += 1
@@ -157,7 +140,7 @@ def _add_wide_bitmap(start: int, groups: int, end: int, weight: float, scores: F
 @inner
 def _add_wide_list(start: int, count: int, weight: float, scores: Floats) -> None:
     """Do so for a term with a list."""
-    rows, impacts = carray(at(start), count, np.uint16), carray(at(start + 2 * count), count, np.uint8)
+    rows, impacts = vector_at(start, count, np.uint16), vector_at(start + 2 * count, count, np.uint8)
     place = 0
     while place < count:
         row, impact = rows[place], np.int64(impacts[place])
@@ -196,82 +179,108 @@ def _eligible_rows(eligible: NDArray[np.bool_], rows: Wholes) -> int:
 
 
 @inner
-def _taken(row: int, score: float, least: float, rows: Wholes, scores: Floats, found: int) -> int:
+def _push(heap: Floats, score: float) -> None:
+    """Put a score in the place of the smallest one, which is the first of a heap."""
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= heap.size:
+            break
+        if child + 1 < heap.size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= score:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = score
+
+
+@inner
+def _taken(row: int, score: float, heap: Floats, rows: Wholes, scores: Floats, found: int) -> int:
     """Add a row to what is found, if its score, rounded to float32, is above 0 and not too small; return the number."""
     rounded = np.float64(np.float32(score))
-    if rounded > 0 and rounded >= least:
+    if rounded > 0 and rounded >= heap[0]:
         rows[found], scores[found] = row, rounded
         found += 1
+        if rounded > heap[0]:
+            _push(heap, rounded)
     return found
 
 
 @inner
-def _kept(rows: Wholes, scores: Floats, found: int, count: int) -> tuple[int, float]:
-    """Keep the best `count` and what ties with the last; return the number, and what others must reach."""
-    if found < count:
-        return found, 0.0
-    least = np.partition(scores[:found], found - count)[found - count]
+def _kept(rows: Wholes, scores: Floats, found: int, least: float) -> int:
+    """Keep what reaches so much; return the number."""
     kept = 0
     for j in range(found):
         if scores[j] >= least:
             rows[kept], scores[kept] = rows[j], scores[j]
             kept += 1
-    return kept, least
+    return kept
 
 
-@kernel(
-    i8(
-        types.Array(i8, 2, "C", readonly=True),
-        types.Array(u4, 1, "C", readonly=True),
-        types.Array(f4, 1, "C", readonly=True),
-        types.Array(b1, 1, "C", readonly=True),
-        i8,
-        types.Array(u2, 1, "C"),
-        types.Array(u2, 1, "C"),
-        types.Array(f8, 1, "C"),
-        types.Array(i8, 1, "C"),
-        types.Array(f8, 1, "C"),
-    )
-)
-def best_rows(
+def _best_rows(
     blocks: Wholes,
     query: NDArray[np.uint32],
     weights: NDArray[np.float32],
     eligible: NDArray[np.bool_],
-    count: int,
+    heap: Floats,
+    wholes: Wholes,
+    halves: NDArray[np.uint16],
+    own: NDArray[np.float32],
     scratch: NDArray[np.uint16],
     slots: NDArray[np.uint16],
+    small: NDArray[np.uint16],
     wide: Floats,
+    chosen_rows: Wholes,
+    chosen_scores: Floats,
     rows: Wholes,
     scores: Floats,
 ) -> int:
-    """Write the eligible rows with the best `count` scores above 0, and all that tie with the last; return the number.
+    """Write the eligible rows with the best scores above 0, and all that tie with the last; return the number.
 
-    blocks: int64 (n, BLOCK_FIELDS). query: terms (n,), with their weights (n,). eligible: (all rows,). scratch, wide
-    (65,536): written over. slots (65,536): 0 before and after. rows, scores (all rows,): what is found, in any
-    order; the scores are float32 values.
+    blocks: int64 (n, BLOCK_FIELDS). query: terms (n,), with their weights (n,). eligible: (all rows,). heap: 0, as many
+    as the best rows that are wanted. wholes (5, n), halves (3, n), own (n,), scratch, wide (65,536), small (SMALL,),
+    chosen_rows, chosen_scores (MANY,): written over. slots (65,536): 0 before and after. rows, scores (all rows,): what
+    is found, in any order; the scores are float32 values.
     """
-    found, least = 0, 0.0
-    starts, sizes = np.empty(query.size, np.int64), np.empty(query.size, np.int64)
-    largest, own = np.empty(query.size, np.uint16), np.empty(query.size, np.float32)
-    chosen_rows, chosen_scores = np.empty(MANY, np.int64), np.empty(MANY)
+    found = 0
     for number in range(blocks.shape[0]):
         block = blocks[number]
         alive = eligible[block[0] : block[0] + block[1]]
-        n = _found_terms(block, query, weights, starts, sizes, largest, own)
+        n = _found_terms(block, query, weights, wholes[0], wholes[1], halves[0], own)
         if not n:
             continue
+        starts, sizes, used = wholes[0, :n], wholes[1, :n], own[:n]
         chosen = _eligible_rows(alive, chosen_rows[:FEW])
         if chosen > FEW:
-            chosen = candidates(starts[:n], sizes[:n], largest[:n], own[:n], alive, count, least, scratch, chosen_rows)
+            chosen = candidates(
+                starts, sizes, halves[0, :n], used, alive, heap.size, heap[0], scratch, chosen_rows, wholes[2:],
+                halves[1:], small,
+            )  # fmt: skip
         groups = (block[1] + GROUP - 1) // GROUP
         if chosen >= 0:
-            _score(starts[:n], sizes[:n], own[:n], groups, chosen_rows[:chosen], chosen_scores[:chosen], slots)
+            _score(starts, sizes, used, groups, chosen_rows[:chosen], chosen_scores[:chosen], slots)
             for j in range(chosen):
-                found = _taken(block[0] + chosen_rows[j], chosen_scores[j], least, rows, scores, found)
+                found = _taken(block[0] + chosen_rows[j], chosen_scores[j], heap, rows, scores, found)
         else:
-            _score_all(starts[:n], sizes[:n], own[:n], groups, wide)
+            _score_all(starts, sizes, used, groups, wide)
             for j in range(alive.size):
-                found = _taken(block[0] + j, wide[j] * alive[j], least, rows, scores, found)
-        found, least = _kept(rows, scores, found, count)
+                found = _taken(block[0] + j, wide[j] * alive[j], heap, rows, scores, found)
+        found = _kept(rows, scores, found, heap[0])
     return found
+
+
+def _array(kind: Any, dimensions: Any = 1) -> Any:
+    return types.Array(kind, dimensions, "C")
+
+
+best_rows: Any = njit(
+    [
+        i8(
+            _array(i8, 2), _array(u4), _array(f4), _array(b1), _array(f8), _array(i8, 2), _array(u2, 2), _array(f4),
+            _array(u2), _array(u2), _array(u2), _array(f8), _array(i8), _array(f8), _array(i8), _array(f8),
+        )
+    ],
+    error_model="numpy",
+    **COMPILED,
+)(_best_rows)  # fmt: skip

@@ -6,15 +6,15 @@ sum counts as a float32.
 
 from __future__ import annotations
 
-import sys
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from retriever.index.lucene.calls import Found, no_hits
-from retriever.index.postings.blocks import BLOCK_ROWS, LARGEST
+from retriever.index.lucene.calls import Found
+from retriever.index.postings.blocks import BLOCK_ROWS
 from retriever.lazy import lazy
+from retriever.machine_code import Argument, Kernel, argument, load_kernels
 from retriever.ranking import check_top_k
 
 if TYPE_CHECKING:
@@ -24,24 +24,23 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from retriever.index.contract import LegReader, Selection
-    from retriever.index.postings.blocks import Block
     from retriever.index.postings.sparse import Postings
     from retriever.types import BoolArray, Ranking
 
 
-__all__ = ["QueryTerms", "StoredPostings"]
+__all__ = ["QueryTerms", "StoredPostings", "sparse_kernel"]
+
+KERNELS = "retriever.search.kernels"
+SOURCES = ("retriever.search.instructions", "retriever.search.sums")
+CHOSEN, SMALL = 16_384, 256 + 4_096 + 65_536
+"""`MANY` of the kernel, and `SMALL` of `sums`: they are not imported to search."""
 
 
 class StoredPostings:
-    """Exact, without Java, from the memory-mapped postings; an index that has none yet is searched by Lucene.
-
-    The first query of a process is added up by NumPy, and those that follow by compiled kernels: loading these takes
-    longer than some queries do.
-    """
+    """Exact, without Java, from the memory-mapped postings; an index that has none yet is searched by Lucene."""
 
     def __init__(self, reader: LegReader) -> None:
         self._reader = reader
-        self._asked = False
         self._scratch = threading.local()
 
     def search(self, terms: csr_matrix, top_k: int, selection: Selection | None = None) -> Ranking:
@@ -54,12 +53,6 @@ class StoredPostings:
         eligible = self._reader.alive if selection is None else self._reader.alive & selection.rows
         return self._reader.ranking(lambda count: self._best(postings, query, eligible, count), top_k)
 
-    def _best(self, postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
-        search = self._compiled if self._asked or "numba" in sys.modules else by_numpy
-        self._asked = True
-        found = search(postings, query, eligible, count)
-        return found._replace(scores=found.scores / self._reader.settings.impact_scale)
-
     def among(self, terms: csr_matrix, rows: Sequence[int]) -> dict[int, float]:
         """Return the scores above 0 of some live rows, by row, as `search` gives them, where there are postings."""
         postings = self._reader.postings
@@ -69,30 +62,74 @@ class StoredPostings:
         found = self._best(postings, query_terms(terms), eligible, len(rows))
         return dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True))
 
-    def _compiled(self, postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
-        """Return what `by_numpy` does."""
-        from retriever.search.kernels import best_rows
+    def _best(self, postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
+        found = self.best_rows(postings, query, eligible, count)
+        return found._replace(scores=found.scores / self._reader.settings.impact_scale)
 
-        scratch = self._scratch
-        if not hasattr(scratch, "arrays"):
-            sums, slots, wide = np.empty(BLOCK_ROWS, np.uint16), np.zeros(BLOCK_ROWS, np.uint16), np.empty(BLOCK_ROWS)
-            # what is found is few of these, and memory that is not touched is not taken
-            scratch.arrays = sums, slots, wide, np.empty(len(eligible), np.int64), np.empty(len(eligible))
-        found = best_rows(self._table, *query, eligible, count, *scratch.arrays)
-        return Found(*(part[:found].copy() for part in scratch.arrays[-2:]))
+    def best_rows(self, postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
+        """Return the eligible rows with the best `count` scores above 0, and all that tie with the last.
+
+        eligible: bool (rows,). The scores are float32 values.
+        """
+        scratch = getattr(self._scratch, "arrays", None)
+        if scratch is None:
+            scratch = self._scratch.arrays = _Scratch.of(len(eligible))
+        n, heap = len(query.terms), np.zeros(min(count, len(eligible)))
+        room = np.empty((5, n), np.int64), np.empty((3, n), np.uint16), np.empty(n, np.float32)
+        found = self._kernel(self._table, *query, eligible, heap, *room, *scratch)
+        return Found(scratch.rows.array[:found].copy(), scratch.scores.array[:found].copy())
 
     @lazy
-    def _table(self) -> NDArray[np.int64]:
-        """Return where the kernel finds the blocks, int64 (blocks, BLOCK_FIELDS)."""
-        from retriever.search.kernels import BLOCK_FIELDS
+    def _kernel(self) -> Kernel:
+        return sparse_kernel()
 
+    @lazy
+    def _table(self) -> Argument:
+        """Return where the kernel finds the blocks, int64 (blocks, 9).
+
+        Of each its first row and its rows, its number of terms, the addresses of its terms, starts, sizes, largest and
+        data, and the step of its starts.
+        """
         postings = self._reader.postings
         assert postings is not None
         table = [
             (first, block.rows, len(block.terms), *(part.ctypes.data for part in block[1:6]), block.step)
             for first, block in zip(postings.first_rows, postings.blocks, strict=True)
         ]
-        return np.array(table, np.int64).reshape(-1, BLOCK_FIELDS)
+        return argument(np.array(table, np.int64).reshape(-1, 9))
+
+
+class _Scratch(NamedTuple):
+    """What a thread computes in, as the kernel takes it; slots are 0."""
+
+    sums: Argument
+    slots: Argument
+    small: Argument
+    wide: Argument
+    chosen_rows: Argument
+    chosen_scores: Argument
+    rows: Argument
+    scores: Argument
+
+    @classmethod
+    def of(cls, rows: int) -> _Scratch:
+        arrays: tuple[NDArray[Any], ...] = (
+            np.empty(BLOCK_ROWS, np.uint16),
+            np.zeros(BLOCK_ROWS, np.uint16),
+            np.empty(SMALL, np.uint16),
+            np.empty(BLOCK_ROWS),
+            np.empty(CHOSEN, np.int64),
+            np.empty(CHOSEN),
+            # what is found is few of these, and memory that is not touched is not taken
+            np.empty(rows, np.int64),
+            np.empty(rows),
+        )
+        return cls(*map(argument, arrays))
+
+
+def sparse_kernel() -> Kernel:
+    """Return the compiled search; compiling it, once after an installation, takes some seconds."""
+    return load_kernels(KERNELS, ("best_rows",), sources=SOURCES)["best_rows"]
 
 
 class QueryTerms(NamedTuple):
@@ -112,40 +149,3 @@ def query_terms(terms: csr_matrix) -> QueryTerms:
     kept = terms.data >= 1e-9
     weights = (np.rint(terms.data[kept].astype(np.float64) * 1e9) / 1e9).astype(np.float32)
     return QueryTerms(terms.indices[kept].astype(np.uint32), weights)
-
-
-def by_numpy(postings: Postings, query: QueryTerms, eligible: BoolArray, count: int) -> Found:
-    """Return the eligible rows with the best `count` scores above 0, and all that tie with the last.
-
-    eligible: bool (rows,). The scores are float32 values.
-    """
-    found = no_hits()
-    for block, first in zip(postings.blocks, postings.first_rows, strict=True):
-        scores = np.where(eligible[first : first + block.rows], block_scores(block, query), 0)
-        rows = np.flatnonzero(scores)
-        found = best_of(found, Found(rows + first, scores[rows]), count)
-    return found
-
-
-def block_scores(block: Block, query: QueryTerms) -> NDArray[np.float64]:
-    """Return the scores of the rows of a block, float32 values."""
-    scores = np.zeros(BLOCK_ROWS)
-    places = np.searchsorted(block.terms, query.terms)
-    for place, term, weight in zip(places.tolist(), query.terms.tolist(), query.weights, strict=True):
-        if place < len(block.terms) and block.terms[place] == term:
-            postings = block.postings(place)
-            rows, impacts = postings.rows, postings.impacts.astype(np.float32)
-            if postings.largest > LARGEST:
-                first = np.flatnonzero(np.diff(rows, prepend=-1))
-                rows, impacts = rows[first], np.add.reduceat(impacts, first)
-            scores[rows] += weight * impacts
-    return scores[: block.rows].astype(np.float32).astype(np.float64)
-
-
-def best_of(found: Found, more: Found, count: int) -> Found:
-    """Return the best `count` of both, and all that tie with the last one."""
-    rows, scores = np.concatenate([found.rows, more.rows]), np.concatenate([found.scores, more.scores])
-    if len(rows) <= count:
-        return Found(rows, scores)
-    chosen = scores >= np.partition(scores, -count)[-count]
-    return Found(rows[chosen], scores[chosen])

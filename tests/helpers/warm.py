@@ -108,7 +108,6 @@ def serve() -> None:
     import retriever.encoder.moe.encoder
     import retriever.experiments.experiment
     import retriever.network.int8.kernels.steps
-    import retriever.search.kernels
     import retriever.search.retriever
     import retriever.train.trainer  # noqa: F401
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 from scipy.sparse import csr_matrix
 
 from retriever.index.postings.blocks import BlockWriter, open_block
 from retriever.index.postings.inverted import inverted
 from retriever.index.postings.sparse import Postings
-from retriever.search import instructions
-from retriever.search.kernels import FEW
-from retriever.search.postings import QueryTerms, StoredPostings, by_numpy
+from retriever.search import instructions, postings, sums
+from retriever.search.kernels import BLOCK_FIELDS, FEW, MANY
+from retriever.search.postings import QueryTerms, StoredPostings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,9 +90,8 @@ def test_the_best_rows_and_their_ties(
     best = np.sort(scores[scores > 0])[::-1][:count]
     wanted = {} if not len(best) else {row: scores[row] for row in np.flatnonzero(scores >= best[-1]).tolist()}
     assert backend._reader.postings is not None
-    for search in (backend._compiled, by_numpy):
-        found = search(backend._reader.postings, query, allowed, count)
-        assert dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True)) == wanted
+    found = backend.best_rows(backend._reader.postings, query, allowed, count)
+    assert dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True)) == wanted
 
 
 def test_a_damaged_block_leads_nowhere_else(tmp_path: Path) -> None:
@@ -110,16 +110,19 @@ def test_a_damaged_block_leads_nowhere_else(tmp_path: Path) -> None:
             path.with_suffix(".damaged").write_bytes(data)
             blocks.append(open_block(path.with_suffix(".damaged"), rows))
         damaged: Any = Reader(Postings(blocks, [0, SIZES[0]]), sum(SIZES))
-        for search in (StoredPostings(damaged)._compiled, by_numpy):
-            found = search(damaged.postings, query, damaged.alive, 10)
-            assert len(found.rows) >= 10 and found.rows.max() < sum(SIZES)
+        found = StoredPostings(damaged).best_rows(damaged.postings, query, damaged.alive, 10)
+        assert len(found.rows) >= 10 and found.rows.max() < sum(SIZES)
+
+
+def test_searching_knows_the_kernel_s_numbers_without_importing_it() -> None:
+    assert (postings.CHOSEN, postings.SMALL, 9) == (MANY, sums.SMALL, BLOCK_FIELDS)
 
 
 def test_the_sums_of_a_group_with_wide_registers_and_without() -> None:
     def as_here(sums: Any, bits: Any, impacts: Any, weight: Any) -> None:
         instructions.add_group(sums, bits, impacts, weight)
 
-    bit_by_bit, compiled = instructions.inner(instructions._add_bits), instructions.inner(as_here)
+    bit_by_bit, compiled = njit(instructions._add_bits), njit(as_here)
 
     random = np.random.default_rng(3)
     outcomes: Counter[bool] = Counter()

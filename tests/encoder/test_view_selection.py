@@ -106,7 +106,7 @@ def test_a_lazy_encoder_is_the_same(tiny_encoder_folder: Path, tiny_texts: list[
     lazy, eager = MoEEncoder(tiny_encoder_folder, lazy=True), MoEEncoder(tiny_encoder_folder)
     assert lazy.identity == eager.identity and lazy.vocabulary == eager.vocabulary
     assert (lazy.query_mode, lazy.precision) == (eager.query_mode, eager.precision)
-    assert "_model" not in vars(lazy)
+    assert "batched" not in vars(lazy._networks)
     for view in ("dense", "sparse"):
         assert_same(lazy.encode_documents(tiny_texts), eager.encode_documents(tiny_texts), view)
 

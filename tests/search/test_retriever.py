@@ -311,7 +311,7 @@ def test_query_modes(tiny_corpus: Path, tiny_encoder_folder: Path, tmp_path: Pat
     for mode in (None, "encoder", "lexical"):
         with Retriever.open(tmp_path / "index", query_mode=mode) as retriever:
             found[mode] = [(hit.doc_id, hit.score) for hit in retriever.search("moon and bread", 20, mode="sparse")]
-            networks = {"_model", "_query_network"} & vars(retriever.encoder).keys()
+            networks = {"batched", "few"} & vars(retriever.encoder._networks).keys()  # type: ignore[attr-defined]
             assert bool(networks) == (mode != "lexical"), "no network is loaded for words alone"
             dense = retriever.search("moon and bread", 20, mode="dense")
             assert dense == retriever.search("moon and bread", 20, mode="dense") and len(dense) > 10

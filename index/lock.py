@@ -39,18 +39,18 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 class WriteLock:
-    """An exclusive lock on `folder`/write.lock, which holds the pid of the writer.
+    """An exclusive lock on `folder`/write.lock, or another name, which holds the pid of the writer.
 
     Who waits for it holds a lock on write.line meanwhile. Whoever comes later stands behind: a process that opens the
     index again and again, or the one writer that looks at `wanted` after each commit, lets the one in line go first.
     The kernel frees both locks when the holder dies, so what a dead process left behind never blocks.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, name: str = "write") -> None:
+        self._folder, self._line = folder, folder / f"{name}.line"
         seconds = _patience.get()
-        line = self._open("write.line") if seconds or (folder / "write.line").exists() else -1
-        self._descriptor = self._open("write.lock")
+        line = _open(self._line) if seconds or self._line.exists() else -1
+        self._descriptor = _open(folder / f"{name}.lock")
         until = monotonic() + seconds
         try:
             if line >= 0 and not _taken(line):
@@ -66,9 +66,6 @@ class WriteLock:
             if line >= 0:
                 os.close(line)
 
-    def _open(self, name: str) -> int:
-        return os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o666)
-
     def _wait(self, descriptor: int, until: float) -> None:
         while not _taken(descriptor):
             if monotonic() >= until:
@@ -82,7 +79,7 @@ class WriteLock:
     def wanted(self) -> bool:
         """Say whether somebody stands in line for it."""
         try:
-            line = os.open(self._folder / "write.line", os.O_RDWR)
+            line = os.open(self._line, os.O_RDWR)
         except FileNotFoundError:
             return False
         try:
@@ -95,6 +92,10 @@ class WriteLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
 def _taken(descriptor: int) -> bool:

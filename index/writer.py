@@ -8,17 +8,17 @@ import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from retriever.index.batch import check_batch, token_records
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.files import damaged, disk_errors, sync_path
-from retriever.index.lock import WriteLock, patience
+from retriever.index.lock import LockedError, WriteLock, patience
 from retriever.index.lucene.jvm import read_user_data, start_jvm
 from retriever.index.lucene.writer import LuceneDocument, LuceneWriter
 from retriever.index.postings.sparse import SparseWriter
@@ -58,7 +58,18 @@ BLOCK = 16_384
 NEWER_ROWS = 50_000
 """Rows that are searched exactly at most; with 384 dimensions they take a query about 20 ms."""
 
+RENEWED = "dense/renewed"
+"""A FAISS file that is built while others may write: a name that is no commit's, so none of them removes it."""
 ROWS_FOLDER = re.compile(r"rows(-\d+)?")
+
+
+class _Dense(NamedTuple):
+    """The FAISS file of a commit: its type, its path in the index, how many rows it covers, its CRC-32."""
+
+    kind: str
+    file: str
+    rows: int
+    crc: int
 
 
 class FolderWriter:
@@ -230,22 +241,29 @@ class FolderWriter:
                     self._bury(self._row_of.pop(doc_id))
         return len(known)
 
-    def commit(self, note: Mapping[str, str] | None = None, dense_type: str | None = None) -> None:
+    def commit(
+        self, note: Mapping[str, str] | None = None, dense_type: str | None = None, *, built: _Dense | None = None
+    ) -> None:
         """Make everything so far durable, and visible to readers that open from now on.
 
         Where another writer stands in line (see `WriteLock`) it has the index until the next change, which waits.
         note: what `committed.note` will say. dense_type: the FAISS type to build now, see `choose_type`;
-        None keeps the FAISS file that there is, and newer rows are searched exactly. `dense_type_due` says when to.
+        None keeps the FAISS file that there is, and newer rows are searched exactly. built: is taken instead, if it was
+        built already.
         """
         with self._changes():
             self._rows.sync()
-            record = self._next_record(note or {}, dense_type)
+            record = self._next_record(note or {}, dense_type, built)
             self._lucene.commit(record.user_data())
             self.committed = record
         self._remove_unreferenced()
         if self.wanted:
-            self.close()
-            self._lent = True
+            self._lend()
+
+    def _lend(self) -> None:
+        """Let others have the index until the next change; nothing of ours is left to commit."""
+        self.close()
+        self._lent = True
 
     @property
     def wanted(self) -> bool:
@@ -300,7 +318,7 @@ class FolderWriter:
             self._row_of.update(moved)
 
     def dense_type_due(self) -> str | None:
-        """Return the FAISS type to give to `commit`: the chosen one where too many rows are newer than its file.
+        """Return the FAISS type to build: the chosen one where too many rows are newer than its file.
 
         Newer rows cost every query an exact scan, building costs once: it waits for a fifth more rows, or NEWER_ROWS.
         """
@@ -310,20 +328,60 @@ class FolderWriter:
         outgrown = kind != "flat" and (newer > NEWER_ROWS or 5 * newer > last.dense_rows)
         return last.dense_choice if self.settings.encoder.dense_dim and (outgrown or kind != last.dense_type) else None
 
-    def _next_record(self, note: Mapping[str, str], dense_type: str | None) -> CommitRecord:
+    def renew_dense(self) -> None:
+        """Build FAISS of the last commit where `dense_type_due` says so, and commit that; called after `commit`.
+
+        It takes long: meanwhile other writers may have the index, and searches see the last commit. One process builds
+        at a time.
+        """
+        due, last = self.dense_type_due(), self.committed
+        if due is None:
+            return
+        with suppress(LockedError), self._building():
+            self._lend()
+            built = self._build_dense(due, RENEWED)
+            self._take_back()
+            now = self.committed
+            if (now.rows_folder, now.dense_choice) == (last.rows_folder, last.dense_choice):
+                self.commit(now.note, due, built=built if built.file else None)
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        """Be the one who builds without the lock; remove what is not committed, of one that was killed, too."""
+        with patience(0):
+            lock = WriteLock(self.path, "build")
+        try:
+            yield
+        finally:
+            for file in self.path.glob(f"{RENEWED}*"):
+                file.unlink()
+            lock.release()
+
+    def _build_dense(self, dense_type: str, name: str) -> _Dense:
+        """Write the FAISS index of all rows to a file; {kind} in its name stands for the type."""
+        flags = np.frombuffer(bytes(self._flags), np.uint8)
+        kind = choose_type(dense_type, len(flags))
+        if kind == "flat" or not len(flags):
+            return _Dense(kind, "", 0, 0)
+        file = name.format(kind=kind)
+        reader = RowReader(self.path / self._rows_folder, self.settings.row_format, self._rows.mark)
+        crc = dense.build(self.path / file, kind, reader, (flags & SEARCHABLE).astype(bool))
+        return _Dense(kind, file, len(flags), crc)
+
+    def _next_record(self, note: Mapping[str, str], dense_type: str | None, built: _Dense | None) -> CommitRecord:
         """Write the files of the next commit beside those of the last one."""
         last, number = self.committed, self.committed.number + 1
         flags = np.frombuffer(bytes(self._flags), np.uint8)
         live_file = f"{self._rows_folder}/live-{number}.bin"
-        choice, kind = dense_type or last.dense_choice, last.dense_type
-        file, rows, crc = last.dense_file, last.dense_rows, last.dense_crc
+        found = _Dense(last.dense_type, last.dense_file, last.dense_rows, last.dense_crc)
         if dense_type is not None and self.settings.encoder.dense_dim:
-            kind = choose_type(dense_type, len(flags))
-            file, rows, crc = "", 0, 0
-            if kind != "flat" and len(flags):
-                file, rows = f"dense/{kind}-{number}.faiss", len(flags)
-                reader = RowReader(self.path / self._rows_folder, self.settings.row_format, self._rows.mark)
-                crc = dense.build(self.path / file, kind, reader, (flags & SEARCHABLE).astype(bool))
+            name = f"dense/{{kind}}-{number}.faiss"
+            if built is None:
+                found = self._build_dense(dense_type, name)
+            else:
+                found = built._replace(file=name.format(kind=built.kind))
+                (self.path / built.file).replace(self.path / found.file)
+                sync_path(self.path / "dense")
         return CommitRecord(
             number=number,
             settings_crc=last.settings_crc,
@@ -331,11 +389,11 @@ class FolderWriter:
             mark=self._rows.mark,
             live_file=live_file,
             live_crc=write_flags(self.path / live_file, flags),
-            dense_choice=choice,
-            dense_type=kind,
-            dense_file=file,
-            dense_rows=rows,
-            dense_crc=crc,
+            dense_choice=dense_type or last.dense_choice,
+            dense_type=found.kind,
+            dense_file=found.file,
+            dense_rows=found.rows,
+            dense_crc=found.crc,
             sparse_files=self._sparse_files(number, len(flags)),
             bm25_files=tuple(self._words.finish(number, len(flags), self._lucene.words)),
             documents=len(self._row_of),
@@ -385,6 +443,9 @@ class FolderWriter:
         found |= {*self.path.glob("sparse/*.postings*"), *self.path.glob("bm25/*.words*")}
         for file in found - named:
             file.unlink()
+        if any(self.path.glob(f"{RENEWED}*")):
+            with suppress(LockedError), self._building():
+                pass
         for folder in set(self.path.glob("rows*/")) - {rows}:
             if ROWS_FOLDER.fullmatch(folder.name):  # anything else is the user's
                 shutil.rmtree(folder)

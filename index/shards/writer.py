@@ -123,12 +123,11 @@ class ShardedWriter:
     def commit(self, note: Mapping[str, str] | None = None, dense_type: str | None = None) -> None:
         """Commit the shards that have changed, and then the note.
 
-        dense_type: the FAISS type to build now in every shard; for None each that has changed builds its own when that
-        is due, see `FolderWriter.dense_type_due`.
+        dense_type: the FAISS type to build now in every shard.
         """
         for number, shard in enumerate(self._shards):
             if dense_type is not None or number in self._changed:
-                shard.commit(shard.committed.note, dense_type or shard.dense_type_due())
+                shard.commit(shard.committed.note, dense_type)
                 self._changed.discard(number)
         self._write_note(note or {})
 
@@ -144,9 +143,10 @@ class ShardedWriter:
         self._changed.clear()
         return dropped
 
-    def dense_type_due(self) -> str | None:
-        """Return None: `commit` asks each shard."""
-        return None
+    def renew_dense(self) -> None:
+        """Do what `FolderWriter.renew_dense` does, shard by shard."""
+        for shard in self._shards:
+            shard.renew_dense()
 
     def close(self) -> None:
         """Forget what was not committed and let the next writer in."""

@@ -101,7 +101,8 @@ class IndexWriter:
         """Make everything so far durable, and visible in every leg to readers that open or reopen from now on."""
         note = self.folder.committed.note  # `retriever index --resume` finds its place in it
         kept = {key: value for key, value in note.items() if key not in (ADDING, POSITION)}
-        self.folder.commit(kept, self.folder.dense_type_due())
+        self.folder.commit(kept)
+        self.folder.renew_dense()
 
     def compact(self, dense_type: str | None = None) -> int:
         """Commit, without what is deleted or replaced, and build FAISS again; return how many dead rows were dropped.

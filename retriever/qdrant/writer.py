@@ -264,9 +264,8 @@ class CollectionWriter:
         self.engine.optimize()
         return 0
 
-    def dense_type_due(self) -> str | None:
-        """Return None: Qdrant builds its own indexes."""
-        return None
+    def renew_dense(self) -> None:
+        """Do nothing: Qdrant builds its own indexes."""
 
     def close(self) -> None:
         """Let go of the collection."""

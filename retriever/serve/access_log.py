@@ -9,6 +9,8 @@ from typing import Any
 
 __all__ = ["JsonFormatter", "log_config"]
 
+_JSON = json.JSONEncoder(default=str).encode
+
 
 class JsonFormatter(logging.Formatter):
     """One line of JSON for each record; `extra={"fields": {...}}` adds to it."""
@@ -24,7 +26,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             values["trace"] = self.formatException(record.exc_info)
-        return json.dumps(values, default=str)
+        return _JSON(values)
 
 
 def log_config() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from urllib.parse import parse_qsl
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
@@ -22,10 +23,10 @@ def read_address(request: Request, model: type[M]) -> M:
     Raises:
         RequestValidationError: they are not as the model has them.
     """
-    given = request.query_params
-    values: dict[str, Any] = dict(given)
+    pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)  # as Starlette reads it
+    values: dict[str, Any] = dict(pairs)
     for name in _lists(model) & values.keys():
-        values[name] = given.getlist(name)
+        values[name] = [value for given, value in pairs if given == name]
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ import pytest
 from retriever import IndexWriter
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index import writer as folder_writer
-from retriever.index.vectors import faiss_types
+from retriever.index.vectors import dense, faiss_types
+from retriever.index.verify import verify_folder
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.writer import add_corpus, read_ids
 from retriever.search.retriever import MODES, Retriever
@@ -222,6 +224,42 @@ def test_faiss_is_built_again_when_too_many_rows_are_newer(
         assert writer.folder.committed.dense_file == record.dense_file
     with FolderReader.open(folder) as reader:
         assert len(reader.dense(np.ones((1, DIM), np.float32), 100)[0]) == 54
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_others_write_while_faiss_is_built(folder: Path, compacted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was added is seen before; a graph of rows that have moved meanwhile is thrown away."""
+    with FolderWriter.open(folder) as first:
+        first.commit(dense_type="hnsw")
+    build = dense.build
+    seen: list[int] = []
+
+    def beside_another_writer(*what: Any) -> int:
+        crc = build(*what)
+        if not seen:
+            with FolderReader.open(folder) as reader:
+                seen.extend([reader.num_documents, reader.commit_data.dense_rows])
+            with IndexWriter.open(folder, Stub()) as other:
+                other.delete(["d0"])
+                other.add(numbered(100, 102))
+                other.commit()
+                if compacted:
+                    other.compact("flat")
+        return crc
+
+    monkeypatch.setattr(dense, "build", beside_another_writer)
+    with IndexWriter.open(folder, Stub()) as writer:
+        writer.add(numbered(40, 60))
+        writer.commit()
+        assert seen == [60, 40]
+        assert writer.folder.committed.dense_rows == (0 if compacted else 60)
+        writer.add(numbered(200, 201))
+        writer.commit()
+    with FolderReader.open(folder) as reader:
+        assert reader.num_documents == 62 and not reader.missing(["d59", "d101", "d200"])
+        found = {hit.doc_id for hit in reader.dense(np.ones((1, DIM), np.float32), 100)[0]}
+        assert found == {f"d{n}" for n in (*range(1, 60), 100, 101, 200)}
+    assert not verify_folder(folder).damages
 
 
 def test_auto_follows_the_size_and_flat_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

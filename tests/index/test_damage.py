@@ -31,7 +31,7 @@ from retriever.types import Document, Query, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-FLIPS = int(os.environ.get("RETRIEVER_FLIPS", "100"))
+FLIPS = int(os.environ.get("RETRIEVER_FLIPS", "60"))
 GONE = -1
 OUTCOMES = ("found", "refused", "found, not changed", "refused, not changed")
 

@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
@@ -166,6 +167,11 @@ def model() -> dict[str, Document]:
 
 
 @pytest.fixture(scope="module")
+def kinds(model: dict[str, Document]) -> dict[str, set[str]]:
+    return kinds_of(model)
+
+
+@pytest.fixture(scope="module")
 def retriever(model: dict[str, Document], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retriever]:
     """Open an index of several segments, with deleted documents and replaced ones that had other metadata."""
     folder = tmp_path_factory.mktemp("filters") / "index"
@@ -216,8 +222,10 @@ FILTERS = st.recursive(
 
 @settings(max_examples=120, deadline=None)
 @given(text=FILTERS)
-def test_random_filters(retriever: Retriever, model: dict[str, Document], text: str) -> None:
-    condition, kinds = parse_filter(text), kinds_of(model)
+def test_random_filters(
+    retriever: Retriever, model: dict[str, Document], kinds: dict[str, set[str]], text: str
+) -> None:
+    condition = parse_filter(text)
     wanted = {doc_id for doc_id, document in model.items() if evaluate(condition, document, kinds)}
     try:
         selection = retriever.reader.select(text)
@@ -234,8 +242,11 @@ def test_random_filters(retriever: Retriever, model: dict[str, Document], text: 
 
 @pytest.mark.parametrize("text", ["number >= 1 and not word = en", "id in (1, 2, 299, x1)", "number = 1e9", "not id=5"])
 @pytest.mark.parametrize("mode", MODES)
-def test_searching_within_a_filter(retriever: Retriever, model: dict[str, Document], text: str, mode: str) -> None:
-    kept = {i for i, document in model.items() if evaluate(parse_filter(text), document, kinds_of(model))}
+def test_searching_within_a_filter(
+    retriever: Retriever, model: dict[str, Document], kinds: dict[str, set[str]], text: str, mode: str
+) -> None:
+    condition = parse_filter(text)
+    kept = {i for i, document in model.items() if evaluate(condition, document, kinds)}
     for query in ("river number7", "number12 number13"):
         for top_k in (1, 5, 1_000):
             hits = retriever.search(query, top_k, mode=mode, filter=text)
@@ -251,16 +262,30 @@ def test_searching_within_a_filter(retriever: Retriever, model: dict[str, Docume
                 assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in wanted])
 
 
+class Large(NamedTuple):
+    """An index of 12,000 documents: readers by FAISS type, the share of each document, and whole rankings.
+
+    queries: (12, DIM), with `exact`, the ranking of each; legs: those of the words "w3".
+    """
+
+    readers: Mapping[str, FolderReader]
+    shares: Mapping[str, float]
+    queries: NDArray[np.float32]
+    exact: Sequence[Ranking]
+    legs: Mapping[str, Ranking]
+
+
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, FolderReader]:
-    """Return readers of 12,000 documents by FAISS type; `share` of each is below x with probability x."""
+def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
+    """Make them; the share of a document is below x with probability x."""
     random = np.random.default_rng(3)
     centres = random.standard_normal((100, DIM))
     vectors = centres[random.integers(0, 100, 12_000)] + 0.3 * random.standard_normal((12_000, DIM))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    shares = {f"d{n:05d}": share for n, share in enumerate(random.random(12_000).tolist())}
     documents = [
-        Document(f"d{n:05d}", f"river w{n % 7}", metadata={"share": share})
-        for n, share in enumerate(random.random(12_000).tolist())
+        Document(doc_id, f"river w{n % 7}", metadata={"share": share})
+        for n, (doc_id, share) in enumerate(shares.items())
     ]
     sparse = csr_matrix(np.where(random.random((12_000, VOCAB)) < 0.2, random.random((12_000, VOCAB)), 0))
     folder = tmp_path_factory.mktemp("large") / "index"
@@ -273,33 +298,31 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, FolderReader
         for kind in ("flat", "hnsw", "ivf"):
             writer.commit(dense_type=kind)
             readers[kind] = FolderReader.open(folder)
-    return readers
+    flat, asked = readers["flat"], ENCODER.encode_queries(["w3"])
+    assert flat.rows.vectors is not None and asked.dense is not None and asked.sparse is not None
+    queries = flat.rows.vectors[np.arange(0, 12_000, 1_000)] + np.float32(0.05)
+    legs = {
+        "bm25": flat.bm25("w3", 12_000),
+        "sparse": flat.sparse(asked.sparse, 12_000),
+        "dense": flat.dense(asked.dense, 12_000)[0],
+    }
+    return Large(readers, shares, queries, flat.dense(queries, 12_000), legs)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05, 0.005, 0.0])
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
-def test_against_brute_force(large: Mapping[str, FolderReader], kind: str, share: float) -> None:
-    reader = large[kind]
+def test_against_brute_force(large: Large, kind: str, share: float) -> None:
+    reader = large.readers[kind]
     selection = reader.select(f"share < {share}")
-    every = reader.documents(f"d{n:05d}" for n in range(12_000))
-    kept = {doc_id for doc_id, document in every.items() if document.metadata["share"] < share}  # type: ignore[operator]
+    kept = {doc_id for doc_id, its in large.shares.items() if its < share}
     assert abs(len(kept) / 12_000 - share) < 0.02 and selection.rows.sum() == len(kept)
-    vectors = large["flat"].rows.vectors
-    assert vectors is not None
-    queries = vectors[np.arange(0, 12_000, 1_000)] + np.float32(0.05)
-    exact: list[Ranking] = large["flat"].dense(queries, 12_000)
-    for hits, ranking in zip(reader.dense(queries, 10, selection), exact, strict=True):
+    for hits, ranking in zip(reader.dense(large.queries, 10, selection), large.exact, strict=True):
         assert hits == [hit for hit in ranking if hit.doc_id in kept][:10]
-    asked = ENCODER.encode_queries(["w3"])
-    assert asked.dense is not None and asked.sparse is not None
-    legs = {
-        "bm25": reader.bm25("w3", 12_000),
-        "sparse": reader.sparse(asked.sparse, 12_000),
-        "dense": large["flat"].dense(asked.dense, 12_000)[0],
-    }
-    within = {leg: [hit for hit in ranking if hit.doc_id in kept][:CANDIDATES] for leg, ranking in legs.items()}
+    within = {leg: [hit for hit in ranking if hit.doc_id in kept][:CANDIDATES] for leg, ranking in large.legs.items()}
     assert reader.bm25("w3", 10, selection) == within["bm25"][:10]
-    assert reader.sparse(asked.sparse, 10, selection) == within["sparse"][:10]
+    asked = ENCODER.encode_queries(["w3"]).sparse
+    assert asked is not None
+    assert reader.sparse(asked, 10, selection) == within["sparse"][:10]
     with Retriever(reader.share(), ENCODER) as retriever:
         [(_, fused)] = retriever.rank([Query("q", "w3")], 10, mode="hybrid", filter=f"share < {share}")
     # With many rows to choose from, hnsw and ivf may miss some of the thousand candidates of a query far from all.

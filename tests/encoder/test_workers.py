@@ -128,12 +128,6 @@ def test_a_worker_for_each_device_until_the_encoder_is_gone(tiny_encoder_folder:
     assert all(ended(pid) for pid in ids)
 
 
-def test_a_device_that_is_not_there(tiny_encoder_folder: Path) -> None:
-    missing = load_encoder(str(tiny_encoder_folder), RuntimeConfig(device="cuda:77", precision="float32", workers=1))
-    with pytest.raises(UserError, match=r"device 'cuda:77' cannot be used \(.+\); use 'cpu'"):
-        missing.encode_documents(TEXTS)
-
-
 def test_a_killed_worker_is_one_error_and_the_next_texts_start_anew(encoder: WorkerEncoder) -> None:
     before = encoder.encode_documents(TEXTS)
     first, second = pids(encoder)

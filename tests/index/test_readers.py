@@ -27,7 +27,7 @@ from retriever.types import Document, Encoded, EncoderIdentity, Query
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-DOCUMENTS = int(os.environ.get("RETRIEVER_CONCURRENT", "1000"))
+DOCUMENTS = int(os.environ.get("RETRIEVER_CONCURRENT", "600"))
 DIM, VOCAB, BLOCK = 32, 200, 50
 THREADS, PROCESSES = 8, 2
 TYPES = [None, "hnsw", "flat", "ivf"]
@@ -107,8 +107,8 @@ def write(folder: Path) -> None:
             for gone in range(number):
                 if deleted_by(gone) == number + 1:
                     assert writer.delete(document.doc_id for document in block(gone)) == BLOCK
-            if number % 10 == 9:
-                writer.compact(TYPES[number // 10 % len(TYPES)])
+            if number % 5 == 4:
+                writer.compact(TYPES[number // 5 % len(TYPES)])
             else:
                 writer.commit()
             assert writer.folder.committed.number == number + 1

@@ -114,6 +114,11 @@ def test_a_real_passage_does_not_depend_on_its_batch(
     assert_batch_does_not_matter(encoder, texts)
 
 
+def test_a_device_that_is_not_there(tiny_encoder_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"device 'cuda:77' cannot be used \(.+\); use 'cpu'"):
+        MoEEncoder(tiny_encoder_folder, runtime=RuntimeConfig(device="cuda:77", precision="float32"))
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_views_are_the_networks(tiny_encoder_folder: Path, readable_texts: list[str], precision: str) -> None:
     """The oracle is the network in float32 on texts framed by hand: its expansions and the text's own tokens."""

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import struct
 import sys
@@ -150,6 +151,7 @@ def _load(module: str, names: Sequence[str], sources: Sequence[str]) -> dict[str
         except ValueError as error:
             path.unlink()
             raise OSError(f"{path}: damaged ({error})") from None
+    _say_once()
     data = _compiled(module, names)
     with cache_errors("compiled kernels"):
         from retriever.files import atomic_file
@@ -158,6 +160,12 @@ def _load(module: str, names: Sequence[str], sources: Sequence[str]) -> dict[str
         with atomic_file(path) as file:
             file.write(data)
     return _linked(data)
+
+
+@functools.cache
+def _say_once() -> None:
+    """Say what takes so long: the first command after an installation looks as if it hung."""
+    logging.getLogger(__name__).warning("compiling for this processor, once after an installation: up to half a minute")
 
 
 def _path(module: str, modules: Sequence[str]) -> Path:

@@ -118,7 +118,8 @@ def test_a_damaged_file_is_made_again(folder: Path, place: int, capsys: pytest.C
     assert load_kernels("few_functions", NAMES)["largest"](np.array([1, 2])) == 2
 
 
-def test_a_change_of_the_source_is_noticed(folder: Path) -> None:
+def test_a_change_of_the_source_is_noticed_and_compiling_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    machine_code._say_once.cache_clear()
     load_kernels("few_functions", NAMES)
     before = kept(folder)
     path = folder / "few_functions.py"
@@ -126,6 +127,7 @@ def test_a_change_of_the_source_is_noticed(folder: Path) -> None:
     machine_code._loaded.clear()
     load_kernels("few_functions", NAMES)
     assert len(kept(folder)) == len(before) + 1
+    assert caplog.messages == ["compiling for this processor, once after an installation: up to half a minute"]
 
 
 def test_without_room_for_a_cache_all_works(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -113,7 +113,7 @@ def test_the_stored_model_is_used(data: Dataset, documents: dict[str, str], tmp_
     with Retriever.open(folder, SeededEncoder()) as retriever:
         with pytest.raises(UserError, match="no learned model"):
             retriever.search(query, pipeline=pipeline)
-        model = learn(retriever, data, Pipeline.parse(LINE)).model
+        model = learn(retriever, data, Pipeline.parse(LINE), kind="logistic").model
         [given_] = retriever.rank_pipeline(
             [Query("q", query)], 60, pipeline=Pipeline("bm25+dense+sparse", (Feedback(), Rescore(50, model)))
         )

@@ -98,7 +98,10 @@ class IndexWriter:
         return self.folder.delete(ids)
 
     def commit(self) -> None:
-        """Make everything so far durable, and visible in every leg to readers that open or reopen from now on."""
+        """Make everything so far durable, and visible in every leg to readers that open or reopen from now on.
+
+        A writer that stands in line for the index, such as a server's, has its turn before the next change.
+        """
         note = self.folder.committed.note  # `retriever index --resume` finds its place in it
         kept = {key: value for key, value in note.items() if key not in (ADDING, POSITION)}
         self.folder.commit(kept)
@@ -193,7 +196,7 @@ def add_corpus(
                 bar.set_description("commit")
                 writer.commit()
         committed = writer.folder.committed
-    added = committed.documents - before
+    added = min(max(committed.documents - before, 0), written.documents)  # others may have had their turn meanwhile
     return AddReport(
         added=added,
         updated=written.documents - added,

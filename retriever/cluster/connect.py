@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import sys
 import tempfile
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from retriever.cluster.signals import signal_handlers_kept
@@ -17,7 +19,7 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LOCAL", "import_ray", "joined"]
+__all__ = ["LOCAL", "import_ray", "joined", "spread"]
 
 LOCAL = "local"
 """The address that stands for a cluster of this machine alone, which ends with the program that starts it."""
@@ -34,6 +36,7 @@ PROBE = 5.0
 STARTS = 3
 """How often a cluster of our own is tried to start."""
 AUTHENTICATION = "RAY_AUTH_MODE"
+log = logging.getLogger(__name__)
 
 
 _joining = threading.Lock()
@@ -67,6 +70,7 @@ def joined(address: str) -> Iterator[Any]:
             _ours.append(ExitStack())
             try:
                 folder = tempfile.TemporaryDirectory(prefix="ray-", dir=_short(), ignore_cleanup_errors=True)
+                _ours[0].enter_context(_events_logged())
                 _connect(ray, address, _ours[0].enter_context(folder))
             except BaseException:
                 _ours.pop().close()
@@ -82,6 +86,19 @@ def joined(address: str) -> Iterator[Any]:
                 _ours[0].close()
             if _ours:
                 _ours.pop()
+
+
+@contextmanager
+def _events_logged() -> Iterator[None]:
+    """Log the first sentence of what Ray tells of deaths: it writes pages of it to standard output."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **_: log.warning("Ray: %s", " ".join(data["lines"]).partition(". ")[0])
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 def _leave(ray: Any) -> None:
@@ -105,13 +122,20 @@ def _connect(ray: Any, address: str, folder: str) -> None:
         "_node_ip_address": "127.0.0.1",
     }
     _probe(address)
+    written: list[bytes] = []
     try:
         with signal_handlers_kept():
             if address == LOCAL:
                 _started(ray, own | quiet)
             else:
-                ray.init(address, **({} if address.startswith("ray://") else quiet))
+                here = address.startswith(("127.", "localhost:"))
+                with _standard_error_read() as written, _on_loopback() if here else nullcontext():
+                    ray.init(address, **({} if address.startswith("ray://") else quiet))
+    except ray.exceptions.AuthenticationError:
+        raise _refused(address) from None
     except (ConnectionError, ValueError, TimeoutError) as error:
+        if b"InvalidAuthToken" in b"".join(written):
+            raise _refused(address) from None
         raise _unreachable(address, _line(error)) from None
     except RuntimeError as error:
         if "ersion" not in str(error):
@@ -139,7 +163,7 @@ def _started(ray: Any, options: dict[str, Any]) -> None:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Let Ray listen to this machine alone: where a program imported it first, it has not read our `QUIET`."""
+    """Let Ray use this machine's own address alone: where a program imported it first, it has not read our `QUIET`."""
     from ray._private import ray_constants
 
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
@@ -147,6 +171,28 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _standard_error_read() -> Iterator[list[bytes]]:
+    """Give what is written to standard error in the block, after it, and write it there if the block ends well.
+
+    Ray's core writes a line each second while it cannot join, whatever level of logging is set.
+    """
+    written: list[bytes] = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield written
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            written.append(file.read())
+    sys.stderr.write(written[0].decode(errors="replace"))
 
 
 def _probe(address: str) -> None:
@@ -163,10 +209,24 @@ def _probe(address: str) -> None:
 def _unreachable(address: str, reason: str) -> UserError:
     return UserError(
         f"cluster {address!r}: cannot be reached ({reason}); start one with `ray start --head`, or give --cluster local"
-        f"; where it asks for a token, set {AUTHENTICATION}=token"
+    )
+
+
+def _refused(address: str) -> UserError:
+    return UserError(
+        f"cluster {address!r}: asks for a token, and has got none or another one; set {AUTHENTICATION}=token here, and "
+        "copy ~/.ray/auth_token from the machine where it was started"
     )
 
 
 def _line(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return " ".join(str(error).split())[:300]
+
+
+def spread(ray: Any) -> list[Any]:
+    """Return where actors go, so that each next one is on another machine; elsewhere, if that one is lost or full."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
+    return [NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes] or ["SPREAD"]

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import functools
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from retriever.cluster.connect import joined
 from retriever.cluster.replicas import Replicas, SearchCluster
-from retriever.cluster.server import TOKENS, Epoch, Filtered, ShardServer, ShardState
+from retriever.cluster.server import TOKENS, Epoch, Filtered, ShardState
+from retriever.cluster.session import Session
 from retriever.index.lucene.words import Words
 from retriever.index.shards.manifest import read_manifest
 from retriever.index.shards.reader import JoinedReader
-from retriever.index.users import Users
 from retriever.lazy import lazy
 from retriever.search.commit_view import open_legs
 from retriever.search.joined import joined_legs
@@ -56,76 +54,46 @@ def open_reader(place: str | Path, cluster: str | SearchCluster, *, verify: bool
     path = Path(place).absolute()
     read_manifest(path)
     how = SearchCluster(cluster) if isinstance(cluster, str) else cluster
-    session = _Session(path, how, options)
+    session = Session(path, how, options)
     try:
         if verify:
             session.verify()
-        return ClusterReader(session, session.states())
+        return ClusterReader(session, session.states(Replicas.ask_at_start))
     except BaseException:
         session.close()
         raise
 
 
-class _Session:
-    """The actors of an index, which the readers of its commits share: the last one that is closed ends them."""
-
-    def __init__(self, path: Path, how: SearchCluster, options: LegOptions) -> None:
-        self.path, self.how = path, how
-        self._users = Users()
-        self._ends = ExitStack()
-        ray = self._ends.enter_context(joined(how.address))
-        kind = ray.remote(
-            num_cpus=0, max_restarts=-1, max_concurrency=THREADS, scheduling_strategy="SPREAD", memory=how.memory
-        )(ShardServer)
-        self.names = read_manifest(path).shards
-        self.shards = [
-            Replicas(ray, name, [kind.remote(str(path / name), options) for _ in range(how.replicas)], how)
-            for name in self.names
-        ]
-        self._ends.callback(lambda: [ray.kill(actor) for shard in self.shards for actor in shard.actors])
-
-    def states(self) -> list[ShardState]:
-        """Return what all shards are now. Here every shard has to answer."""
-        with ThreadPoolExecutor(len(self.shards)) as pool:
-            return list(pool.map(lambda shard: shard.ask_at_start("state"), self.shards))
-
-    def verify(self) -> None:
-        """Raise UserError for the first shard that is damaged."""
-        with ThreadPoolExecutor(len(self.shards)) as pool:
-            list(pool.map(lambda shard: shard.ask_at_start("verify"), self.shards))
-
-    def share(self) -> _Session:
-        self._users.join()
-        return self
-
-    def close(self) -> None:
-        if self._users.leave():
-            self._ends.close()
-
-
 class ClusterReader(JoinedReader):
-    """The state of all shards when it was opened, read through their actors."""
+    """The state of all shards when it was opened, read through their actors. states: None for a shard left out."""
 
-    def __init__(self, session: _Session, states: Sequence[ShardState]) -> None:
+    def __init__(self, session: Session, states: Sequence[ShardState | None]) -> None:
         self._session, self._states = session, states
+        self._whole = read_manifest(session.path)
         self.remote = [
-            _RemoteShard(session.path / name, replicas, state, session.how.partial)
-            for name, replicas, state in zip(session.names, session.shards, states, strict=True)
+            _RemoteShard(session.path / replicas.name, replicas, state, session.how.partial)
+            for replicas, state in zip(session.shards, states, strict=True)
+            if state is not None
         ]
-        super().__init__(session.path, read_manifest(session.path), self.remote)
+        there = tuple(shard.path.name for shard in self.remote)
+        super().__init__(session.path, replace(self._whole, shards=there), self.remote)
         self.each(lambda shard: shard.hold())
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Return the names of the shards that have not answered lately: answers are without them."""
-        return tuple(replicas.name for replicas in self._session.shards if replicas.lost)
+        """Return the names of the shards that were left out, or have not answered lately: answers are without them."""
+        pairs = zip(self._session.shards, self._states, strict=True)
+        return tuple(replicas.name for replicas, state in pairs if state is None or replicas.lost)
 
     def reopen(self) -> Self | None:
-        """Return a reader of what the shards are now, None if none has changed."""
-        states, manifest = self._session.states(), read_manifest(self.path)
-        if manifest.shards != self.manifest.shards:
+        """Return a reader of what the shards are now, None if none has changed. A lost shard stays as it was."""
+        found, manifest = self._session.states(Replicas.ask), read_manifest(self.path)
+        if manifest.shards != self._whole.shards:
             raise UserError(f"{self.path}: was built again with other shards; open it anew")
-        if [state.commit for state in states] == [state.commit for state in self._states] and manifest == self.manifest:
+        states = [newer or older for newer, older in zip(found, self._states, strict=True)]
+        if [state and state.commit for state in states] == [state and state.commit for state in self._states] and (
+            manifest == self._whole
+        ):
             return None
         return type(self)(self._session.share(), states)
 
@@ -173,7 +141,6 @@ class _RemoteShard:
         """Return what a shard without documents would answer, or raise the error."""
         if not self._partial:
             raise error
-        log.warning("the answer is partial: %s", error)
         return otherwise
 
     def _ask(self, otherwise: Any, method: str, *arguments: Any, selected: Filtered | None = None) -> Any:

@@ -6,10 +6,13 @@ import itertools
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retriever.cluster.server import Failed
 from retriever.types import ShardLostError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Replicas", "SearchCluster"]
 
@@ -25,10 +28,12 @@ class SearchCluster:
     """How the shards of an index are searched on a Ray cluster.
 
     address: "local" for a cluster of this machine, or that of another one, as `ray.init` takes it. replicas: processes
-    that have each shard open; Ray starts another one where one dies. patience: seconds after which a shard that has
-    not answered counts as lost. hedge: seconds after which a request goes to a second replica, too, whichever answers
-    first; None for never. partial: leave a lost shard out of the answer, which is then `PartialHits`, and log it,
-    instead of raising an error. memory: bytes to reserve on a machine for each process, None for none.
+    that have each shard open, on different machines if there are as many; Ray starts another one where one dies.
+    patience: seconds after which a shard that has not answered counts as lost. hedge: seconds after which a request
+    goes to the next replica, too, whichever answers first; for None an equal share of the patience, which is for
+    machines that are gone. partial: leave a lost shard out of the answer, which is then `PartialHits`, and log it,
+    instead of raising an error, also one that cannot be opened. memory: bytes to reserve on a machine for each
+    process, None for none.
 
     Raises:
         UserError: settings that cannot be.
@@ -56,6 +61,7 @@ class Replicas:
         self.name, self.actors = name, actors
         self._ray, self._how = ray, how
         self._turn = itertools.count()
+        self._late_until = dict.fromkeys(actors, 0.0)
         self._lost_until = 0.0
         errors = ray.exceptions
         self._dead = (errors.RayActorError, errors.ActorUnavailableError, errors.GetTimeoutError)
@@ -87,39 +93,51 @@ class Replicas:
 
     def _ask_for(self, seconds: float, method: str, arguments: tuple[Any, ...]) -> Any:
         ends = time.monotonic() + seconds
+        late = seconds / len(self.actors) if self._how.hedge is None else self._how.hedge
         while time.monotonic() < ends:
-            first = next(self._turn)
-            order = [self.actors[(first + n) % len(self.actors)] for n in range(len(self.actors))]
-            for place, actor in enumerate(order):
-                spare = order[place + 1 :][:1] if self._how.hedge is not None else []
-                try:
-                    found = self._answer(actor, spare, method, arguments, ends)
-                except self._dead:
-                    continue
-                if isinstance(found, Failed):
-                    raise UserError(found.message)
-                return found
-            time.sleep(PAUSE)
-        self._lost_until = time.monotonic() + self._how.patience
+            try:
+                found = self._first_answer(self._order(), method, arguments, late, ends)
+            except self._dead:
+                time.sleep(PAUSE)
+                continue
+            if isinstance(found, Failed):
+                raise UserError(found.message)
+            return found
+        self._lose(self._loss(seconds))
         raise self._loss(seconds)
 
-    def _answer(self, actor: Any, spare: list[Any], method: str, arguments: tuple[Any, ...], ends: float) -> Any:
-        """Return what an actor answers, or the spare one, if the first takes too long."""
-        asked = [getattr(actor, method).remote(*arguments)]
-        if spare:
-            done, _ = self._ray.wait(asked, timeout=self._how.hedge)
-            if not done:
-                asked.append(getattr(spare[0], method).remote(*arguments))
-        left = list(asked)
-        while True:
-            done, left = self._ray.wait(left, timeout=max(0.0, ends - time.monotonic()))
-            if not done:
-                raise self._ray.exceptions.GetTimeoutError
-            try:
-                return self._ray.get(done[0])
-            except self._dead:
-                if not left:
-                    raise
+    def _order(self) -> list[Any]:
+        """Return the actors in turn; last those that were late a moment ago."""
+        first, now = next(self._turn) % len(self.actors), time.monotonic()
+        turned = [*self.actors[first:], *self.actors[:first]]
+        return sorted(turned, key=lambda actor: self._late_until[actor] > now)
+
+    def _first_answer(
+        self, order: Sequence[Any], method: str, arguments: tuple[Any, ...], late: float, ends: float
+    ) -> Any:
+        """Return the first answer: each next actor is asked where one has died, or is late, by this many seconds."""
+        waiting: list[Any] = []
+        for number, actor in enumerate(order, 1):
+            waiting.append(getattr(actor, method).remote(*arguments))
+            last = number == len(order)
+            while waiting:
+                left = max(0.0, ends - time.monotonic())
+                done, waiting = self._ray.wait(waiting, timeout=left if last else min(late, left))
+                if not done:
+                    if self._how.hedge is None:  # hedges are for pauses, which are over soon
+                        self._late_until[actor] = time.monotonic() + self._how.patience
+                    break
+                try:
+                    return self._ray.get(done[0])
+                except self._dead:
+                    if not last:
+                        break
+        raise self._ray.exceptions.GetTimeoutError
+
+    def _lose(self, error: ShardLostError) -> None:
+        if self._how.partial and not self.lost:  # said once, not by every request that waited
+            log.warning("the answer is partial: %s", error)
+        self._lost_until = time.monotonic() + self._how.patience
 
     def _loss(self, seconds: float) -> ShardLostError:
         return ShardLostError(

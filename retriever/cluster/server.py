@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.index.reader import FolderReader
+from retriever.index.shards.manifest import check_there
 from retriever.index.verify import damage_text, verify_folder
 from retriever.search.commit_view import open_legs
 from retriever.types import UserError
@@ -94,6 +95,7 @@ class ShardServer:
     def verify(self) -> Failed | None:
         """Read every file of the shard."""
         try:
+            check_there(self._folder)
             found = verify_folder(self._folder)
         except UserError as error:
             return Failed(str(error))
@@ -102,6 +104,7 @@ class ShardServer:
     def state(self) -> ShardState | Failed:
         """Return what the shard is now."""
         try:
+            check_there(self._folder)
             with FolderReader.open(self._folder) as reader:
                 collection = reader.collection
                 return ShardState(
@@ -174,6 +177,7 @@ class ShardServer:
         """Return the shard at a state of the index."""
         with self._lock:
             if epoch not in self._opened:
+                check_there(self._folder)
                 reader = FolderReader.open(self._folder)
                 if reader.commit_data.number != epoch.commit:
                     reader.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +47,21 @@ def test_no_cluster(address: str, tmp_path: Path) -> None:
     assert time.monotonic() - started < 30 and not (tmp_path / "i").exists()
     with pytest.raises(UserError, match="cannot be reached"), joined(address):
         pass
+
+
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # without a token, Ray does not get as far as to ask it
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        code = f"from retriever.cluster.connect import joined\nwith joined({address!r}): pass"
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        own |= {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=own)
+    assert done.stderr.splitlines()[-1] == (
+        f"retriever.types.errors.UserError: cluster '{address}': asks for a token, and has got none or another one; "
+        "set RAY_AUTH_MODE=token here, and copy ~/.ray/auth_token from the machine where it was started"
+    )
 
 
 @pytest.mark.slow

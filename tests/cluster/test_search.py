@@ -142,6 +142,38 @@ def test_a_lost_shard_is_an_error_or_a_partial_answer_that_says_so(
             assert "the answer is partial: shard-00000: no replica" in caplog.text
 
 
+def test_a_shard_that_is_missing_at_opening_is_named_or_left_out(
+    sharded: Path, cluster: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Retriever.open(sharded, SeededEncoder()) as whole, Retriever.open(sharded / "shard-00001") as alone:
+        answer = [hit.doc_id for hit in whole.search("river", 200, mode="bm25")]
+        own = set(alone.reader.selected_ids(None))
+    gone = sharded / "shard-00000"
+    moved = gone.rename(sharded / "moved")
+    try:
+        with pytest.raises(UserError, match=f"^{sharded}: its shard-00000 is missing; restore it from a copy"):
+            Retriever.open(sharded, SeededEncoder(), cluster=cluster)
+        how = SearchCluster(cluster, partial=True)
+        with Retriever.open(sharded, SeededEncoder(), cluster=how) as retriever:
+            hits = retriever.search("river", 200, mode="bm25")
+            assert isinstance(hits, PartialHits) and hits.lost == ("shard-00000",)
+            assert hits and {hit.doc_id for hit in hits} == set(answer) & own
+            assert caplog.text.count("the answer is partial") == 1 and "its shard-00000 is missing" in caplog.text
+            assert not retriever.reopen()
+            moved.rename(gone)
+            assert retriever.reopen()
+            hits = retriever.search("river", 200, mode="bm25")
+            assert [hit.doc_id for hit in hits] == answer and not isinstance(hits, PartialHits)
+        for shard in (gone, sharded / "shard-00001"):
+            shard.rename(sharded / f"no-{shard.name}")
+        with pytest.raises(UserError, match="its shard-00000 is missing"):  # nothing is left to answer
+            Retriever.open(sharded, SeededEncoder(), cluster=how)
+    finally:
+        for name in ("moved", "no-shard-00000", "no-shard-00001"):
+            if (sharded / name).exists():
+                (sharded / name).rename(sharded / f"shard-{'00001' if name.endswith('1') else '00000'}")
+
+
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_server_says_which_shard_is_lost(words_alone: Path, cluster: str, partial: bool) -> None:
     from starlette.testclient import TestClient

@@ -55,8 +55,10 @@ def kinds_of(field: str, kinds: Mapping[str, set[str]]) -> set[str]:
     return kinds[field]
 
 
-def truth(value: Value) -> str:
-    """Return "true" or "false" where a value may mean that, else nothing."""
+def truth(value: Value, held: set[str]) -> str:
+    """Return "true" or "false" where a value may mean that, else nothing; in quotes it is a text, if any is held."""
+    if value.quoted and TEXT in held:
+        return ""
     if value.text in ("0", "1"):
         return TRUTH[value.text == "0"]
     return value.text.lower() if value.text.lower() in TRUTH else ""

@@ -162,7 +162,7 @@ def _clauses(field: str, order: str, value: Value, held: set[str]) -> _Clauses:
     if value.number is not None and held & NUMBERS:
         return _Clauses(_numbers(field, order, value.number, held), [])
     queries, texts = list[Any](), list[str]()
-    meant = truth(value)
+    meant = truth(value, held)
     if meant and BOOLEANS in held:
         queries.append(_terms(f"{BOOLEANS}.{field}", order, meant))
     moment = parse_moment(value.text) if MOMENTS in held else None

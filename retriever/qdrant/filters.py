@@ -135,7 +135,7 @@ def _clauses(field: str, order: str, value: Value, held: set[str]) -> list[Selec
     if value.number is not None and held & NUMBERS:
         return _numbers(name, order, value.number, held)
     found: list[Selection] = []
-    meant = truth(value)
+    meant = truth(value, held)
     if meant and BOOLEANS in held:
         words = tuple(word for word in ("false", "true") if _in_order(word, order, meant))
         found.append(Selection(Has(f"{BOOLEANS}.{name}", words) if words else NONE, None))

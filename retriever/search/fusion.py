@@ -190,6 +190,7 @@ def reciprocal_rank_fusion(
 
     rank_base is the rank of the first hit: 1 in the paper; Haystack, LlamaIndex and Qdrant count from 0.
 
+    >>> from retriever.types import ScoredDoc
     >>> [hit.doc_id for hit in reciprocal_rank_fusion({"x": [ScoredDoc("a", 9.0), ScoredDoc("b", 8.0)]})]
     ['a', 'b']
     """

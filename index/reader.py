@@ -389,6 +389,11 @@ class FolderReader:
         found = english_terms(text) if self.settings.analyzer == ENGLISH else None
         return self._lucene.query_terms(text, language) if found is None else found
 
+    def reads_words(self, text: str) -> bool:
+        """Say whether BM25 reads a query, and its hits are fetched, without Java."""
+        own = self.word_postings is not None and self.settings.analyzer == ENGLISH and self._stored_fields is not None
+        return own and english_terms(text) is not None
+
     def tokens(self, text: str) -> list[Token]:
         """Return the terms that BM25 reads of a document's text, in order, repeated ones too."""
         found = english_tokens(text) if self.settings.analyzer == ENGLISH else None

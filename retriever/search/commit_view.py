@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retriever.search.leg import Leg, OpenLeg
     from retriever.types import Encoder, FacetCount, Ranking, Span, TermMatch
 
-__all__ = ["CommitView", "open_legs", "own_legs"]
+__all__ = ["QUICK_CHUNKS", "CommitView", "open_legs", "own_legs"]
 
 
 QUICK_CHUNKS = 200_000

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from retriever.encoder.of_index import load_index_encoder
 from retriever.index.places import open_reader
+from retriever.index.reader import FolderReader
 from retriever.lazy import lazy
 from retriever.processes import refuse_fork
-from retriever.search.commit_view import CommitView, open_legs
+from retriever.search.commit_view import QUICK_CHUNKS, CommitView, open_legs
 from retriever.search.fusion import FusionConfig
 from retriever.search.leg import LEGS, LegOptions, views_of
 from retriever.search.modes import HYBRID, Plan, legs_named, restricted
@@ -174,6 +175,13 @@ class OpenIndex:
                     "or build it with another encoder"
                 )
         return Plan(legs, restricted(fusion, legs) if len(legs) > 1 else fusion)
+
+    def quick(self, query: str, mode: str) -> bool:
+        """Say whether a search takes about a millisecond: by words alone, read without Java, in not too many texts."""
+        reader = self.reader
+        if not isinstance(reader, FolderReader) or views_of(self.plan(mode).legs):
+            return False
+        return reader.num_chunks <= QUICK_CHUNKS and reader.reads_words(query)
 
     def _check_filter(self, filter: str | None) -> None:
         """Refuse a filter before the work is done for it."""

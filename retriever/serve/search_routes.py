@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["SEARCH", "found_hits", "router"]
 
 SEARCH = "/indexes/{name}/search"
+QUICK_HITS = 100
+"""To fetch more takes longer than other requests should wait."""
 router = APIRouter(tags=["search"])
 
 
@@ -74,7 +76,8 @@ async def found_hits(request: Request, name: str, asked: SearchRequest | SearchP
         how = {**_shown(asked), **fusion, "pipeline": found and found.pipeline, "language": asked.language}
         return retriever.search(asked.query, **how)
 
-    return await _hits(request, name, asked, find, asked.query)
+    plain = not fusion and found is None and asked.language is None
+    return await _hits(request, name, asked, find, asked.query, plain=plain)
 
 
 @router.get("/indexes/{name}/like", operation_id="more_like_this", responses=answers(HitsAnswer))
@@ -88,8 +91,15 @@ async def more_like_this(request: Request, name: str, asked: Annotated[LikeParam
 
 
 async def _hits(
-    request: Request, name: str, asked: Shown, find: Callable[[Retriever], list[Hit]], query: str
+    request: Request,
+    name: str,
+    asked: Shown,
+    find: Callable[[Retriever], list[Hit]],
+    query: str,
+    *,
+    plain: bool = False,
 ) -> Response:
+    """Search in a thread; or here, if it is plain and by words alone: it is over as soon as a thread would begin."""
     state = state_of(request)
     index = state.indexes[name]
     _check_shown(asked, state.settings.limits)
@@ -97,7 +107,15 @@ async def _hits(
     noted |= {"index": name, "mode": asked.mode, "top_k": asked.top_k}
     if state.settings.log_queries:
         noted["query"] = query
-    return await state.searches.run(lambda: _found(index, find, noted, asked.highlight))
+    quick = plain and _is_quick(index, asked, query)
+    return await state.searches.run(lambda: _found(index, find, noted, asked.highlight), quick=quick)
+
+
+def _is_quick(index: ServedIndex, asked: Shown, query: str) -> bool:
+    if asked.filter is not None or asked.explain or asked.highlight or asked.offset + asked.top_k > QUICK_HITS:
+        return False
+    with index.use() as retriever:
+        return retriever.quick(query, asked.mode)
 
 
 def _found(

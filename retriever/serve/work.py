@@ -55,20 +55,19 @@ class Work:
                 {"retry-after": "1"},
             )
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Do something in a thread.
+    async def run(self, work: Callable[[], T], *, quick: bool = False) -> T:
+        """Do something in a thread; quick: here and now, as it takes no longer than to hand it over.
 
         Raises:
             ProblemError: too much is waiting already, or it takes too long.
         """
         self._check()
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        job = self._pool.submit(self._do, work, monotonic() + self.seconds, loop, answer)
-        self.at_work += 1
-        timer = loop.call_later(self.seconds, self._late, job, answer)
+        ends = monotonic() + self.seconds
         try:
-            return await answer
+            if quick:
+                with time_limit(ends if self._stops else math.inf):
+                    return work()
+            return await self._elsewhere(work, ends)
         except OverdueError:
             raise ProblemError(
                 503,
@@ -76,6 +75,15 @@ class Work:
                 f"it took longer than {self.seconds:g} s; ask for less, or again later",
                 {"retry-after": "5"},
             ) from None
+
+    async def _elsewhere(self, work: Callable[[], T], ends: float) -> T:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        job = self._pool.submit(self._do, work, ends, loop, answer)
+        self.at_work += 1
+        timer = loop.call_later(self.seconds, self._late, job, answer)
+        try:
+            return await answer
         finally:
             timer.cancel()
 

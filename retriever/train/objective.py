@@ -263,7 +263,7 @@ class Objective(nn.Module):
                 )
             parts[f"distillation_{name}"] = losses.listwise_distillation(views[name], views["fused"], excluded)
         if batch.teacher is not None:
-            parts |= _teacher_losses(views["fused"], batch)
+            parts |= _teacher_losses(views["fused"], batch, self.settings.teacher_scale)
         figures = {f"top1_{name}": (view.argmax(1) == targets).float().mean() for name, view in views.items()}
         return parts, figures | {"sparse_scale": scale.detach()}
 
@@ -305,7 +305,7 @@ def _false_negatives(similarity: Tensor) -> Tensor:
     return excluded.scatter(1, targets.unsqueeze(1), False)
 
 
-def _teacher_losses(fused: Tensor, batch: Batch) -> dict[str, Tensor]:
+def _teacher_losses(fused: Tensor, batch: Batch, scale: float) -> dict[str, Tensor]:
     """Return the distillation of the data's scores into the fused score, over each query's own candidates.
 
     A candidate without a score does not count, nor does a query without its positive's score and another.
@@ -319,7 +319,7 @@ def _teacher_losses(fused: Tensor, batch: Batch) -> dict[str, Tensor]:
         if filled[row] < width:
             own[row, filled[row]] = column
             filled[row] += 1
-    own, teacher = own.to(fused.device), batch.teacher.to(fused.device)
+    own, teacher = own.to(fused.device), scale * batch.teacher.to(fused.device)
     missing = teacher.isnan() | (own < 0)
     scores = fused.gather(1, own.clamp_min(0))
     known = ~missing[:, 0] & (~missing).sum(1).gt(1)

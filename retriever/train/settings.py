@@ -31,6 +31,7 @@ AT_LEAST = {
     "warmup_steps": 0,
     "frozen_layers": 0,
     "dense_scale": 0,
+    "teacher_scale": 0,
     "seed": 0,
     "log_every": 1,
     "save_every": 1,
@@ -86,7 +87,9 @@ class TrainConfig:
     that several runs can share it): later passes over the data are about ten times as fast.
     trained_share: the weights that are written are this share of the trained ones and the rest of those at the start,
     which generalises better than either (WiSE-FT, Wortsman et al. 2022).
-    dense_scale: inverse temperature of the cosines. precision: "float32" or "bfloat16" (autocast).
+    dense_scale: inverse temperature of the cosines. teacher_scale: what the scores in the data are multiplied by; as
+    they are, those from 0 to 1 ask for candidates that are nearly alike, and draw the dense view together.
+    precision: "float32" or "bfloat16" (autocast).
     """
 
     base: str
@@ -109,6 +112,7 @@ class TrainConfig:
     frozen_layers: int = 0
     states: str = ""
     dense_scale: float = 20.0
+    teacher_scale: float = 1.0
     matryoshka_dims: tuple[int, ...] = (192, 96)
     precision: str = "bfloat16"
     seed: int = 0

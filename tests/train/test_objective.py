@@ -242,9 +242,12 @@ def test_a_copy_of_the_positive_is_no_negative(setup: Setup, examples: list[Exam
         assert float(outcome.losses[f"contrastive_{name}"].detach()) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_teachers_missing_scores_do_not_count(setup: Setup, tiny_parent: Parent, examples: list[Example]) -> None:
+@pytest.mark.parametrize("larger", [1.0, 3.0])
+def test_the_teachers_missing_scores_do_not_count(
+    setup: Setup, tiny_parent: Parent, examples: list[Example], larger: float
+) -> None:
     """Of four queries one has two scored negatives, one a single one, and two have no scores."""
-    objective = Objective(setup.model, CONFIG, None, None)
+    objective = Objective(setup.model, replace(CONFIG, teacher_scale=larger), None, None)
     outcome = objective(setup.collate(examples), 0)
     scale = float(objective.log_sparse_scale.detach().exp())
     wanted = naive(setup, tiny_parent.tokenizer, [e.query for e in examples], candidates(examples), scale)
@@ -252,10 +255,10 @@ def test_the_teachers_missing_scores_do_not_count(setup: Setup, tiny_parent: Par
     # Candidates 4 and 5 are the first query's negatives, 6 the third's.
     margins = [(fused[0, 0] - fused[0, 4], 9 - 2), (fused[0, 0] - fused[0, 5], 9 - 5), (fused[2, 2] - fused[2, 6], 1)]
     found = float(outcome.losses["margin"].detach())
-    assert found == pytest.approx(np.mean([(own - teacher) ** 2 for own, teacher in margins]), rel=1e-3)
+    assert found == pytest.approx(np.mean([(own - larger * teacher) ** 2 for own, teacher in margins]), rel=1e-3)
     divergence = []
     for scores, teacher in ((fused[0, [0, 4, 5]], [9.0, 2.0, 5.0]), (fused[2, [2, 6]], [4.0, 3.0])):
-        p, q = scipy.special.log_softmax(teacher), scipy.special.log_softmax(scores)
+        p, q = scipy.special.log_softmax(larger * np.array(teacher)), scipy.special.log_softmax(scores)
         divergence.append((np.exp(p) * (p - q)).sum())
     assert float(outcome.losses["teacher"].detach()) == pytest.approx(np.mean(divergence), rel=1e-3)
     without = [e._replace(scores=None) for e in examples]

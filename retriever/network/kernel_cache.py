@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from typing import Any
 
 from numba.core.caching import FunctionCache
@@ -15,8 +13,6 @@ __all__ = ["keep_compiled"]
 
 class _Cache(FunctionCache):
     """Numba's cache of a function, which is compiled anew without it: a full disk or a damaged file ends nothing."""
-
-    parts: tuple[tuple[int, int], ...] = ()
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what was compiled, None where there is nothing to be had."""
@@ -30,26 +26,16 @@ class _Cache(FunctionCache):
                 raise OSError(f"damaged: {error}") from None
         return None
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        """Return what tells one compilation from another: the functions of other files that are part of it, too."""
-        return (*super()._index_key(sig, codegen), self.parts)  # type: ignore[no-untyped-call]
-
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what was compiled, if that is possible."""
         with cache_errors("compiled kernels"):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
-def keep_compiled(dispatcher: Any, files: Iterable[str] = ()) -> None:
-    """Keep what numba's function, which is not compiled yet, will be compiled to.
-
-    files: the modules besides its own whose functions become part of it: numba looks at none of them.
-    """
+def keep_compiled(dispatcher: Any) -> None:
+    """Keep what numba's function, which is not compiled yet, will be compiled to."""
     with cache_errors("compiled kernels"):
         try:
-            cache = _Cache(dispatcher.py_func)  # type: ignore[no-untyped-call]
-            stamps = map(os.stat, files)
-            cache.parts = tuple((stamp.st_mtime_ns, stamp.st_size) for stamp in stamps)
-            dispatcher._cache = cache
+            dispatcher._cache = _Cache(dispatcher.py_func)  # type: ignore[no-untyped-call]
         except RuntimeError as error:  # neither the package's folder nor the user's cache can be written
             raise OSError(str(error)) from None

@@ -1,4 +1,4 @@
-"""What the kernels of the sparse leg need beyond numba: addresses, bits, and 64 rows of a bitmap at a time."""
+"""What the kernels of several legs share, beyond numba: addresses, bits, 64 rows of a bitmap at a time, and a heap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retriever.machine_code import COMPILED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GROUP", "add_group", "inner", "lowest", "ones", "vector_at"]
+__all__ = ["GROUP", "add_group", "inner", "lowest", "ones", "push", "vector_at"]
 
 GROUP = 64
 """Rows whose bits stand together in a bitmap."""
@@ -128,3 +128,20 @@ def _add_wide(builder: Any, sums: Any, bits: Any, impacts: Any, weight: Any) -> 
         )
         target = from_(sums, 2 * first, halves)
         builder.store(builder.add(builder.load(target, align=2), products), target, align=2)
+
+
+@inner
+def push(heap: Any, score: float) -> None:
+    """Put a score in the place of the smallest one, which is the first of a heap."""
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= heap.size:
+            break
+        if child + 1 < heap.size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= score:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = score

@@ -13,7 +13,7 @@ import numpy as np
 from numba import b1, f4, f8, i8, njit, types, u2, u4
 
 from retriever.machine_code import COMPILED
-from retriever.search.instructions import GROUP, inner, lowest, ones, vector_at
+from retriever.search.instructions import GROUP, inner, lowest, ones, push, vector_at
 from retriever.search.sums import candidates, first_from
 
 if TYPE_CHECKING:
@@ -179,23 +179,6 @@ def _eligible_rows(eligible: NDArray[np.bool_], rows: Wholes) -> int:
 
 
 @inner
-def _push(heap: Floats, score: float) -> None:
-    """Put a score in the place of the smallest one, which is the first of a heap."""
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= heap.size:
-            break
-        if child + 1 < heap.size and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= score:
-            break
-        heap[place] = heap[child]
-        place = child
-    heap[place] = score
-
-
-@inner
 def _taken(row: int, score: float, heap: Floats, rows: Wholes, scores: Floats, found: int) -> int:
     """Add a row to what is found, if its score, rounded to float32, is above 0 and not too small; return the number."""
     rounded = np.float64(np.float32(score))
@@ -203,7 +186,7 @@ def _taken(row: int, score: float, heap: Floats, rows: Wholes, scores: Floats, f
         rows[found], scores[found] = row, rounded
         found += 1
         if rounded > heap[0]:
-            _push(heap, rounded)
+            push(heap, rounded)
     return found
 
 

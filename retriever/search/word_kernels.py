@@ -14,6 +14,7 @@ from numba import b1, f4, f8, i8, njit, types, u1
 from numba.extending import intrinsic
 
 from retriever.machine_code import COMPILED
+from retriever.search.instructions import inner, push
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,10 +26,6 @@ __all__ = ["best_rows", "find_words", "live_counts"]
 
 BLOCK_ROWS = 65_536
 MANY = 255
-
-
-def _inner(function: Any) -> Any:
-    return njit(error_model="numpy", **COMPILED)(function)
 
 
 def _load(bits: Any) -> Any:
@@ -51,7 +48,7 @@ def _array(kind: Any, dimensions: Any = 1) -> Any:
     return types.Array(kind, dimensions, "C")
 
 
-@_inner
+@inner
 def _compared(text: Any, size: Any, word: Any) -> Any:
     """Compare a text at an address with a word, byte by byte: below 0 if it comes before it, 0 if they are the same."""
     for i in range(min(size, word.size)):
@@ -61,14 +58,14 @@ def _compared(text: Any, size: Any, word: Any) -> Any:
     return size - word.size
 
 
-@_inner
+@inner
 def _text(block: Any, place: Any) -> Any:
     """Return the address of the text of a word, and its size."""
     start = min(word_at(block[7] + 4 * (place - 1)), block[5]) if place else np.int64(0)
     return block[11] + start, max(min(word_at(block[7] + 4 * place), block[5]) - start, 0)
 
 
-@_inner
+@inner
 def _place(block: Any, word: Any) -> Any:
     """Return the place of a word in a block, -1 if it is not there."""
     low, high = np.int64(0), np.int64(block[2])
@@ -113,7 +110,7 @@ def _live_counts(blocks: Wholes, first: Wholes, last: Wholes, alive: Any, counts
                 counts[i] += row < block[1] and alive[block[0] + row]
 
 
-@_inner
+@inner
 def _exception(block: Any, place: Any) -> Any:
     """Return the frequency of a posting that stands among the exceptions."""
     low, high = np.int64(0), np.int64(block[4])
@@ -126,7 +123,7 @@ def _exception(block: Any, place: Any) -> Any:
     return word_at(block[10] + 8 * low + 4) if low < block[4] else MANY
 
 
-@_inner
+@inner
 def _add(block: Any, first: Any, last: Any, weight: Any, inverse: Any, sums: Any, touched: Any, n: Any) -> Any:
     """Add the scores of one word to the sums of its rows; write rows whose sums were 0, and return their number."""
     one = np.float32(1)
@@ -144,23 +141,6 @@ def _add(block: Any, first: Any, last: Any, weight: Any, inverse: Any, sums: Any
             n += 1
         sums[row] += np.float64(score)
     return n
-
-
-@_inner
-def _push(heap: Any, score: float) -> None:
-    """Put a score in the place of the smallest one, which is the first of a heap."""
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= heap.size:
-            break
-        if child + 1 < heap.size and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= score:
-            break
-        heap[place] = heap[child]
-        place = child
-    heap[place] = score
 
 
 def _best_rows(
@@ -196,7 +176,7 @@ def _best_rows(
                 rows[found], scores[found] = block[0] + row, score
                 found += 1
                 if score > heap[0]:
-                    _push(heap, score)
+                    push(heap, score)
     kept = 0
     for j in range(found):
         if scores[j] >= heap[0]:

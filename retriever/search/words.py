@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredWords", "idf", "norm_factors"]
 
 KERNELS = "retriever.search.word_kernels"
+SOURCES = ("retriever.search.instructions",)
 NAMES = ("find_words", "live_counts", "best_rows")
 EXACT_LENGTHS = 24
 """Norms below it are lengths; those from it on have three bits of a length and its size (Lucene's SmallFloat)."""
@@ -144,7 +145,7 @@ class _Query(NamedTuple):
 
 def word_kernels() -> dict[str, Any]:
     """Return the compiled steps; compiling them, once after an installation, takes some seconds."""
-    return load_kernels(KERNELS, NAMES)
+    return load_kernels(KERNELS, NAMES, sources=SOURCES)
 
 
 def idf(frequency: int, documents: int) -> np.float32:

@@ -30,8 +30,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Or every test with a cache of its own would have an archive of Java's classes made.
 os.environ.setdefault("RETRIEVER_CLASS_ARCHIVE", "no")
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is; and a run tries what the run before has tried, or one that
+# failed would say nothing of the last change. To look for new examples: --hypothesis-profile=default, or `make fuzz`.
+settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 TINY = Path(__file__).parent / "data" / "tiny"

@@ -68,7 +68,7 @@ def test_one_at_a_time_makes_it_after_a_failure_too() -> None:
             try:
                 if attempts == 1:
                     first.set()
-                    late.wait(5)
+                    late.wait(60)
                     raise ValueError("not yet")
                 time.sleep(0.05)
                 return attempts
@@ -85,7 +85,7 @@ def test_one_at_a_time_makes_it_after_a_failure_too() -> None:
 
     with ThreadPoolExecutor(6) as pool:
         failed = pool.submit(read)
-        first.wait(5)
+        first.wait(60)
         waiting = [pool.submit(read) for _ in range(2)]
         time.sleep(0.05)  # they wait for the lock
         late.set()

@@ -96,7 +96,7 @@ def test_a_later_process_does_without_numba(folder: Path) -> None:
     (folder / "retriever").mkdir()  # the cache of that process
     (folder / "retriever" / "kernels").symlink_to(folder / "kernels")
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, cwd=folder.parent, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], env=environment, cwd=folder.parent, capture_output=True, text=True, timeout=300
     )
     assert done.stdout.split() == ["9", "False"], done.stderr
 

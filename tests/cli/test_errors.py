@@ -10,8 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from retriever.cli.main import cli
+from tests.helpers.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "data" / "tiny"
@@ -332,13 +332,13 @@ def test_evaluate_dataset_faults(tmp_path: Path) -> None:
     assert snapshot(copy).keys() < snapshot(TINY).keys()
 
 
-def start(*args: object, limit: int = 0) -> subprocess.Popen[str]:
+def start(*args: object, limit: int = 0, program: Sequence[str] = ("-m", "retriever")) -> subprocess.Popen[str]:
     """Start a real process, in which no file may grow beyond `limit` bytes."""
     before: Callable[[], None] | None = None
     if limit:
         before = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
     return subprocess.Popen(
-        [sys.executable, "-m", "retriever", *map(str, args)],
+        [sys.executable, *program, *map(str, args)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -360,10 +360,10 @@ def write_corpus(path: Path, documents: int, words: int = 40) -> Path:
 
 def test_a_fault_of_a_real_process(tmp_path: Path) -> None:
     process = start("search", tmp_path / "missing", "bread")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out, len(err.splitlines())) == (1, "", 1)
     process = start("search", tmp_path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 2 and "QUERY" in err, "wrong usage is another exit code"
 
 
@@ -372,7 +372,7 @@ def test_disk_full_while_indexing(tmp_path: Path, documents: int, limit: int) ->
     corpus, folder = write_corpus(tmp_path / "corpus.jsonl", documents), tmp_path / "index"
     arguments = index(corpus, folder, "--commit-every-documents", 500)
     process = start(*arguments, limit=limit)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert out == ""
     assert len(err.splitlines()) == 1, err
@@ -389,21 +389,36 @@ def test_disk_full_while_indexing(tmp_path: Path, documents: int, limit: int) ->
 def test_disk_full_from_the_start(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     process = start(*index(TINY, folder), limit=100)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out, len(err.splitlines())) == (1, "", 1), err
     assert "space" in err
     assert not folder.exists()
 
 
+WAITS = """
+import time
+from retriever.cli.main import cli
+from retriever.index.writer import FolderWriter
+
+def commit(writer, *arguments, **settings):
+    committed(writer, *arguments, **settings)
+    if writer.committed.number == 15:
+        time.sleep(300)
+
+committed, FolderWriter.commit = FolderWriter.commit, commit
+cli(prog_name="retriever")
+"""
+"""The command line, which waits at the 15th commit: on a busy machine the signal may take its time."""
+
+
 def test_ctrl_c_while_indexing(tmp_path: Path) -> None:
     corpus, folder = write_corpus(tmp_path / "corpus.jsonl", 10_000), tmp_path / "index"
     arguments = index(corpus, folder, "--commit-every-documents", 500)
-    process = start(*arguments)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not list(folder.glob("rows*/live-[2-9].bin")) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    process = start(*arguments, program=("-c", WAITS))
+    first = {"live-0.bin", "live-1.bin"}
+    wait_until(lambda: process.poll() is not None or {file.name for file in folder.glob("rows/live-*.bin")} - first)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert out == ""
     [line] = err.splitlines()
@@ -423,7 +438,7 @@ def test_ctrl_c_before_anything_is_written(tmp_path: Path) -> None:
     writer = os.open(fifo, os.O_WRONLY)  # waits until the survey has opened it
     os.write(writer, GOOD.encode())
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     os.close(writer)
     assert (process.returncode, out, len(err.splitlines())) == (130, "", 1), err
     assert not folder.exists()

@@ -16,6 +16,8 @@ from retriever.types import Document, Encoded
 WORDS = ["river", "stone", "bread", "winter", "garden", "paper", "silver", "letter", "island", "candle"]
 KILLS = int(os.environ.get("RETRIEVER_KILLS", "3"))
 SHARDS, DOCUMENTS, BATCH, COMMIT = 4, 400 * max(3, KILLS), 16, 64
+HELD = DOCUMENTS * 3
+"""Bytes of the log, some five for each text, with which a run waits for the test."""
 
 
 def corpus() -> list[Document]:
@@ -24,16 +26,24 @@ def corpus() -> list[Document]:
 
 
 class SlowEncoder(SeededEncoder):
-    """Takes its time, and writes down which texts it was given."""
+    """Takes its time, and writes down which texts it was given.
+
+    It goes on to the end, at once, when the test has made a file `finish` beside the log: however busy the machine is,
+    there is something left to be killed until then.
+    """
 
     def __init__(self, log: Path, seconds: float) -> None:
         super().__init__()
         self._log, self._seconds = log, seconds
+        self._finish = log.with_name("finish")
 
     def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
         with self._log.open("a", encoding="utf-8") as file:  # a line is written at once
             file.write("".join(f"{text.split()[1]}\n" for text in texts))
-        time.sleep(self._seconds)
+        if not self._finish.exists():
+            time.sleep(self._seconds)
+        while self._log.stat().st_size > HELD and not self._finish.exists():
+            time.sleep(0.05)
         return super().encode_documents(texts, dense=dense, sparse=sparse)
 
 

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,10 +40,9 @@ finally:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_no_cluster(address: str, tmp_path: Path) -> None:
-    started = time.monotonic()
     with pytest.raises(UserError, match=rf"cluster '{address}': cannot be reached \(.*refused\); start one with `ray"):
         build_sharded_index([Document("a", "b")], tmp_path / "i", shards=1, cluster=address, encoder=SeededEncoder())
-    assert time.monotonic() - started < 30 and not (tmp_path / "i").exists()
+    assert not (tmp_path / "i").exists()
     with pytest.raises(UserError, match="cannot be reached"), joined(address):
         pass
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from retriever.search.modes import MODES
 from retriever.testing import SeededEncoder
 from retriever.types import PartialHits, Query
 from tests.cluster.test_signals import handlers
+from tests.helpers.waiting import wait_until
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -98,6 +98,15 @@ def test_every_answer_is_that_of_one_index(whole: Path, sharded: Path, cluster: 
             remote.search("river", filter="m = 1")
 
 
+def process_of(actor: object) -> int | None:
+    """Return the process of an actor, None while it is started again."""
+    try:
+        found: int = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=100)  # type: ignore[attr-defined]
+    except ray.exceptions.RayActorError:
+        return None
+    return found
+
+
 def test_a_dead_replica_is_replaced(sharded: Path, cluster: str) -> None:
     how = SearchCluster(cluster, replicas=2, patience=60)
     with Retriever.open(sharded, SeededEncoder(), cluster=how) as retriever:
@@ -108,14 +117,7 @@ def test_a_dead_replica_is_replaced(sharded: Path, cluster: str) -> None:
             os.kill(pids[0], signal.SIGKILL)
             for _ in range(4):
                 assert list(retriever.rank_modes(QUERIES, 50, modes=MODES)) == expected
-            until = time.monotonic() + 60
-            while time.monotonic() < until:
-                try:
-                    newer = ray.get(shard.actors[0].__ray_call__.remote(lambda _: os.getpid()), timeout=30)
-                    break
-                except ray.exceptions.RayActorError:
-                    time.sleep(0.2)
-            assert newer != pids[0]
+            wait_until(lambda actor=shard.actors[0], old=pids[0]: process_of(actor) not in (None, old))
         assert list(retriever.rank_modes(QUERIES, 50, modes=MODES)) == expected
 
 

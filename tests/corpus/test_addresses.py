@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import socket
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -110,7 +111,12 @@ def test_web_addresses(parts: Path) -> None:
         with pytest.raises(UserError, match=r"none\.jsonl: no file is there; give the address of a file"):
             open_corpus(f"{address}/none.jsonl")
         server.shutdown()
-    with pytest.raises(UserError, match=r"none\.jsonl: (cannot be read|no such file)") as raised:
+    with (
+        socket.socket() as silent,
+        pytest.raises(UserError, match=r"none\.jsonl: (cannot be read|no such file)") as raised,
+    ):
+        silent.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         list(open_corpus(f"{address}/none.jsonl"))
     assert "\n" not in str(raised.value)
 

@@ -328,8 +328,9 @@ path = Path({path})
 def interrupt():
     {writes}time.sleep(0.1); _thread.interrupt_main()
 for read in (Spooled, lambda path: list(read_lines(path))):
-    threading.Thread(target=interrupt, daemon=True).start()
-    try: read(path)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        read(path)
     except KeyboardInterrupt: print("interrupted")
     if path == Path(STANDARD): break
 """
@@ -337,7 +338,7 @@ for read in (Spooled, lambda path: list(read_lines(path))):
         [sys.executable, "-c", UNINTERRUPTED + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
-        process.wait(30)  # standard input stays open meanwhile
+        process.wait(120)  # standard input stays open meanwhile
     finally:
         process.kill()
         out, _ = process.communicate()
@@ -363,5 +364,5 @@ for number in range(100):
     except KeyboardInterrupt: print("interrupted")
     done.set(); thread.join()
 """
-    done = subprocess.run([sys.executable, "-c", UNINTERRUPTED + code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", UNINTERRUPTED + code], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines() == ["interrupted"] * 100, done.stderr

@@ -21,6 +21,7 @@ from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.encoder.workers import WorkerEncoder, core_shares
 from retriever.types import Encoded, UserError
+from tests.helpers.waiting import wait_until
 
 TEXTS = ["yeast and flour", "", *("the sea has water " * n for n in range(30)), "  ", "trees and bread " * 99]
 SCRIPT = """
@@ -61,10 +62,7 @@ def ended(pid: int) -> bool:
 
 
 def await_end(ids: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while not all(ended(pid) for pid in ids):
-        assert time.monotonic() < deadline, "workers are still there"
-        time.sleep(0.05)
+    wait_until(lambda: all(ended(pid) for pid in ids))
 
 
 def assert_same(found: Encoded, expected: Encoded) -> None:
@@ -125,7 +123,7 @@ def test_a_worker_for_each_device_until_the_encoder_is_gone(tiny_encoder_folder:
     assert found.dense is not None and expected.dense is not None
     np.testing.assert_allclose(found.dense, expected.dense, atol=0.05)  # the other may be in another precision
     del encoder
-    assert all(ended(pid) for pid in ids)
+    await_end(ids)
 
 
 def test_a_killed_worker_is_one_error_and_the_next_texts_start_anew(encoder: WorkerEncoder) -> None:
@@ -134,7 +132,8 @@ def test_a_killed_worker_is_one_error_and_the_next_texts_start_anew(encoder: Wor
     os.kill(second, signal.SIGKILL)
     with pytest.raises(UserError, match=r"^a worker process was killed by signal 9 .*Use fewer with --workers$"):
         encoder.encode_documents(TEXTS)
-    assert ended(first) and ended(second) and not pids(encoder)
+    assert not pids(encoder)
+    await_end([first, second])
     assert_same(encoder.encode_documents(TEXTS), before)
 
 

@@ -88,7 +88,7 @@ def test_interrupted_while_adding(tmp_path: Path) -> None:
             pass
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        errors = process.stderr.read()
+        _, errors = process.communicate(timeout=300)
     assert "KeyboardInterrupt" in errors, errors
     assert check(tmp_path / "i") > 0
 
@@ -98,7 +98,7 @@ def test_disk_full(tmp_path: Path, limit: int) -> None:
     """No file may grow beyond `limit`: whichever write comes first to it fails, be it Python's, FAISS's or Lucene's."""
     FolderWriter.create(tmp_path / "i", SETTINGS).close()
     with start(tmp_path / "i", limit) as process:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert "UserError" in errors.splitlines()[-1] and "no space left on device" in errors.splitlines()[-1], errors
     check(tmp_path / "i")
 
@@ -136,7 +136,7 @@ def test_one_writer(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"process {os.getpid()}"):
             FolderWriter.open(tmp_path / "i")
         with start(tmp_path / "i") as process:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=300)
         assert f"another writer has it open (process {os.getpid()})" in errors
         with FolderReader.open(tmp_path / "i") as reader:
             assert reader.num_documents == 0

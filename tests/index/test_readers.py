@@ -144,7 +144,7 @@ def test_many_readers_and_a_writer(tmp_path: Path) -> None:
         finally:
             done.set()
             for process in processes:
-                process.communicate(timeout=60)
+                process.communicate(timeout=300)
         assert all(count.result() > 0 for count in counts)
     assert [process.returncode for process in processes] == [0] * PROCESSES
     for retriever in (*own, shared):

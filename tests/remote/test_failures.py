@@ -29,10 +29,12 @@ class Scripted:
 
     def __init__(self, answers: dict[str, list[Answer]]) -> None:
         self.answers, self.asked = answers, list[str]()
+        self.times = list[float]()
         self.connections = 0
 
     def next(self, path: str) -> Answer:
         self.asked.append(path)
+        self.times.append(time())
         left = self.answers[path]
         return left.pop(0) if len(left) > 1 else left[0]
 
@@ -145,9 +147,9 @@ def test_busy_servers_are_asked_again_when_they_say(search: Search) -> None:
     with scripted([(429, {**OURS, "retry-after": "1"}, BUSY), FOUND]) as (url, script):
         started = perf_counter()
         assert search(url) == [] and perf_counter() - started > 0.9
-    with scripted([(429, {**OURS, "retry-after": formatdate(time() + 2, usegmt=True)}, BUSY), FOUND]) as (url, _):
-        started = perf_counter()
-        assert search(url) == [] and perf_counter() - started > 0.5
+    moment = int(time()) + 2
+    with scripted([(429, {**OURS, "retry-after": formatdate(moment, usegmt=True)}, BUSY), FOUND]) as (url, script):
+        assert search(url) == [] and script.times[-1] > moment - 0.1
     later: list[Answer] = [(429, {**OURS, "retry-after": "3600"}, BUSY), FOUND]
     with scripted(later) as (url, _), pytest.raises(UserError, match=r"^http://.*: ask again$"):
         search(url)
@@ -190,7 +192,5 @@ def test_answers_that_take_too_long(search: Search) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        started = perf_counter()
         with pytest.raises(UserError, match=r"no answer within 0.2 s"):
             search(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)
-        assert perf_counter() - started < 5

@@ -171,7 +171,7 @@ async def test_a_new_commit_is_seen(tmp_path: Path) -> None:
         with IndexWriter.open(tmp_path / "new") as writer:
             writer.add([Document("d2", "the moon")])
             writer.commit()
-        for _ in range(100):
+        for _ in range(600):
             if (await call(agent, "search", query="moon"))["hits"]:
                 break
             await asyncio.sleep(0.1)
@@ -226,7 +226,7 @@ def test_standard_output_holds_the_protocol_alone(folders: dict[str, Path]) -> N
                 answers[line["id"]] = line["result"]
         process.stdin.close()
         assert process.stdout.read() == ""
-        assert process.wait(30) == 0
+        assert process.wait(100) == 0
     assert answers[1]["serverInfo"]["name"] == "retriever"
     assert answers[2]["structuredContent"]["hits"] and answers[3]["isError"]
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +20,7 @@ import pytest
 from retriever.indexing.build import build_index
 from retriever.indexing.writer import IndexWriter
 from retriever.types import Document
+from tests.helpers.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +31,12 @@ from pathlib import Path
 from retriever.serve.run import serve
 from retriever.serve.settings import Limits, ServeSettings
 
-limits = Limits(header_seconds=1.0, body_seconds=1.5, body=100_000, connections=200)
-serve(ServeSettings({"tiny": Path(sys.argv[1])}, port=int(sys.argv[2]), workers=int(sys.argv[3]), limits=limits))
+limits = Limits(header_seconds=1.0, body_seconds=float(sys.argv[3]), body=100_000, connections=200)
+settings = ServeSettings({"tiny": Path(sys.argv[1])}, port=0, workers=int(sys.argv[2]), limits=limits)
+serve(settings, announce=lambda address: print(address, flush=True))
 """
+SECONDS = 60
+"""No answer may take longer, on a busy machine either."""
 SEARCH = "/indexes/tiny/search?query=bread&mode=bm25"
 
 
@@ -44,39 +48,41 @@ class Server(NamedTuple):
     log: Path
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
     def get(self, path: str) -> tuple[int, bytes]:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)) as connection:
             connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read()
 
     def said(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 @contextmanager
-def running(folder: Path, log: Path, workers: int = 1) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with log.open("wb") as file:
-        command = [sys.executable, "-c", START, str(folder), str(port), str(workers)]
-        process = subprocess.Popen(command, stderr=file)
-    server = Server(process, port, log)
+def running(folder: Path, log: Path, workers: int = 1, body_seconds: float = 1.5) -> Iterator[Server]:
+    command = [sys.executable, "-c", START, str(folder), str(workers), str(body_seconds)]
+    with log.open("wb") as file, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file) as process:
+        assert process.stdout is not None
+        try:
+            address = process.stdout.readline().decode().strip()
+            assert address, log.read_text()
+            server = Server(process, int(address.rpartition(":")[2]), log)
+            wait_until(lambda: ready(server))
+            yield server
+        finally:
+            process.terminate()
+            process.wait(SECONDS)
+
+
+def ready(server: Server) -> bool:
+    """Say whether a server answers; several processes begin some time after they have said where."""
+    assert server.process.poll() is None, server.log.read_text()
     try:
-        until = time.monotonic() + 120
-        while True:
-            try:
-                assert server.get("/readyz")[0] == 200
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < until, log.read_text()
-                time.sleep(0.1)
-        yield server
-    finally:
-        process.terminate()
-        process.wait(60)
+        return server.get("/readyz")[0] == 200
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +98,18 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield server
 
 
+def send(connection: socket.socket, data: bytes) -> None:
+    """Send what the server still takes: it may have refused and closed meanwhile."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(data)
+
+
 def everything(connection: socket.socket) -> bytes:
     """Read until the server closes."""
     found = b""
-    while part := connection.recv(65536):
-        found += part
+    with suppress(ConnectionResetError):  # what was sent to it meanwhile is not read any more
+        while part := connection.recv(65536):
+            found += part
     return found
 
 
@@ -132,7 +145,7 @@ def problem(answer: bytes) -> tuple[int, str]:
 )  # fmt: skip
 def test_rude_requests(server: Server, sent: bytes, status: int) -> None:
     with server.connect() as connection:
-        connection.sendall(sent)
+        send(connection, sent)
         assert problem(everything(connection))[0] == status
     assert server.get("/healthz")[0] == 200
 
@@ -140,11 +153,12 @@ def test_rude_requests(server: Server, sent: bytes, status: int) -> None:
 def test_length_and_chunks_together_smuggle_nothing(server: Server) -> None:
     hidden = b"GET /indexes/hidden HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with server.connect() as connection:
-        connection.sendall(
+        send(
+            connection,
             b"POST /indexes/tiny/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             b"Connection: close\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
             % (len(hidden) + 5)
-            + hidden
+            + hidden,
         )
         assert everything(connection).count(b"HTTP/1.1 ") == 1
     assert not [line for line in server.said() if "hidden" in str(line.get("path"))]
@@ -152,44 +166,46 @@ def test_length_and_chunks_together_smuggle_nothing(server: Server) -> None:
 
 def test_a_body_that_is_too_long_is_refused_while_it_is_sent(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(
+        send(
+            connection,
             b"POST /indexes/tiny/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
         )
         for _ in range(20):
-            connection.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
-        connection.sendall(b"0\r\n\r\n")
+            send(connection, b"2710\r\n" + b" " * 10_000 + b"\r\n")
+        send(connection, b"0\r\n\r\n")
         assert problem(everything(connection)) == (413, "too-large")
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "])
 def test_headers_that_do_not_come(server: Server, begun: bytes) -> None:
+    started = time.monotonic()
     with server.connect() as connection:
-        started = time.monotonic()
-        connection.sendall(begun)
+        send(connection, begun)
         for _ in range(5 if begun else 0):  # a byte now and then does not help
             time.sleep(0.1)
-            connection.sendall(b"a")
+            send(connection, b"a")
         assert problem(everything(connection)) == (408, "too-slow")
-        assert 0.9 < time.monotonic() - started < 10
+    assert time.monotonic() - started > 0.9
 
 
 def test_a_body_that_does_not_come(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(
+        send(
+            connection,
             b"POST /indexes/tiny/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 500\r\n\r\n{"
+            b"Content-Length: 500\r\n\r\n{",
         )
         assert problem(everything(connection)) == (408, "too-slow")
 
 
 def test_the_second_request_of_a_connection_has_its_time_too(server: Server) -> None:
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=SECONDS)) as connection:
         for _ in range(2):
             connection.request("GET", "/healthz")
             assert connection.getresponse().read() == b'{"status":"ok"}'
             time.sleep(1.2)  # longer than headers may take: nothing was begun
-        connection.sock.sendall(b"GET /heal")
+        send(connection.sock, b"GET /heal")
         assert problem(everything(connection.sock)) == (408, "too-slow")
 
 
@@ -210,44 +226,52 @@ def rude(server: Server, number: int) -> None:
             f"GET {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode(),
             b"POST /indexes/tiny/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\n{",
         )
-        connection.sendall(moments[number % len(moments)])
+        send(connection, moments[number % len(moments)])
         if number % 2:  # reset, instead of closed
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
 
 
+def settled(server: Server) -> tuple[int, int, int]:
+    """Return the counts when the server is at rest: two looks half a second apart see the same."""
+    assert server.get(SEARCH)[0] == 200
+    found = counts(server)
+    for _ in range(2 * SECONDS):
+        time.sleep(0.5)
+        before, found = found, counts(server)
+        if found[:2] == before[:2]:
+            break
+    return found
+
+
 def test_a_thousand_dropped_connections_leave_nothing(server: Server) -> None:
+    """Some files, threads and memory come with the load; of a thousand connections there would be far more."""
     for number in range(200):
         rude(server, number)
-    time.sleep(2)
-    files, threads, memory = counts(server)
+    files, threads, memory = settled(server)
     for number in range(1000):
         rude(server, number)
-    until = time.monotonic() + 20
-    while counts(server)[0] > files and time.monotonic() < until:
-        time.sleep(0.2)
+    wait_until(lambda: counts(server)[0] <= files + 10)
     after = counts(server)
-    assert after[0] <= files
-    assert after[1] <= threads + 2  # Java may start one of its own
-    assert after[2] < memory + 30_000
+    assert after[1] <= threads + 50
+    assert after[2] < memory + 60_000
     assert server.get(SEARCH)[0] == 200
 
 
 def test_only_so_many_connections(server: Server) -> None:
-    held = [server.connect() for _ in range(200)]
-    try:
-        with server.connect() as connection:
-            assert problem(everything(connection)) == (503, "busy")
-    finally:
-        for connection in held:
-            connection.close()
-    until = time.monotonic() + 10
-    while True:
+    def refused() -> bool:
+        """Open as many as are allowed and one more; those before it are closed after a second, as they say nothing."""
+        with ExitStack() as held:
+            connections = [held.enter_context(server.connect()) for _ in range(201)]
+            return problem(everything(connections[-1])) == (503, "busy")
+
+    def answered() -> bool:
         try:
-            assert server.get("/healthz")[0] == 200
-            break
-        except (AssertionError, OSError):
-            assert time.monotonic() < until
-            time.sleep(0.1)
+            return server.get("/healthz")[0] == 200
+        except OSError:
+            return False
+
+    wait_until(refused)
+    wait_until(answered)
 
 
 def test_searches_go_on_while_another_process_writes(server: Server, folder: Path) -> None:
@@ -255,7 +279,7 @@ def test_searches_go_on_while_another_process_writes(server: Server, folder: Pat
     stop = threading.Event()
 
     def ask() -> None:
-        with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=SECONDS)) as connection:
             while not stop.is_set():
                 connection.request("GET", SEARCH)
                 answer = connection.getresponse()
@@ -275,42 +299,50 @@ def test_searches_go_on_while_another_process_writes(server: Server, folder: Pat
     for asker in askers:
         asker.join()
     assert not failed
-    until = time.monotonic() + 1.5
-    while json.loads(server.get("/indexes/tiny")[1])["documents"] != 1020:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until(lambda: json.loads(server.get("/indexes/tiny")[1])["documents"] == 1020)
 
 
 def test_a_stop_answers_what_has_begun(folder: Path, tmp_path: Path) -> None:
-    with running(folder, tmp_path / "log") as server:
+    with running(folder, tmp_path / "log", body_seconds=SECONDS) as server:
         with server.connect() as connection:
             body = json.dumps({"query": "bread", "mode": "bm25"}).encode()
             connection.sendall(
                 b"POST /indexes/tiny/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\n\r\n" % len(body)
+                b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
             )
-            time.sleep(0.3)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 100 "), "the server waits for the body"
             server.process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            wait_until(lambda: refuses(server))
             connection.sendall(body)
             assert b'"doc_id":"d01"' in everything(connection)
-        server.process.wait(30)
+        server.process.wait(SECONDS)
         assert server.process.returncode in (0, -signal.SIGTERM)
         assert [line["event"] for line in server.said()][-1] == "stopped"
 
 
+def refuses(server: Server) -> bool:
+    """Say whether nobody listens any more."""
+    try:
+        server.connect().close()
+    except OSError:
+        return True
+    return False
+
+
 def test_several_workers(folder: Path, tmp_path: Path) -> None:
     with running(folder, tmp_path / "log", workers=2) as server:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 2 * SECONDS
         seen: set[object] = set()
         while len(seen) < 2:
             assert time.monotonic() < until
             assert server.get(SEARCH)[0] == 200
             seen = {line["process"] for line in server.said() if line["event"] == "request"}
-        text = server.get("/metrics")[1].decode()
-        counted = [
-            line for line in text.splitlines() if line.startswith("retriever_requests_total") and "search" in line
-        ]
-        total = sum(float(line.rpartition(" ")[2]) for line in counted)
-        assert total == len([line for line in server.said() if line.get("mode") == "bm25"])
+        wait_until(lambda: searches_counted(server) == len([line for line in server.said() if line.get("mode")]))
     assert server.process.returncode == 0
+
+
+def searches_counted(server: Server) -> float:
+    """Return what the metrics say; a process counts a request, and logs it, when it has answered."""
+    lines = server.get("/metrics")[1].decode().splitlines()
+    counts = [line for line in lines if line.startswith("retriever_requests_total") and "search" in line]
+    return sum(float(line.rpartition(" ")[2]) for line in counts)

@@ -97,7 +97,7 @@ def gunicorn(*options: str) -> tuple[str, ...]:
         "--bind",
         "127.0.0.1:0",
         "--timeout",
-        "50",
+        "100",
         "--no-control-socket",
         *options,
         "application:application",
@@ -107,7 +107,7 @@ def gunicorn(*options: str) -> tuple[str, ...]:
 def asked(url: str, query: str) -> tuple[str | None, str]:
     """Return which worker answered, and what."""
     try:
-        with urlopen(f"{url}/?{urlencode({'q': query})}", timeout=50) as answer:
+        with urlopen(f"{url}/?{urlencode({'q': query})}", timeout=100) as answer:
             return answer.headers["Worker"], answer.read().decode()
     except HTTPError as error:
         return None, error.read().decode()
@@ -121,7 +121,7 @@ def test_gunicorn_without_preload(folder: Path, expected: list[list[str]]) -> No
         url = address(process)
         workers: set[str | None] = set()
         with ThreadPoolExecutor(8) as threads:
-            until = time.monotonic() + 50
+            until = time.monotonic() + 100
             while len(workers) < 2 and time.monotonic() < until:  # the second may start later
                 answers = list(threads.map(lambda query: asked(url, query), QUERIES * 4))
                 assert [json.loads(answer) for _, answer in answers] == expected * 4
@@ -150,7 +150,7 @@ def test_gunicorn_with_preload_says_what_is_wrong(folder: Path) -> None:
 CALLS = """
 import json, os, sys
 from tasks import app, search
-print(json.dumps([search.delay(query).get(timeout=50) for query in json.loads(sys.argv[1])]))
+print(json.dumps([search.delay(query).get(timeout=120) for query in json.loads(sys.argv[1])]))
 """
 
 
@@ -164,7 +164,7 @@ def celery_in(folder: Path, text: str) -> list[list[str]]:
     worker = ("celery", "-A", "tasks", "worker", "--pool", "prefork", "-c", "2", "--without-gossip", "--without-mingle")
     with started(folder, *worker):
         asking = [sys.executable, "-W", "ignore", "-c", CALLS, json.dumps(QUERIES)]
-        done = subprocess.run(asking, cwd=folder, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(asking, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found: list[list[str]] = json.loads(done.stdout)
     return found

@@ -65,11 +65,15 @@ def ask(path: str) -> bytes:
 
 @pytest.mark.parametrize("connections", [1, 3])
 def test_every_answer_is_timed_and_counted(port: int, connections: int) -> None:
-    requests = cycle([ask("/a"), ask("/bad"), ask("/b")])
-    load = drive(port, requests, connections, 0.4)
+    for seconds in (0.4, 4.0, 40.0):  # longer where the machine is so busy that hardly anything was asked
+        Slow.asked.clear()
+        load = drive(port, cycle([ask("/a"), ask("/bad"), ask("/b")]), connections, seconds)
+        assert load.elapsed >= seconds
+        if len(Slow.asked) > 2:
+            break
     assert len(load.seconds) == len(Slow.asked) > 2
-    assert load.failed == Slow.asked.count("/bad")
-    assert min(load.seconds) >= WAIT and load.elapsed >= 0.4
+    assert load.failed == Slow.asked.count("/bad") > 0
+    assert min(load.seconds) >= WAIT
     assert sum(load.seconds) <= load.elapsed * connections + 0.01
     assert 1 <= Slow.most <= connections
 

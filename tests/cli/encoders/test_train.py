@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 
 from retriever.cli.main import cli
 from retriever.network.checkpoint import read_weights
+from tests.helpers.ports import free_port
 
 if TYPE_CHECKING:
     from tests.conftest import Parent
@@ -134,7 +134,7 @@ def test_two_processes(config: Path, tmp_path: Path, warm: WarmPython) -> None:
     """The same command through torchrun: one encoder, one log, states of each process; resumed as well."""
     launch = f"{sys.executable} -m torch.distributed.run --nproc-per-node 2 --standalone -m retriever train".split()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launch, str(config)], capture_output=True, text=True, env=environment, timeout=200)
+    done = subprocess.run([*launch, str(config)], capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("encoder: 4 steps") == 1
     log = (tmp_path / "encoder.run" / "log.jsonl").read_text().splitlines()
@@ -145,11 +145,8 @@ def test_two_processes(config: Path, tmp_path: Path, warm: WarmPython) -> None:
     whole = read_weights(tmp_path / "encoder")
     (tmp_path / "encoder").rename(tmp_path / "first")
     (tmp_path / "encoder.run" / "checkpoint-4" / "trainer_state.json").unlink()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     # What torchrun tells its processes.
-    of_two = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    of_two = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     resumed = [
         warm.start(
             *("-m", "retriever", "train", config, "--resume"),

@@ -41,7 +41,7 @@ for options in ([], ["--json"], ["--filter", sys.argv[2]]):
 def run(encoding: str, *args: object, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     command = [sys.executable, *map(str, args)]
-    return subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=60)
+    return subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_closed_standard_output_is_said_and_no_file_takes_its_number(folder: P
     )
     command = 'exec "$@" <&- >&-'
     done = subprocess.run(
-        ["sh", "-c", command, "sh", sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=60
+        ["sh", "-c", command, "sh", sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=300
     )
     said = done.stderr.splitlines()
     assert done.returncode == 0 and len(said) == 2, done.stderr

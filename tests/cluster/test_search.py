@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,13 +99,12 @@ def test_every_answer_is_that_of_one_index(whole: Path, sharded: Path, cluster: 
             remote.search("river", filter="m = 1")
 
 
-def process_of(actor: object) -> int | None:
-    """Return the process of an actor, None while it is started again."""
+def replaced(actor: object, killed: int) -> bool:
+    """Say whether an actor runs again, in another process than the killed one."""
     try:
-        found: int = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=100)  # type: ignore[attr-defined]
+        return bool(ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=100) != killed)  # type: ignore[attr-defined]
     except ray.exceptions.RayActorError:
-        return None
-    return found
+        return False
 
 
 def test_a_dead_replica_is_replaced(sharded: Path, cluster: str) -> None:
@@ -117,7 +117,7 @@ def test_a_dead_replica_is_replaced(sharded: Path, cluster: str) -> None:
             os.kill(pids[0], signal.SIGKILL)
             for _ in range(4):
                 assert list(retriever.rank_modes(QUERIES, 50, modes=MODES)) == expected
-            wait_until(lambda actor=shard.actors[0], old=pids[0]: process_of(actor) not in (None, old))
+            wait_until(partial(replaced, shard.actors[0], pids[0]))
         assert list(retriever.rank_modes(QUERIES, 50, modes=MODES)) == expected
 
 

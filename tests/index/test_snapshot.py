@@ -89,7 +89,7 @@ def test_one_of_an_index_that_another_process_writes_to(folder: Path, tmp_path: 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        seen = set()
+        seen: set[int] = set()
         number = 0
         while len(seen) < 8:
             assert process.poll() is None

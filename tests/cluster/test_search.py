@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,6 @@ from retriever.search.modes import MODES
 from retriever.testing import SeededEncoder
 from retriever.types import PartialHits, Query
 from tests.cluster.test_signals import handlers
-from tests.helpers.waiting import wait_until
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -117,7 +116,10 @@ def test_a_dead_replica_is_replaced(sharded: Path, cluster: str) -> None:
             os.kill(pids[0], signal.SIGKILL)
             for _ in range(4):
                 assert list(retriever.rank_modes(QUERIES, 50, modes=MODES)) == expected
-            wait_until(partial(replaced, shard.actors[0], pids[0]))
+            until = time.monotonic() + 120
+            while not replaced(shard.actors[0], pids[0]):
+                assert time.monotonic() < until
+                time.sleep(0.2)
         assert list(retriever.rank_modes(QUERIES, 50, modes=MODES)) == expected
 
 

@@ -122,9 +122,9 @@ class _Pool:
         refuse_fork(self._process, "its encoder's workers could start")
         with self._lock:
             try:
+                parts = _dealt([len(text) for text in texts], len(self._runtimes), window)
                 if not self._workers:
                     self._start()
-                parts = _dealt([len(text) for text in texts], len(self._runtimes), window)
                 requests = (([texts[row] for row in rows], wanted) for rows in parts)
                 done = [(parts[number], encoded) for number, encoded in self._exchange(requests)]
             except BaseException:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 from retriever.encoder.load import load_encoder
 from retriever.encoder.sentence_transformers import SentenceTransformersEncoder
 from retriever.types import Encoder, UserError
+from tests.helpers.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]
 SENTENCES = "bread rises because yeast eats sugar the moon pulls sea water query passage : trees make wood of air"
@@ -195,20 +193,14 @@ def test_half_precision_models_run_in_single_precision(folder: Path, dense: Path
     assert found is not None and abs(np.linalg.norm(found) - 1) < 1e-6
 
 
-@pytest.mark.processes
-def test_identity_is_stable_across_processes(both: SentenceTransformersEncoder, dense: Path, sparse: Path) -> None:
+def test_identity_is_stable_across_processes(
+    both: SentenceTransformersEncoder, dense: Path, sparse: Path, warm: WarmPython
+) -> None:
     assert both.identity.name == f"st:{dense.resolve()}+{sparse.resolve()}"
     code = (
         "import sys; from retriever.encoder.load import load_encoder; print(load_encoder(sys.argv[1]).identity.sha256)"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", code, f"st:{dense.name}+{sparse.name}"],
-        cwd=dense.parent,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    process = warm("-c", code, f"st:{dense.name}+{sparse.name}", cwd=dense.parent)
     # Nothing but the digest is on stdout, and relative folders name the same encoder.
     assert process.stdout.strip() == both.identity.sha256
 

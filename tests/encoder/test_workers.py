@@ -38,7 +38,8 @@ while len(sys.argv) > 2:
 
 @pytest.fixture(scope="module")
 def encoder(tiny_encoder_folder: Path) -> Iterator[WorkerEncoder]:
-    made = load_encoder(str(tiny_encoder_folder), RuntimeConfig(workers=2, window=7, tokens_per_batch=100))
+    """Return one with a worker for each of two devices, which are the same one."""
+    made = load_encoder(str(tiny_encoder_folder), RuntimeConfig(device="cpu,cpu", window=7, tokens_per_batch=100))
     assert isinstance(made, WorkerEncoder)
     yield made
     made.close()
@@ -113,19 +114,6 @@ def test_each_worker_has_cores_of_its_own(encoder: WorkerEncoder) -> None:
     assert [sorted(os.sched_getaffinity(pid)) for pid in pids(encoder)] == core_shares(cores, 2)
 
 
-def test_a_worker_for_each_device_until_the_encoder_is_gone(tiny_encoder_folder: Path, alone: MoEEncoder) -> None:
-    runtime = RuntimeConfig(device="cpu,cpu", precision="float32")
-    encoder = load_encoder(str(tiny_encoder_folder), runtime)
-    assert isinstance(encoder, WorkerEncoder)
-    found, expected = encoder.encode_documents(TEXTS), alone.encode_documents(TEXTS)
-    ids = pids(encoder)
-    assert len(ids) == 2
-    assert found.dense is not None and expected.dense is not None
-    np.testing.assert_allclose(found.dense, expected.dense, atol=0.05)  # the other may be in another precision
-    del encoder
-    await_end(ids)
-
-
 def test_a_killed_worker_is_one_error_and_the_next_texts_start_anew(encoder: WorkerEncoder) -> None:
     before = encoder.encode_documents(TEXTS)
     first, second = pids(encoder)
@@ -138,12 +126,13 @@ def test_a_killed_worker_is_one_error_and_the_next_texts_start_anew(encoder: Wor
 
 
 def test_an_error_of_ours_comes_with_its_traceback(encoder: WorkerEncoder) -> None:
-    wrong: list[Any] = [None, "text"]
-    with pytest.raises(TypeError):
-        encoder.encode_documents(wrong)  # found here, before it is sent
     unreadable: list[Any] = [["not", "a", "text"]]
     with pytest.raises(RuntimeError, match=r"(?s)a worker process failed:.*Traceback.*encode_by_token"):
         encoder.encode_documents(unreadable)
+    wrong: list[Any] = [None, "text"]
+    with pytest.raises(TypeError):
+        encoder.encode_documents(wrong)
+    assert not pids(encoder), "found here, before it is sent"
 
 
 def test_weights_that_do_not_fit_are_the_users_fault(tiny_encoder_folder: Path, tmp_path: Path) -> None:
@@ -190,14 +179,25 @@ def test_workers_end_when_the_parent_is_killed_or_interrupted(
     assert said.count("Traceback") == (number == signal.SIGINT)  # the parent's own
 
 
-def test_the_command_line_encodes_in_workers(tiny_encoder_folder: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def at_work() -> set[int]:
+    """Return the workers of this process."""
+    children = Path("/proc/self/task").glob("*/children")
+    found = [int(pid) for child in children for pid in child.read_text().split()]
+    return {pid for pid in found if not ended(pid) and b"encoder.workers" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def test_the_command_line_encodes_in_workers_till_it_is_done(
+    tiny_encoder_folder: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
     def index(name: str, *options: str) -> Any:
         command = ["index", str(tiny_corpus), "--index", str(tmp_path / name), "-q", *options]
         return CliRunner().invoke(cli, command)
 
+    before = at_work()
     result = index("one", "-e", str(tiny_encoder_folder), "--workers", "1")
     assert result.exit_code == 0, result.output
     assert "20 documents" in result.stdout
+    assert at_work() <= before
     for option in (["--workers", "2"], ["--device", "cuda:0"]):
         refused = index("none", "-e", "none", *option)
         assert refused.exit_code == 1

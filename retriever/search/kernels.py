@@ -14,7 +14,7 @@ from numba import b1, f4, f8, i8, njit, types, u2, u4
 
 from retriever.machine_code import COMPILED
 from retriever.search.instructions import GROUP, inner, lowest, ones, push, vector_at
-from retriever.search.sums import candidates, first_from
+from retriever.search.sums import FEW, candidates, first_from
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,16 +22,7 @@ if TYPE_CHECKING:
     Wholes = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-__all__ = ["BLOCK_FIELDS", "best_rows"]
-
-BLOCK_FIELDS = 9
-"""What `best_rows` is told of a block: its first row and its rows, its number of terms, the addresses of its terms,
-starts, sizes, largest and data, and the step of its starts, as in `retriever.index.postings.blocks.Block`.
-"""
-FEW = 256
-"""Where no more rows of a block are eligible, all of them are scored."""
-MANY = 16_384
-"""Where more rows of a block may be among the best, all rows are added up in float64."""
+__all__ = ["best_rows"]
 
 
 @inner

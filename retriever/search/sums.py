@@ -15,8 +15,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Sums = NDArray[np.uint16]
 
-__all__ = ["SMALL", "candidates", "first_from"]
+__all__ = ["BLOCK_FIELDS", "FEW", "MANY", "SMALL", "candidates", "first_from"]
 
+BLOCK_FIELDS = 9
+"""What `best_rows` is told of a block: its first row and its rows, its number of terms, the addresses of its terms,
+starts, sizes, largest and data, and the step of its starts, as in `retriever.index.postings.blocks.Block`.
+"""
+FEW = 256
+"""Where no more rows of a block are eligible, all of them are scored."""
+MANY = 16_384
+"""Where more rows of a block may be among the best, all rows are added up in float64."""
 SMALL_GROUP = 16
 """Rows whose largest sum is found first: where it is too small, they are not looked at one by one. Small groups tell
 more about what many hits reach at least.

@@ -367,10 +367,12 @@ def test_a_fault_of_a_real_process(tmp_path: Path) -> None:
     assert process.returncode == 2 and "QUERY" in err, "wrong usage is another exit code"
 
 
-@pytest.mark.parametrize(("documents", "limit"), [(1500, 300_000), (12_000, 600_000)], ids=["flush", "merge"])
-def test_disk_full_while_indexing(tmp_path: Path, documents: int, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("documents", "limit", "commit"), [(1500, 300_000, 500), (5_000, 600_000, 250)], ids=["flush", "merge"]
+)
+def test_disk_full_while_indexing(tmp_path: Path, documents: int, limit: int, commit: int) -> None:
     corpus, folder = write_corpus(tmp_path / "corpus.jsonl", documents), tmp_path / "index"
-    arguments = index(corpus, folder, "--commit-every-documents", 500)
+    arguments = index(corpus, folder, "--commit-every-documents", commit)
     process = start(*arguments, limit=limit)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
@@ -412,8 +414,8 @@ cli(prog_name="retriever")
 
 
 def test_ctrl_c_while_indexing(tmp_path: Path) -> None:
-    corpus, folder = write_corpus(tmp_path / "corpus.jsonl", 10_000), tmp_path / "index"
-    arguments = index(corpus, folder, "--commit-every-documents", 500)
+    corpus, folder = write_corpus(tmp_path / "corpus.jsonl", 5_000), tmp_path / "index"
+    arguments = index(corpus, folder, "--commit-every-documents", 250)
     process = start(*arguments, program=("-c", WAITS))
     first = {"live-0.bin", "live-1.bin"}
     wait_until(lambda: process.poll() is not None or {file.name for file in folder.glob("rows/live-*.bin")} - first)
@@ -424,11 +426,11 @@ def test_ctrl_c_while_indexing(tmp_path: Path) -> None:
     [line] = err.splitlines()
     assert "--resume" in line
     assert found(folder, "number0") == ["d0"], "the first commit is there"
-    assert found(folder, "number9999") == [], "it was interrupted on the way"
+    assert found(folder, "number4999") == [], "it was interrupted on the way"
     result = run(*arguments, "--resume", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["documents"] == 10_000
-    assert [found(folder, f"number{i}") for i in (0, 499, 5_000, 9_999)] == [["d0"], ["d499"], ["d5000"], ["d9999"]]
+    assert json.loads(result.stdout)["documents"] == 5_000
+    assert [found(folder, f"number{i}") for i in (0, 249, 2_500, 4_999)] == [["d0"], ["d249"], ["d2500"], ["d4999"]]
 
 
 def test_ctrl_c_before_anything_is_written(tmp_path: Path) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +27,9 @@ from retriever.indexing.writer import IndexWriter
 from retriever.search.retriever import MODES, Retriever
 from retriever.testing import SeededEncoder
 from retriever.types import Document, Query, UserError
+
+if TYPE_CHECKING:
+    from tests.helpers.warm import WarmPython
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
@@ -107,12 +109,21 @@ def test_every_damage_is_named(folder: Path) -> None:
         assert retriever.search("river number7", 1, mode="bm25")[0].doc_id == "é7"
 
 
-def test_no_damage_crashes_the_process(folder: Path, tmp_path: Path) -> None:
+PROGRAM = """
+import faulthandler, sys
+from pathlib import Path
+from tests.index.test_damage import main
+faulthandler.enable()
+main(Path(sys.argv[1]))
+"""
+
+
+def test_no_damage_crashes_the_process(folder: Path, tmp_path: Path, warm: WarmPython) -> None:
     asked = damages(folder, FLIPS // 2)
     copy = shutil.copytree(folder, tmp_path / "copy")
     lines = "".join(f"{damage.file}\t{damage.position}\t{damage.bit}\n" for damage in asked)
-    command = [sys.executable, "-X", "faulthandler", __file__, str(copy)]
-    ended = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=500, check=False)
+    (tmp_path / "asked.tsv").write_text(lines)
+    ended = warm("-c", PROGRAM, copy)
     said = ended.stdout.splitlines()
     assert ended.returncode == 0, (asked[len(said)], ended.stderr[-3_000:])
     assert len(said) == len(asked)
@@ -166,7 +177,7 @@ def main(folder: Path) -> None:
     change(shutil.copytree(folder, other))
     changed = use(other)
     shutil.rmtree(other)
-    for line in sys.stdin:
+    for line in folder.with_name("asked.tsv").read_text().splitlines():
         file, position, bit = line.split("\t")
         try:
             said = outcome(folder, Damage(file, int(position), int(bit)), other, changed)
@@ -175,7 +186,3 @@ def main(folder: Path) -> None:
             shutil.rmtree(other)
         sys.stdout.write(said + "\n")
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-KILLS = int(os.environ.get("RETRIEVER_KILLS", "6"))
+KILLS = int(os.environ.get("RETRIEVER_KILLS", "4"))
 WORDS = ["river", "stone", "bread", "winter", "garden", "paper", "silver", "letter"]  # their own stems
 TYPES = [None, "flat", "hnsw", "ivf"]
 IDS = [f"d{number:02}" for number in range(60)]

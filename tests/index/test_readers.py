@@ -1,18 +1,17 @@
 """Threads and processes that search while a writer works: each search sees one commit, whole, in every leg.
 
 RETRIEVER_CONCURRENT=10000 adds as many documents as the folder's guarantees were proven with.
-This file is also the program of the reading processes.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -25,11 +24,14 @@ from retriever.search.leg import LEGS
 from retriever.search.retriever import Retriever
 from retriever.types import Document, Encoded, EncoderIdentity, Query
 
+if TYPE_CHECKING:
+    from tests.helpers.warm import WarmPython
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
 DOCUMENTS = int(os.environ.get("RETRIEVER_CONCURRENT", "600"))
 DIM, VOCAB, BLOCK = 32, 200, 50
-THREADS, PROCESSES = 8, 2
+THREADS, PROCESSES = 6, 2
 TYPES = [None, "hnsw", "flat", "ivf"]
 
 
@@ -120,17 +122,22 @@ def write(folder: Path) -> None:
                 writer.commit()
 
 
-def test_many_readers_and_a_writer(tmp_path: Path) -> None:
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.index.test_readers import main
+main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+"""
+
+
+def test_many_readers_and_a_writer(tmp_path: Path, warm: WarmPython) -> None:
     folder = tmp_path / "index"
     FolderWriter.create(folder, IndexSettings(Stub.identity)).close()
     with IndexWriter.open(folder, Stub()) as writer:
         writer.add(block(0))
         writer.commit()
     done = threading.Event()
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(folder), str(seed)], stdin=subprocess.PIPE, text=True)
-        for seed in range(PROCESSES)
-    ]
+    processes = [warm.start("-c", PROGRAM, folder, tmp_path / "done", seed) for seed in range(PROCESSES)]
     shared = Retriever.open(folder, Stub())
     own = [Retriever.open(folder, Stub()) for _ in range(THREADS // 2)]
     retrievers = [*own, *[shared] * (THREADS - len(own))]
@@ -143,10 +150,12 @@ def test_many_readers_and_a_writer(tmp_path: Path) -> None:
             write(folder)
         finally:
             done.set()
-            for process in processes:
-                process.communicate(timeout=300)
+            (tmp_path / "done").touch()
+            ended = [process.wait() for process in processes]
         assert all(count.result() > 0 for count in counts)
-    assert [process.returncode for process in processes] == [0] * PROCESSES
+    for process in ended:
+        assert (process.returncode, process.stderr) == (0, "")
+        sys.stdout.write(process.stdout)
     for retriever in (*own, shared):
         retriever.reopen()
         assert newest_commit(retriever) == DOCUMENTS // BLOCK
@@ -155,19 +164,8 @@ def test_many_readers_and_a_writer(tmp_path: Path) -> None:
     sys.stdout.write(f"{sum(count.result() for count in counts)} rounds of searches in {THREADS} threads\n")
 
 
-def main(folder: Path, seed: int) -> None:
-    ended = threading.Event()
-
-    def wait() -> None:
-        sys.stdin.read()
-        ended.set()
-
-    threading.Thread(target=wait, daemon=True).start()
+def main(folder: Path, done: Path, seed: int) -> None:
+    """Read in a process of its own until there is a file `done`."""
     with Retriever.open(folder, Stub()) as retriever:
-        count = read(retriever, 100 + seed, ended.is_set, alone=True)
-    assert count > 0
+        count = read(retriever, 100 + seed, done.exists, alone=True)
     sys.stdout.write(f"{count} rounds of searches in process {seed}\n")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -16,8 +16,8 @@ from retriever.index.postings.blocks import BlockWriter, open_block
 from retriever.index.postings.inverted import inverted
 from retriever.index.postings.sparse import Postings
 from retriever.search import instructions, postings, sums
-from retriever.search.kernels import BLOCK_FIELDS, FEW, MANY
 from retriever.search.postings import QueryTerms, StoredPostings
+from retriever.search.sums import BLOCK_FIELDS, FEW, MANY
 
 if TYPE_CHECKING:
     from pathlib import Path

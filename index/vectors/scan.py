@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.index.vectors.halves import Halves
+from retriever.index.vectors.whole_query import GROUP, STEP, WholeQuery, least_of_best
 from retriever.lazy import lazy
 from retriever.machine_code import argument, load_kernels, processor_instructions
 
@@ -22,14 +24,8 @@ __all__ = ["Scan", "scannable"]
 
 KERNELS = "retriever.network.int8.kernels.scan"
 """Compiled by numba, which is not needed any more afterwards."""
-STEP, GROUP = 64, 32
-"""As there: it is not imported to search."""
 LIMITS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 """Environment variables that tell numba of another processor."""
-LARGEST, LARGEST_SUM, LARGEST_CODE = 32_767, 2**31 - 2**16, 127
-ROUNDING = 1e-5
-"""How far a float32 sum of products is from the truth at most, as a share of the sum of their magnitudes; and that of a
-few hundred numbers is much closer."""
 
 
 def scannable(vectors: StoredVectors) -> bool:
@@ -48,12 +44,14 @@ class Scan:
     """Scans the rows of one commit, from any number of threads.
 
     The query is rounded to 16 bits, and all products are added up in whole numbers. How far a score may be off is
-    known: all rows that may be among the nearest are found.
+    known: all rows that may be among the nearest are found. From the second query on `Halves` say which ones are looked
+    at: half of the memory is read, and more of all else that a search reads stays in the cache.
     """
 
     def __init__(self, vectors: StoredVectors) -> None:
         self._vectors = vectors
         self._room = threading.local()
+        self._used = False
 
     def nearest(self, query: FloatArray, top_k: int, eligible: BoolArray) -> NDArray[np.int64]:
         """Return rows, ascending, among which are the eligible ones with the `top_k` best scores and all ties.
@@ -62,25 +60,29 @@ class Scan:
         """
         if not np.isfinite(self._largest_scale):  # of a damaged row, which shows where it is scored
             return np.flatnonzero(eligible)
-        records, count = self._vectors.records, len(eligible)
-        magnitudes = float(np.abs(query, dtype=np.float64).sum())
-        unit = max(float(np.abs(query).max()) / LARGEST, LARGEST_CODE * magnitudes / LARGEST_SUM)
-        scores, most = self._arrays(count)
+        whole = WholeQuery.of(query, self._largest_scale)
+        used, self._used = self._used, True
+        if used and Halves.worth(self._vectors, top_k):
+            return self._halves.nearest(whole, top_k, eligible)
+        return self._among_all(whole, top_k, eligible)
+
+    def _among_all(self, query: WholeQuery, top_k: int, eligible: BoolArray) -> NDArray[np.int64]:
+        scores, most = self._arrays(len(eligible))
+        records, found = self._vectors.records, scores.array
         address = records.__array_interface__["data"][0]
-        self._kernel(address, records.itemsize, _in_bytes(query, unit), argument(eligible), scores, most)
-        found, groups = scores.array[:count], most.array
-        # In units; a code is LARGEST_CODE at most, and a rounded number half a unit off.
-        error = LARGEST_CODE * (len(query) / 2 + ROUNDING * magnitudes / unit) * self._largest_scale
-        least = np.partition(groups, -top_k)[-top_k] if top_k < len(groups) else -np.inf
-        rows = np.flatnonzero(found > -np.inf if least == -np.inf else found >= least - 2 * error)
-        if len(rows) > top_k:
-            own = found[rows]
-            rows = rows[own >= np.partition(own, -top_k)[-top_k] - 2 * error]
-        return rows
+        self._kernel(address, records.itemsize, query.in_bytes(), argument(eligible), scores, most)
+        least = least_of_best(most.array, top_k)
+        rows = np.flatnonzero(found > -np.inf if least == -np.inf else found >= least - 2 * query.error)
+        own = found[rows]
+        return rows[own >= least_of_best(own, top_k) - 2 * query.error]
 
     @lazy
     def _kernel(self) -> Kernel:
         return scan_kernel()
+
+    @lazy
+    def _halves(self) -> Halves:
+        return Halves(self._vectors)
 
     @lazy
     def _largest_scale(self) -> float:
@@ -93,10 +95,3 @@ class Scan:
             known = tuple(argument(np.empty(n, np.float32)) for n in (count, -(-count // GROUP)))
             self._room.arrays = known
         return known
-
-
-def _in_bytes(query: FloatArray, unit: float) -> NDArray[np.uint8]:
-    """Return the query in units, whole numbers, as the kernel reads them: 64 upper bytes, 64 lower ones, and so on."""
-    whole = np.rint(query.astype(np.float64) / unit).astype(np.int64) + (128 << 8)
-    halves = np.stack([(whole >> 8).reshape(-1, STEP), (whole & 255).reshape(-1, STEP)], axis=1)
-    return np.ascontiguousarray(halves.ravel(), np.uint8)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["QueryTerms", "StoredPostings", "sparse_kernel"]
 
 KERNELS = "retriever.search.kernels"
-SOURCES = ("retriever.search.instructions", "retriever.search.sums")
+SOURCES = ("retriever.instructions", "retriever.search.sums")
 CHOSEN, SMALL = 16_384, 256 + 4_096 + 65_536
 """`MANY` of the kernel, and `SMALL` of `sums`: they are not imported to search."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.search.instructions import GROUP, add_group, inner, ones, vector_at
+from retriever.instructions import GROUP, add_group, inner, ones, vector_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

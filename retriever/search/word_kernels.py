@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba import b1, f4, f8, i8, njit, types, u1
 from numba.extending import intrinsic
 
+from retriever.instructions import inner, push
 from retriever.machine_code import COMPILED
-from retriever.search.instructions import inner, push
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredWords", "idf", "norm_factors"]
 
 KERNELS = "retriever.search.word_kernels"
-SOURCES = ("retriever.search.instructions",)
+SOURCES = ("retriever.instructions",)
 NAMES = ("find_words", "live_counts", "best_rows")
 EXACT_LENGTHS = 24
 """Norms below it are lengths; those from it on have three bits of a length and its size (Lucene's SmallFloat)."""

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from numba import njit
 from scipy.sparse import csr_matrix
 
+from retriever import instructions
 from retriever.index.postings.blocks import BlockWriter, open_block
 from retriever.index.postings.inverted import inverted
 from retriever.index.postings.sparse import Postings
-from retriever.search import instructions, postings, sums
+from retriever.search import postings, sums
 from retriever.search.postings import QueryTerms, StoredPostings
 from retriever.search.sums import BLOCK_FIELDS, FEW, MANY
 

@@ -15,16 +15,56 @@ from numba.extending import intrinsic
 from retriever.machine_code import COMPILED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["approximate"]
+__all__ = ["GROUP", "STEP", "approximate", "float_at", "loaded", "product", "summed", "total"]
 
 STEP = 64
 """Numbers of a row that are multiplied by one instruction."""
 GROUP = 32
 """Rows of which the best is found, too."""
-BYTE, WHOLE, LONG, FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+WHOLE, LONG, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 WHOLES = ir.VectorType(WHOLE, 16)
+
+
+def loaded(builder: Any, address: Any, offset: int) -> Any:
+    """Return 64 bytes from so many behind an address on."""
+    place = builder.add(address, LONG(offset))
+    return builder.load(builder.inttoptr(place, WHOLES.as_pointer()), align=4)
+
+
+def summed(builder: Any, steps: Any, number: int, pairs: Callable[[Any], Sequence[tuple[Any, Any]]]) -> list[Any]:
+    """Return sums of products over all steps, of which there is one at least, four in each of 16 whole numbers.
+
+    pairs: gives of a step, for each of so many sums, 64 bytes without a sign and 64 with one.
+    """
+    kind = ir.FunctionType(WHOLES, [WHOLES, WHOLES, WHOLES])
+    multiply = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), kind)
+    before, loop = builder.block, builder.append_basic_block("steps")
+    done = builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step = builder.phi(LONG)
+    step.add_incoming(LONG(0), before)
+    sums = [builder.phi(WHOLES) for _ in range(number)]
+    for one in sums:
+        one.add_incoming(WHOLES([0] * 16), before)
+    added = [builder.call(multiply, [one, *pair]) for one, pair in zip(sums, pairs(step), strict=True)]
+    following = builder.add(step, LONG(1))
+    step.add_incoming(following, loop)
+    for one, more in zip(sums, added, strict=True):
+        one.add_incoming(more, loop)
+    builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
+    builder.position_at_end(done)
+    return added
+
+
+def total(builder: Any, sums: Any) -> Any:
+    """Return the total of 16 whole numbers."""
+    reduce_ = ir.FunctionType(WHOLE, [WHOLES])
+    return builder.call(builder.module.declare_intrinsic("llvm.vector.reduce.add.v16i32", (), reduce_), [sums])
 
 
 def _product(_typing: Any, codes: Any, query: Any, steps: Any) -> Any:
@@ -34,41 +74,17 @@ def _product(_typing: Any, codes: Any, query: Any, steps: Any) -> Any:
     query lies as 64 upper bytes, 64 lower ones, and so on. What 128 adds is taken off with the sum of the codes.
     """
 
-    def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    def emit(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         codes, query, steps = arguments
-        kind = ir.FunctionType(WHOLES, [WHOLES, WHOLES, WHOLES])
-        multiply = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), kind)
-        ones = ir.Constant(WHOLES, [0x01010101] * 16)
-        none = ir.Constant(WHOLES, [0] * 16)
+        ones, eight, fifteen = (WHOLES([value] * 16) for value in (0x01010101, 8, 15))
 
-        def loaded(address: Any, offset: int) -> Any:
-            place = builder.add(address, LONG(offset))
-            return builder.load(builder.inttoptr(place, WHOLES.as_pointer()), align=4)
+        def pairs(step: Any) -> list[tuple[Any, Any]]:
+            row = loaded(builder, builder.add(codes, builder.mul(step, LONG(STEP))), 0)
+            place = builder.add(query, builder.mul(step, LONG(2 * STEP)))
+            return [(factor, row) for factor in (loaded(builder, place, 0), loaded(builder, place, STEP), ones)]
 
-        before, loop = builder.block, builder.append_basic_block("steps")
-        done = builder.append_basic_block("done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        step = builder.phi(LONG)
-        step.add_incoming(LONG(0), before)
-        sums = [builder.phi(WHOLES) for _ in range(3)]
-        for one in sums:
-            one.add_incoming(none, before)
-        row = loaded(builder.add(codes, builder.mul(step, LONG(STEP))), 0)
-        place = builder.add(query, builder.mul(step, LONG(2 * STEP)))
-        factors = [loaded(place, 0), loaded(place, STEP), ones]
-        added = [builder.call(multiply, [one, factor, row]) for one, factor in zip(sums, factors, strict=True)]
-        following = builder.add(step, LONG(1))
-        step.add_incoming(following, loop)
-        for one, more in zip(sums, added, strict=True):
-            one.add_incoming(more, loop)
-        builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
-        builder.position_at_end(done)
-        upper, lower, own = added
-        eight, fifteen = (ir.Constant(WHOLES, [bits] * 16) for bits in (8, 15))
-        total = builder.sub(builder.add(builder.shl(upper, eight), lower), builder.shl(own, fifteen))
-        reduce_ = ir.FunctionType(WHOLE, [WHOLES])
-        return builder.call(builder.module.declare_intrinsic("llvm.vector.reduce.add.v16i32", (), reduce_), [total])
+        upper, lower, own = summed(builder, steps, 3, pairs)
+        return total(builder, builder.sub(builder.add(builder.shl(upper, eight), lower), builder.shl(own, fifteen)))
 
     return types.int32(types.int64, types.int64, types.int64), emit
 

@@ -42,34 +42,40 @@ MISSING = ("zero", "min")
 
 Scores: TypeAlias = "dict[str, float]"
 """What one leg gives each document that it found."""
-Values: TypeAlias = "list[float]"
-"""What one leg gives the documents that it found, in its order."""
+Values: TypeAlias = "NDArray[np.float64]"
+"""What one leg gives the documents that it found, in its order, (n,)."""
+ROUNDING = 1e-12
+"""How far a plain sum of a leg's values each is from the exact one at most, as a share of the largest magnitudes."""
 
 
 def normalise(ranking: Ranking, normalisation: str = "min-max") -> Scores:
     """Return the normalised score of each document; an empty ranking gives an empty dict."""
     _check("normalisation", normalisation, NORMALISATIONS)
     values = _apply(NORMALISATIONS[normalisation], _raw(ranking))
-    return {hit.doc_id: value for hit, value in zip(ranking, values, strict=True)}
+    return {hit.doc_id: value for hit, value in zip(ranking, values.tolist(), strict=True)}
 
 
-def _apply(function: Callable[[Sequence[float]], Values], scores: Values) -> Values:
-    return function(scores) if scores else []
+def _apply(function: Callable[[Values], Values], scores: Values) -> Values:
+    return function(scores) if len(scores) else scores
 
 
 def _reciprocal_ranks(scores: Values, k: float, rank_base: int) -> Values:
-    return [1.0 / (k + rank) for rank in range(rank_base, rank_base + len(scores))]
+    import numpy as np  # here: the command line names the methods without it
+
+    return np.reciprocal(k + np.arange(rank_base, rank_base + len(scores), dtype=np.float64))
 
 
 def _raw(ranking: Ranking) -> Values:
     """Return the scores in the order of the ranking; raise ValueError for what cannot be fused."""
+    import numpy as np
+
     if isinstance(ranking, RowRanking):
-        scores: Values = ranking.scores.tolist()
+        scores = ranking.scores
     else:
-        scores = [hit.score for hit in ranking]
+        scores = np.array([hit.score for hit in ranking], np.float64)
         if len({hit.doc_id for hit in ranking}) < len(scores):
             raise ValueError("a document stands twice in one ranking, need each once")
-    if not all(map(math.isfinite, scores)):
+    if not np.isfinite(scores).all():
         doc_id, score = next(hit for hit in ranking if not math.isfinite(hit.score))
         raise ValueError(f"the score of {doc_id!r} is {score}, need a finite number")
     return scores
@@ -85,27 +91,41 @@ class _Leg(NamedTuple):
 class _Found(NamedTuple):
     """The documents that some legs found, each at a place.
 
-    places: of each leg's, int64, in its order. total: how many there are. ranked: makes a ranking of their scores,
-    float64 (total,).
+    places: of each leg's, int64, in its order. total: how many there are. ranked: makes a ranking of some places and
+    their scores.
     """
 
     places: list[NDArray[np.int64]]
     total: int
-    ranked: Callable[[NDArray[np.float64]], Ranking]
+    ranked: Callable[[NDArray[np.int64], Values], Ranking]
+
+    def column(self, places: NDArray[np.int64], values: Values, floor: float) -> Values:
+        """Return a value for each document, of which a leg gives some."""
+        import numpy as np
+
+        column = np.full(self.total, floor)
+        column[places] = values
+        return column
 
 
 def _together(rankings: Sequence[Ranking]) -> _Found:
     """Give every document a place: by its row, where all of the rankings are of rows of one index, else by its id."""
-    import numpy as np  # here: the command line names the methods without it
+    import numpy as np
 
     of_rows = [ranking for ranking in rankings if isinstance(ranking, RowRanking)]
     if of_rows and len(of_rows) == len(rankings) and all(one.ids == of_rows[0].ids for one in of_rows):
         rows, places = np.unique(np.concatenate([ranking.rows for ranking in of_rows]), return_inverse=True)
         split = np.split(places, np.cumsum([len(ranking) for ranking in of_rows[:-1]]))
-        return _Found(split, len(rows), lambda scores: RowRanking.ordered(rows, scores, of_rows[0].ids))
+        ids = of_rows[0].ids
+        return _Found(split, len(rows), lambda chosen, scores: RowRanking.ordered(rows[chosen], scores, ids))
     known: dict[str, int] = {}
     found = [[known.setdefault(hit.doc_id, len(known)) for hit in ranking] for ranking in rankings]
-    return _Found([np.array(own, np.int64) for own in found], len(known), lambda sums: order_scores([*known], sums))
+    names = [*known]
+    return _Found(
+        [np.array(own, np.int64) for own in found],
+        len(known),
+        lambda chosen, scores: order_scores([names[place] for place in chosen.tolist()], scores),
+    )
 
 
 def _check(name: str, value: str, allowed: Iterable[str]) -> None:
@@ -136,33 +156,35 @@ def _active(legs: Mapping[str, _Leg], weights: Mapping[str, float] | None) -> li
     if without:
         raise UserError(f"weights: leg {without[0]!r} has none, only {', '.join(weights) or 'no leg'} has one; add it")
     _check_weights({leg: weights[leg] for leg in legs})
-    return [(weights[leg], found) for leg, found in legs.items() if found.values and weights[leg] > 0]
+    return [(weights[leg], found) for leg, found in legs.items() if len(found.values) and weights[leg] > 0]
 
 
-def _sum(legs: Mapping[str, _Leg], weights: Mapping[str, float] | None, missing: str) -> Ranking:
-    """Add weight x value of each document; what a leg did not find has its floor."""
-    import numpy as np  # here: the command line names the methods without it
+def _sum(
+    legs: Mapping[str, _Leg], weights: Mapping[str, float] | None, missing: str, top_k: int | None = None
+) -> Ranking:
+    """Add weight x value of each document; what a leg did not find has its floor. top_k: only so many are wanted."""
+    import numpy as np
 
     active = _active(legs, weights)
     found = _together([leg.ranking for _, leg in active])
     columns = [
-        _column(found, places, weight * np.array(leg.values), weight * _floor(leg.values, missing))
+        found.column(places, weight * leg.values, weight * _floor(leg.values, missing))
         for places, (weight, leg) in zip(found.places, active, strict=True)
     ]
-    return found.ranked(np.fromiter(map(math.fsum, zip(*columns, strict=True)), np.float64, found.total))
-
-
-def _column(found: _Found, places: NDArray[np.int64], values: NDArray[np.float64], floor: float) -> Values:
-    import numpy as np
-
-    column = np.full(found.total, floor)
-    column[places] = values
-    filled: Values = column.tolist()
-    return filled
+    chosen = np.arange(found.total)
+    if top_k is not None and top_k < found.total:
+        # Exact sums of those alone that may be among the best.
+        sums = np.add.reduce(columns)
+        error = ROUNDING * sum(np.abs(column).max() for column in columns)
+        chosen = np.flatnonzero(sums >= np.partition(sums, -top_k)[-top_k] - error)
+        columns = [column[chosen] for column in columns]
+    parts = zip(*(column.tolist() for column in columns), strict=True)
+    ranking = found.ranked(chosen, np.fromiter(map(math.fsum, parts), np.float64, len(chosen)))
+    return ranking if top_k is None else ranking[:top_k]
 
 
 def _floor(values: Values, missing: str) -> float:
-    return min(values) if missing == "min" else 0.0
+    return float(values.min()) if missing == "min" else 0.0
 
 
 def _product(legs: Mapping[str, _Leg], weights: Mapping[str, float] | None, missing: str) -> Ranking:
@@ -171,12 +193,14 @@ def _product(legs: Mapping[str, _Leg], weights: Mapping[str, float] | None, miss
     active = _active(legs, weights)
     found = _together([leg.ranking for _, leg in active])
     columns = [
-        _column(found, places, np.array([value**weight for value in leg.values]), _floor(leg.values, missing) ** weight)
+        found.column(
+            places, np.array([value**weight for value in leg.values.tolist()]), _floor(leg.values, missing) ** weight
+        ).tolist()
         for places, (weight, leg) in zip(found.places, active, strict=True)
     ]
     # Sorted factors: a product of floats depends on their order, the result must not depend on that of the legs.
     products = (math.prod(sorted(factors)) for factors in zip(*columns, strict=True))
-    return found.ranked(np.fromiter(products, np.float64, found.total))
+    return found.ranked(np.arange(found.total), np.fromiter(products, np.float64, found.total))
 
 
 def reciprocal_rank_fusion(
@@ -287,29 +311,29 @@ class Method(NamedTuple):
     """A way to fuse: what it makes of the scores of one leg before it weighs them, and how it puts these together."""
 
     score: Callable[[Values, FusionConfig], Values]
-    join: Callable[[Mapping[str, _Leg], Mapping[str, float], FusionConfig], Ranking]
+    join: Callable[[Mapping[str, _Leg], Mapping[str, float], FusionConfig, int | None], Ranking]
 
 
 METHODS: dict[str, Method] = {
     "rrf": Method(
         lambda scores, config: _reciprocal_ranks(scores, config.k, config.rank_base),
-        lambda legs, weights, _: _sum(legs, weights, "zero"),
+        lambda legs, weights, _, top_k: _sum(legs, weights, "zero", top_k),
     ),
     "weighted-sum": Method(
         lambda scores, config: _apply(NORMALISATIONS[config.normalisation], scores),
-        lambda legs, weights, config: _sum(legs, weights, config.missing),
+        lambda legs, weights, config, top_k: _sum(legs, weights, config.missing, top_k),
     ),
     "product": Method(
         lambda scores, _: _apply(non_negative, scores),
-        lambda legs, weights, config: _product(legs, weights, config.missing),
+        lambda legs, weights, config, top_k: _product(legs, weights, config.missing)[:top_k],
     ),
 }
 
 
-def fuse(rankings: Mapping[str, Ranking], config: FusionConfig | None = None) -> Fused:
+def fuse(rankings: Mapping[str, Ranking], config: FusionConfig | None = None, *, top_k: int | None = None) -> Fused:
     """Fuse the rankings of legs, by name, as `config` says; a leg that it gives no weight adds nothing.
 
-    rankings: of one query, each as a leg gives it, highest score first.
+    rankings: of one query, each as a leg gives it, highest score first. top_k: return so many of the fused ranking.
 
     Raises:
         UserError: a leg that does not exist.
@@ -324,8 +348,10 @@ def fuse(rankings: Mapping[str, Ranking], config: FusionConfig | None = None) ->
 
     def normalised() -> dict[str, Scores]:
         return {
-            name: {hit.doc_id: value for hit, value in zip(leg.ranking, leg.values, strict=True)}
+            name: {hit.doc_id: value for hit, value in zip(leg.ranking, leg.values.tolist(), strict=True)}
             for name, leg in legs.items()
         }
 
-    return Fused(method.join(legs, weights, chosen), normalised, {name: leg.values for name, leg in legs.items()})
+    return Fused(
+        method.join(legs, weights, chosen, top_k), normalised, {name: leg.values for name, leg in legs.items()}
+    )

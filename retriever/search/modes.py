@@ -32,8 +32,10 @@ class Plan(NamedTuple):
     legs: tuple[str, ...]
     fusion: FusionConfig
 
-    def fuse(self, rankings: Mapping[str, Ranking]) -> Fused:
+    def fuse(self, rankings: Mapping[str, Ranking], top_k: int | None = None) -> Fused:
         """Fuse the rankings of the plan's legs, among others; a leg alone keeps its ranking and its raw scores.
+
+        top_k: how many of the fused ranking are looked at, all if it is not given.
 
         The first CANDIDATES of each leg decide; documents that stand deeper in all legs follow behind, step by step
         (see `depth`), so that the first ten of a thousand hits are the ten that are found alone.
@@ -41,18 +43,18 @@ class Plan(NamedTuple):
         if len(self.legs) == 1:
             [leg] = self.legs
             found = rankings[leg]
-            values = {leg: found.scores.tolist()} if isinstance(found, RowRanking) else None
+            values = {leg: found.scores} if isinstance(found, RowRanking) else None
             return Fused(found, lambda: {leg: dict(found)}, values)
         longest = max(len(rankings[leg]) for leg in self.legs)
-        fused = self._fuse_first(rankings, CANDIDATES)
+        fused = self._fuse_first(rankings, CANDIDATES, top_k if longest <= CANDIDATES else None)
         depth = CANDIDATES
         while depth < longest:
             depth = _next_depth(depth)
             fused = _followed(fused, self._fuse_first(rankings, depth))
         return fused
 
-    def _fuse_first(self, rankings: Mapping[str, Ranking], depth: int) -> Fused:
-        return fuse({leg: rankings[leg][:depth] for leg in self.legs}, self._heard(rankings))
+    def _fuse_first(self, rankings: Mapping[str, Ranking], depth: int, top_k: int | None = None) -> Fused:
+        return fuse({leg: rankings[leg][:depth] for leg in self.legs}, self._heard(rankings), top_k=top_k)
 
     def _heard(self, rankings: Mapping[str, Ranking]) -> FusionConfig:
         """Return the fusion with the weights of silent legs given to those that read a query's words as they are.

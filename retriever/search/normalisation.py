@@ -1,4 +1,4 @@
-"""Normalisations: functions of the scores of one ranking (at least one score, all finite), which keep their order."""
+"""Normalisations: functions of the scores of one ranking, float64 (n,), n >= 1, all finite, which keep their order."""
 
 from __future__ import annotations
 
@@ -6,63 +6,71 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Scores = NDArray[np.float64]
 
 __all__ = ["NORMALISATIONS", "by_max", "by_sum", "min_max", "non_negative", "unnormalised", "z_score"]
 
 
-def unnormalised(scores: Sequence[float]) -> list[float]:
+def unnormalised(scores: Scores) -> Scores:
     """Return the scores as they are."""
-    return list(scores)
+    return scores
 
 
-def min_max(scores: Sequence[float]) -> list[float]:
+def min_max(scores: Scores) -> Scores:
     """Map the lowest score to 0 and the highest to 1; equal scores, or a lone one, all become 1.
 
     ranx gives 0 to equal scores, which hides the only hit of a leg; Anserini and Pyserini give 1, as here.
     """
-    low, high = min(scores), max(scores)
-    if low == high:
-        return [1.0] * len(scores)
-    return [(score - low) / (high - low) for score in scores]
+    low, high = scores.min(), scores.max()
+    return _all(scores, 1.0) if low == high else (scores - low) / (high - low)
 
 
-def by_max(scores: Sequence[float]) -> list[float]:
+def by_max(scores: Scores) -> Scores:
     """Divide by the highest score, or where none is above 0 by the largest magnitude; zeros stay zeros."""
-    high = max(scores)
-    scale = (high if high > 0 else -min(scores)) or 1.0
-    return [score / scale for score in scores]
+    high = scores.max()
+    scaled: Scores = scores / ((high if high > 0 else -scores.min()) or 1.0)
+    return scaled
 
 
-def by_sum(scores: Sequence[float]) -> list[float]:
+def by_sum(scores: Scores) -> Scores:
     """Move the lowest score to 0 and make the sum 1; n equal scores all become 1/n (ranx: 0)."""
-    low = min(scores)
-    if low == max(scores):
-        return [1.0 / len(scores)] * len(scores)
-    total = math.fsum(score - low for score in scores)
-    return [(score - low) / total for score in scores]
+    low = scores.min()
+    if low == scores.max():
+        return _all(scores, 1.0 / len(scores))
+    moved = scores - low
+    shares: Scores = moved / math.fsum(moved)
+    return shares
 
 
-def z_score(scores: Sequence[float]) -> list[float]:
+def z_score(scores: Scores) -> Scores:
     """Give the scores zero mean and unit (population) variance; equal scores, or a lone one, all become 0.
 
     0 is then the average hit: combine it with missing="min", or a document that a leg lacks counts as average there.
     """
-    if min(scores) == max(scores):
-        return [0.0] * len(scores)
-    mean = math.fsum(scores) / len(scores)
-    deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores))
-    return [(score - mean) / deviation for score in scores] if deviation else [0.0] * len(scores)
+    if scores.min() == scores.max():
+        return _all(scores, 0.0)
+    moved = scores - math.fsum(scores) / len(scores)
+    deviation = math.sqrt(math.fsum(moved * moved) / len(scores))
+    return moved / deviation if deviation else _all(scores, 0.0)
 
 
-def non_negative(scores: Sequence[float]) -> list[float]:
+def non_negative(scores: Scores) -> Scores:
     """Divide by the highest score, moved up first if some are below 0; equal scores of 0 or less become 1."""
-    low = min(0.0, *scores)
-    high = max(scores) - low
-    return [(score - low) / high for score in scores] if high else [1.0] * len(scores)
+    low = min(0.0, scores.min())
+    high = scores.max() - low
+    return (scores - low) / high if high else _all(scores, 1.0)
 
 
-NORMALISATIONS: dict[str, Callable[[Sequence[float]], list[float]]] = {
+def _all(scores: Scores, value: float) -> Scores:
+    return scores * 0.0 + value
+
+
+NORMALISATIONS: dict[str, Callable[[Scores], Scores]] = {
     "none": unnormalised,
     "min-max": min_max,
     "max": by_max,

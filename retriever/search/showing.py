@@ -39,7 +39,7 @@ def show(
     encoder: gives the one of the index; called where terms are to be named or found in a text.
     ranked: what the stages of a pipeline made of the fused ranking.
     """
-    fused = plan.fuse(rankings)
+    fused = plan.fuse(rankings, showing.end if ranked is None else None)
     shown = showing.cut(fused.ranking if ranked is None else ranked.found.ranking)
     stored = view.reader.stored(hit.doc_id for hit in shown)
     if view.lost:
@@ -79,14 +79,18 @@ def show(
 def _parts(rankings: Mapping[str, Ranking], fused: Fused, shown: Ranking) -> dict[str, dict[str, LegPart]]:
     """Return what each leg says about the documents that are shown."""
     parts: dict[str, dict[str, LegPart]] = {hit.doc_id: {} for hit in shown}
-    found = {leg: values for leg, values in (fused.values or {}).items() if values}
+    found = {leg: values for leg, values in (fused.values or {}).items() if len(values)}
     of_rows = {leg: ranking for leg in found if isinstance(ranking := rankings[leg], RowRanking)}
     if isinstance(shown, RowRanking) and found and len(of_rows) == len(found):
-        named = dict(zip(shown.rows.tolist(), parts, strict=True))
         for leg, ranking in of_rows.items():
-            for place, row in enumerate(ranking.rows[: len(found[leg])].tolist()):
-                if row in named:
-                    parts[named[row]][leg] = LegPart(place + 1, float(ranking.scores[place]), found[leg][place])
+            values = found[leg]
+            counted = ranking.rows[: len(values)]
+            places, which = (counted[:, None] == shown.rows).nonzero()
+            own = zip(
+                which.tolist(), places.tolist(), ranking.scores[places].tolist(), values[places].tolist(), strict=True
+            )
+            for hit, place, score, value in own:
+                parts[shown[hit].doc_id][leg] = LegPart(place + 1, score, value)
         return parts
     for leg, ranking in rankings.items():
         for rank, (doc_id, score) in enumerate(ranking, start=1):

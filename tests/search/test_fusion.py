@@ -99,23 +99,20 @@ def test_product_by_hand() -> None:
 def test_normalisations_and_their_degenerate_cases(
     name: str, varied: list[float], equal: list[float], lone: list[float], negative: list[float]
 ) -> None:
-    function = NORMALISATIONS[name]
-    assert function([3.0, 1.0, 1.0]) == pytest.approx(varied)
-    assert function([2.0, 2.0]) == pytest.approx(equal)
-    assert function([5.0]) == pytest.approx(lone)
-    assert function([-1.0, -3.0]) == pytest.approx(negative)
+    for scores, expected in (([3, 1, 1], varied), ([2, 2], equal), ([5], lone), ([-1, -3], negative)):
+        assert NORMALISATIONS[name](np.array(scores, np.float64)).tolist() == pytest.approx(expected)
     assert fusion.normalise([], name) == {}
 
 
 def test_equal_scores_that_no_float_mean_equals_stay_equal() -> None:
-    assert NORMALISATIONS["z-score"]([0.1] * 3) == [0.0] * 3
-    assert NORMALISATIONS["max"]([0.0, 0.0]) == [0.0, 0.0]
+    assert NORMALISATIONS["z-score"](np.full(3, 0.1)).tolist() == [0.0] * 3
+    assert NORMALISATIONS["max"](np.zeros(2)).tolist() == [0.0, 0.0]
 
 
 def test_products_need_no_negative_scores() -> None:
-    assert non_negative([1.0, -1.0, 0.0]) == [1.0, 0.0, 0.5]
-    assert non_negative([4.0, 2.0]) == [1.0, 0.5]
-    assert non_negative([0.0]) == non_negative([-2.0]) == [1.0]
+    assert non_negative(np.array([1.0, -1.0, 0.0])).tolist() == [1.0, 0.0, 0.5]
+    assert non_negative(np.array([4.0, 2.0])).tolist() == [1.0, 0.5]
+    assert non_negative(np.array([0.0])).tolist() == non_negative(np.array([-2.0])).tolist() == [1.0]
 
 
 def test_order_breaks_ties_by_code_point() -> None:
@@ -156,6 +153,11 @@ def test_the_order_of_the_legs_does_not_matter(
     legs: dict[str, Ranking], config: FusionConfig, names: list[str]
 ) -> None:
     assert fuse({leg: legs[leg] for leg in names}, config).ranking == fuse(legs, config).ranking
+
+
+@given(runs, configs, st.integers(1, 15))
+def test_the_best_alone_are_those_of_all(legs: dict[str, Ranking], config: FusionConfig, top_k: int) -> None:
+    assert fuse(legs, config, top_k=top_k).ranking == fuse(legs, config).ranking[:top_k]
 
 
 @given(runs, st.integers(-8, 8))

@@ -126,7 +126,7 @@ def ensemble(scores: Sequence[Sequence[float]], normalisation: str) -> list[floa
     >>> ensemble([[0.9, 0.5, 0.1], [12.0, 0.0, 6.0]], "min-max")
     [1.0, 0.25, 0.25]
     """
-    normalised = [NORMALISATIONS[normalisation](row) for row in scores]
+    normalised = [NORMALISATIONS[normalisation](np.array(row, np.float64)).tolist() for row in scores]
     return [math.fsum(column) / len(normalised) for column in zip(*normalised, strict=True)]
 
 

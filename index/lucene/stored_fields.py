@@ -185,11 +185,13 @@ class _SegmentStore:
 
     def raws(self, numbers: Wholes) -> list[bytes]:
         """Return the stored JSON of documents by their numbers."""
-        chunks = np.searchsorted(self._first, numbers, side="right") - 1
+        chunks = self._first.searchsorted(numbers, side="right") - 1
         if not len(numbers) or chunks.min() < 0 or chunks.max() >= len(self._places) - 1:
             raise ForeignError("has a chunk out of its place")
-        wanted = np.column_stack((self._places[chunks], self._places[chunks + 1], numbers))
-        if wanted[:, 0].min() < 0 or (wanted[:, 0] >= wanted[:, 1]).any() or wanted[:, 1].max() > len(self._data):
+        wanted = np.empty((len(numbers), 3), np.int64)
+        wanted[:, 0], wanted[:, 1], wanted[:, 2] = self._places[chunks], self._places[chunks + 1], numbers
+        begins, ends = wanted[:, 0], wanted[:, 1]
+        if begins.min() < 0 or (begins >= ends).any() or ends.max() > len(self._data):
             raise ForeignError("has a chunk out of its place")
         read = stored_kernel()
         room, out, results = np.empty(2 * self._slice, np.uint8), np.empty(ROOM, np.uint8), np.empty_like(wanted[:, :2])

@@ -10,6 +10,7 @@ matter.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -74,10 +75,11 @@ def token_counts(token_ids: Sequence[Sequence[int]], stem: NDArray[np.int32]) ->
     stem: (vocab_size,) the term that stands for each token; a token with -1 is not counted.
     """
     lengths = list(map(len, token_ids))
-    terms = stem[np.fromiter((token for ids in token_ids for token in ids), np.int64, sum(lengths))]
-    firsts = np.repeat(np.arange(len(lengths)) * len(stem), lengths)
-    places, counts = np.unique((firsts + terms)[terms >= 0], return_counts=True)
-    ends = np.searchsorted(places, np.arange(len(lengths) + 1) * len(stem))
+    terms = stem[np.fromiter(chain.from_iterable(token_ids), np.int64, sum(lengths))]
+    if len(lengths) > 1:
+        terms = np.where(terms < 0, terms, terms + np.repeat(np.arange(len(lengths)) * len(stem), lengths))
+    places, counts = np.unique(terms[terms >= 0], return_counts=True)
+    ends = places.searchsorted(np.arange(len(lengths) + 1) * len(stem))
     columns = (places % len(stem)).astype(np.int32)
     return sparse.csr_matrix((counts.astype(np.float32), columns, ends), (len(lengths), len(stem)))
 

@@ -90,20 +90,33 @@ def _next_depth(depth: int) -> int:
 
 def _followed(head: Fused, whole: Fused) -> Fused:
     """Return the ranking `head`, and behind it what `whole` has besides, with scores that go on below."""
-    placed = {hit.doc_id for hit in head.ranking}
-    behind = [hit for hit in whole.ranking if hit.doc_id not in placed]
-    if behind:
-        top, floor = behind[0].score, math.nextafter(head.ranking[-1].score, -math.inf)
-        behind = [ScoredDoc(hit.doc_id, floor + (hit.score - top)) for hit in behind]
-    deeper = {hit.doc_id for hit in behind}
 
     def normalised() -> Mapping[str, dict[str, float]]:
+        placed = {hit.doc_id for hit in head.ranking}
+        deeper = {hit.doc_id for hit in whole.ranking} - placed
         return {
             leg: head.normalised[leg] | {doc_id: scores[doc_id] for doc_id in scores.keys() & deeper}
             for leg, scores in whole.normalised.items()
         }
 
-    return Fused([*head.ranking, *behind], normalised)
+    return Fused(_joined(head.ranking, whole.ranking), normalised)
+
+
+def _joined(head: Ranking, whole: Ranking) -> Ranking:
+    if isinstance(head, RowRanking) and isinstance(whole, RowRanking):
+        import numpy as np  # here: the command line names the modes without it
+
+        new = np.isin(whole.rows, head.rows, invert=True)
+        rows, scores = whole.rows[new], whole.scores[new]
+        if len(rows):
+            scores = math.nextafter(head.scores[-1], -math.inf) + (scores - scores[0])
+        return RowRanking(np.concatenate([head.rows, rows]), np.concatenate([head.scores, scores]), head.ids)
+    placed = {hit.doc_id for hit in head}
+    behind = [hit for hit in whole if hit.doc_id not in placed]
+    if not behind:
+        return [*head]
+    top, floor = behind[0].score, math.nextafter(head[-1].score, -math.inf)
+    return [*head, *(ScoredDoc(hit.doc_id, floor + (hit.score - top)) for hit in behind)]
 
 
 def legs_named(mode: str) -> tuple[str, ...]:

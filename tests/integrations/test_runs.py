@@ -4,7 +4,6 @@ import io
 
 import ir_measures
 import pytest
-import ranx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,15 +56,16 @@ def test_the_tools_measure_what_we_measure(run: Run, qrels: dict[str, dict[str, 
 
 @pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaWarning")
 def test_ranx_measures_what_we_measure() -> None:
+    import ranx  # takes a second; here, since every process of a parallel run reads this file
+
     run = {"q1": order([("a", 0.5), ("b", 0.5), ("c", 0.5)]), "q2": order([("b", 2.0), ("a", 1.0)])}
     qrels = {"q1": {"b": 1}, "q2": {"a": 1, "c": 0}}
     assert ids(from_ranx(to_ranx(run, "x"))) == ids(run)
     assert ids(from_ranx(to_ranx({**run, "q3": []}))) == ids(run), "ranx cannot hold a query without hits"
     assert qrels_to_ranx({"q1": {"a": -1, "b": 2}}).to_dict() == {"q1": {"a": 0, "b": 2}}
-    measured = ranx.evaluate(qrels_to_ranx(qrels), to_ranx(run), ["mrr", "ndcg@3"])
+    measured = ranx.evaluate(qrels_to_ranx(qrels), to_ranx(run), "mrr")  # each measure takes seconds to compile
     shown = {query_id: separate_ties(ranking) for query_id, ranking in run.items()}
-    ours = evaluate_run(shown, qrels, measures=["RR", "nDCG@3"]).mean
-    assert [measured["mrr"], measured["ndcg@3"]] == pytest.approx([ours["RR"], ours["nDCG@3"]])
+    assert measured == pytest.approx(evaluate_run(shown, qrels, measures=["RR"]).mean["RR"])
 
 
 def test_runs_of_files() -> None:

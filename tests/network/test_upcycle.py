@@ -182,13 +182,13 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def real_vectors(real_base: Path, real_texts: list[str]) -> Tensor:
-    """Return what sentence-transformers makes of 100 real passages, of which the starts keep the test short."""
+    """Return what sentence-transformers makes of 50 real passages, of which the starts keep the test short."""
     from sentence_transformers import SentenceTransformer
 
-    return torch.tensor(SentenceTransformer(str(real_base), device="cpu").encode([t[:400] for t in real_texts[:100]]))
+    return torch.tensor(SentenceTransformer(str(real_base), device="cpu").encode([t[:400] for t in real_texts[:50]]))
 
 
-# Each number of each size once at least, since six seconds are a shape's; RETRIEVER_SHAPES=all takes all 24.
+# Each number of each size once at least, since some seconds are a shape's; RETRIEVER_SHAPES=all takes all 24.
 SHAPES = [(4, 1, 1, 0), (4, 2, 4, 1), (8, 1, 2, 1), (8, 2, 4, 0)]
 if os.environ.get("RETRIEVER_SHAPES") == "all":
     SHAPES = list(itertools.product((4, 8), (1, 2), (1, 2, 4), (0, 1)))
@@ -198,7 +198,7 @@ if os.environ.get("RETRIEVER_SHAPES") == "all":
 def test_equals_a_real_parent_on_real_passages(
     real_base: Path, real_texts: list[str], real_vectors: Tensor, shape: tuple[int, int, int, int]
 ) -> None:
-    texts = [text[:400] for text in real_texts[:100]]
+    texts = [text[:400] for text in real_texts[:50]]
     model, tokenizer, *_ = upcycle_checkpoint(str(real_base), UpcycleConfig(*shape))
     ids = [tokenizer(text, truncation=True, max_length=model.config.max_length)["input_ids"] for text in texts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))

@@ -15,7 +15,7 @@ from tests.qdrant.conftest import Place, close_to
 pytestmark = pytest.mark.lucene
 WORDS = [f"word{n}" for n in range(60)]
 CHUNKED = IndexingConfig(chunk=True, chunk_tokens=12, chunk_overlap=0)
-QUERIES = [Query(str(n), f"word{n} word{3 * n % 60} word{7 * n % 60} word1") for n in range(30)]
+QUERIES = [Query(str(n), f"word{n} word{3 * n % 60} word{7 * n % 60} word1") for n in range(12)]
 MODES = ("bm25", "sparse", "dense", "hybrid")
 
 

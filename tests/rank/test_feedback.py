@@ -91,7 +91,7 @@ def test_rm3_and_rocchio_are_anserinis_on_nfcorpus(tmp_path: Path) -> None:
         record.document.doc_id: record.document.contents for record in open_corpus(data.corpus) if record.document
     }
     with Retriever.open(tmp_path / "index") as retriever:
-        compare(retriever, anserini(documents, tmp_path), [query.text for query in data.queries[:100]])
+        compare(retriever, anserini(documents, tmp_path), [query.text for query in data.queries[:30]])
 
 
 def test_feedback_after_deletions_is_that_of_an_index_without_them(

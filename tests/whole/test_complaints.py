@@ -244,7 +244,7 @@ def test_30_both_views_of_nfcorpus_in_four_gib_with_torch_and_faiss_in_turn(
     """
     if "RETRIEVER_DATA" not in os.environ:
         pytest.skip("RETRIEVER_DATA does not name the folder of real data")
-    count = int(os.environ.get("RETRIEVER_NFCORPUS", "150"))
+    count = int(os.environ.get("RETRIEVER_NFCORPUS", "60"))
     corpus = Path(os.environ["RETRIEVER_DATA"]) / "eval" / "nfcorpus" / "corpus.jsonl"
     lines = corpus.read_text(encoding="utf-8").splitlines(keepends=True)[:count]
     (tmp_path / "corpus.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -176,12 +176,10 @@ class OpenIndex:
                 )
         return Plan(legs, restricted(fusion, legs) if len(legs) > 1 else fusion)
 
-    def quick(self, query: str, mode: str) -> bool:
-        """Say whether a search takes about a millisecond: by words alone, read without Java, in not too many texts."""
+    def quick(self, query: str) -> bool:
+        """Say whether a search is a matter of milliseconds: in not too many texts, and without Java."""
         reader = self.reader
-        if not isinstance(reader, FolderReader) or views_of(self.plan(mode).legs):
-            return False
-        return reader.num_chunks <= QUICK_CHUNKS and reader.reads_words(query)
+        return isinstance(reader, FolderReader) and reader.num_chunks <= QUICK_CHUNKS and reader.reads_words(query)
 
     def _check_filter(self, filter: str | None) -> None:
         """Refuse a filter before the work is done for it."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Work"]
 
 T = TypeVar("T")
+SOON = 0.02
+"""Seconds that the event loop may do nothing else for."""
 
 
 class Work:
@@ -30,6 +32,8 @@ class Work:
     def __init__(self, threads: int, waiting: int, seconds: float, *, stops: bool = False) -> None:
         self.waiting, self.seconds, self._stops = waiting, seconds, stops
         self.at_work = self.on_the_way = 0
+        self._client: object = None
+        self._took = math.inf
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
 
     @contextmanager
@@ -55,14 +59,23 @@ class Work:
                 {"retry-after": "1"},
             )
 
+    def alone(self, client: object) -> bool:
+        """Say whether a client asks one thing after the other, each over soon, and nobody else asks anything.
+
+        Nobody waits then but this client. client: its end of the connection; None where that is not known.
+        """
+        same, self._client = client is not None and client == self._client, client
+        return same and self._took <= SOON and not self.at_work + self.on_the_way
+
     async def run(self, work: Callable[[], T], *, quick: bool = False) -> T:
-        """Do something in a thread; quick: here and now, as it takes no longer than to hand it over.
+        """Do something in a thread; quick: here and now, which nobody has to wait for.
 
         Raises:
             ProblemError: too much is waiting already, or it takes too long.
         """
         self._check()
-        ends = monotonic() + self.seconds
+        begun = monotonic()
+        ends = begun + self.seconds
         try:
             if quick:
                 with time_limit(ends if self._stops else math.inf):
@@ -75,6 +88,8 @@ class Work:
                 f"it took longer than {self.seconds:g} s; ask for less, or again later",
                 {"retry-after": "5"},
             ) from None
+        finally:
+            self._took = monotonic() - begun
 
     async def _elsewhere(self, work: Callable[[], T], ends: float) -> T:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -286,6 +288,24 @@ async def test_only_so_many_uploads_are_on_their_way() -> None:
             await work.run(lambda: 1)
     assert await work.run(lambda: 1) == 1
     assert work.at_work == work.on_the_way == 0
+    work.close()
+
+
+async def test_who_is_alone_is_answered_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retriever.serve.work.SOON", math.inf)
+    one, other = ("127.0.0.1", 1), ("127.0.0.1", 2)
+    work = Work(1, 2, 10.0)
+    assert not work.alone(one)
+    assert await work.run(threading.get_ident) != threading.get_ident()
+    assert work.alone(one)
+    assert await work.run(threading.get_ident, quick=True) == threading.get_ident()
+    assert not work.alone(other) and not work.alone(one) and work.alone(one)
+    assert not work.alone(None) and not work.alone(None)
+    assert not work.alone(one)
+    with work.arriving():
+        assert not work.alone(one)
+    monkeypatch.setattr("retriever.serve.work.SOON", -1.0)
+    assert not work.alone(one), "the last one took too long"
     work.close()
 
 

@@ -131,5 +131,5 @@ def _quiet(_: CarvedLayer) -> None:
 
 
 def _active(model: RetrieverModel) -> int:
-    shape = model.config.expert_shape
-    return shape.intermediate * (shape.active + shape.shared if model.config.moe_layers else 1)
+    config, shape = model.config, model.config.expert_shape
+    return shape.intermediate * (shape.active + shape.shared) if config.moe_layers else config.intermediate_size

@@ -17,6 +17,7 @@ import os
 import struct
 import sys
 import zlib
+from array import array
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,13 +36,12 @@ __all__ = ["COMPILED", "Argument", "Kernel", "argument", "load_kernels", "proces
 COMPILED: dict[str, Any] = {"nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of `njit` for functions that are kept, and for those that they call: they must not make arrays."""
 _HEAD = struct.Struct("<8sII")  # magic, CRC-32 of what follows, size of its description
-_MAGIC = b"kernels1"
-_SCALARS: dict[str, Any] = {
-    "int64": ctypes.c_int64,
-    "float32": ctypes.c_float,
-    "float64": ctypes.c_double,
-    "bool": ctypes.c_bool,
-}
+_MAGIC = b"kernels2"
+_WORDS = {"int64": "q", "float32": "f4x", "float64": "d", "bool": "?7x"}
+"""How numbers lie in words of 8 bytes."""
+_ADDRESS = 4
+"""Which word of an array is its address."""
+_ENTRY = "retriever.entry."
 
 
 @functools.cache
@@ -56,40 +56,39 @@ def processor_instructions() -> frozenset[str]:
 
 
 class Description(NamedTuple):
-    """One function in a file: its symbol, the kinds of its arguments, of its result, and the size of its object code.
+    """One function in a file: its symbol, the kinds of its arguments, of its result, and the sizes of its object code.
 
-    A kind is a type of NumPy's, and ":n" for an array of n dimensions.
+    A kind is a type of NumPy's, and ":n" for an array of n dimensions. sizes: of the function, and of its entry.
     """
 
     name: str
     symbol: str
     kinds: list[str]
     result: str
-    size: int
+    sizes: list[int]
 
 
 class Argument(NamedTuple):
     """An array as compiled functions take it, looked at once for many calls; it keeps the array."""
 
     kind: str
-    values: tuple[Any, ...]
+    words: tuple[int, ...]
     array: NDArray[Any]
 
     @property
     def address(self) -> int:
         """Return where it lies."""
-        return int(self.array.__array_interface__["data"][0])
+        return self.words[_ADDRESS]
 
 
 def argument(array: NDArray[Any]) -> Argument:
     """Look at an array that lies in one piece; raise ValueError for another."""
     if not array.flags.c_contiguous:
         raise ValueError(f"need an array in one piece, found strides {array.strides} for the shape {array.shape}")
-    sizes = map(ctypes.c_int64, (*array.shape, *array.strides))
-    address = ctypes.c_void_p(array.__array_interface__["data"][0])
     # As numba passes arrays: their owners, of whom it need not know here, size, item size, address, shape, strides.
-    values = (None, None, ctypes.c_int64(array.size), ctypes.c_int64(array.itemsize), address, *sizes)
-    return Argument(_kind_of(array.dtype, array.ndim), values, array)
+    address = array.__array_interface__["data"][0]
+    words = (0, 0, array.size, array.itemsize, address, *array.shape, *array.strides)
+    return Argument(_kind_of(array.dtype, array.ndim), words, array)
 
 
 @functools.cache
@@ -98,29 +97,43 @@ def _kind_of(dtype: np.dtype[Any], dimensions: int) -> str:
 
 
 class Kernel:
-    """A compiled function, called from any number of threads; they do not hold the interpreter's lock meanwhile."""
+    """A compiled function, called from any number of threads; they do not hold the interpreter's lock meanwhile.
+
+    It is called with one block of words, which its entry hands over: a search makes a dozen calls, and to make an
+    object of each of their hundred words takes longer than some of them.
+    """
 
     def __init__(self, description: Description, address: int) -> None:
         self.name, self._kinds = description.name, description.kinds
-        self._result = None if description.result == "none" else _SCALARS[description.result]
-        self._call = ctypes.CFUNCTYPE(ctypes.c_int)(address)
+        self._returns = description.result != "none"
+        self._block = struct.Struct("".join(_words(description.kinds)))
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(address)
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it with arrays, or `Argument`s, and numbers of the kinds that it was compiled for."""
-        result: Any = (self._result or ctypes.c_int64)()
-        flat: list[Any] = [ctypes.byref(result), ctypes.byref(ctypes.c_void_p())]
+        words: list[Any] = [0, 0]  # places for the result, and for an error's description
         for kind, given in zip(self._kinds, arguments, strict=True):
             if ":" not in kind:
-                flat.append(_SCALARS[kind](given))
+                words.append(given)
                 continue
             found = given if isinstance(given, Argument) else argument(given)
             if found.kind != kind:
                 raise TypeError(f"{self.name}: found an array {found.kind}, need {kind}")
-            flat += found.values
-        status = self._call(*flat)
+            words += found.words
+        block = array("q", self._block.pack(*words))
+        status = self._call(block.buffer_info()[0])
         if status:
             raise RuntimeError(f"{self.name}: compiled code ends with {status}")
-        return result.value if self._result else None
+        return block[0] if self._returns else None
+
+
+def _words(kinds: Sequence[str]) -> list[str]:
+    """Return how each word of a function's block is packed."""
+    words = ["q", "q"]
+    for kind in kinds:
+        dimensions = kind.partition(":")[2]
+        words += ["q"] * (_ADDRESS + 1 + 2 * int(dimensions)) if dimensions else [_WORDS[kind]]
+    return words
 
 
 _loaded: dict[str, dict[str, Kernel]] = {}
@@ -201,14 +214,49 @@ def _compiled(module: str, names: Sequence[str]) -> bytes:
         function = getattr(source, name)
         (overload,) = function.overloads.values()
         _check_alone(name, overload.library)
-        code = overload.library.serialize_using_object_code()[2][0]
-        kinds = [_kind(one) for one in overload.signature.args]
+        kinds, result = [_kind(one) for one in overload.signature.args], str(overload.signature.return_type)
+        assert result in ("none", "int64"), f"{name} returns {result}"
         symbol = overload.fndesc.llvm_func_name
-        descriptions.append(Description(name, symbol, kinds, str(overload.signature.return_type), len(code)))
-        codes.append(code)
+        own = [overload.library.serialize_using_object_code()[2][0], _entry(symbol, kinds)]
+        descriptions.append(Description(name, symbol, kinds, result, [*map(len, own)]))
+        codes += own
     described = json.dumps(descriptions).encode()
     content = described + b"".join(codes)
     return _HEAD.pack(_MAGIC, zlib.crc32(content), len(described)) + content
+
+
+def _entry(symbol: str, kinds: Sequence[str]) -> bytes:
+    """Return the object code of what calls a function with the words of a block, whose address it is given.
+
+    numba's functions take the addresses of a result and of an error's description first: the block's first words.
+    """
+    from llvmlite import binding, ir
+
+    byte, status, word = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+    types = {"q": word, "f4x": ir.FloatType(), "d": ir.DoubleType(), "?7x": byte}
+    packed = _words(kinds)
+    module = ir.Module()
+    target = ir.Function(module, ir.FunctionType(status, [types[one] for one in packed]), symbol)
+    entry = ir.Function(module, ir.FunctionType(status, [word]), _ENTRY + symbol)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    places = [builder.add(entry.args[0], word(8 * number)) for number in range(len(packed))]
+    given = [
+        builder.load(builder.inttoptr(place, types[one].as_pointer()))
+        for place, one in zip(places[2:], packed[2:], strict=True)
+    ]
+    builder.ret(builder.call(target, [*places[:2], *given]))
+    machine = _machine()
+    parsed = binding.parse_assembly(str(module))
+    return bytes(machine.emit_object(parsed))
+
+
+def _machine() -> Any:
+    """Return LLVM's description of this processor's code."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
 
 
 def _check_alone(name: str, library: Any) -> None:
@@ -232,15 +280,11 @@ def _linked(data: bytes) -> dict[str, Kernel]:
     descriptions = [Description(*values) for values in json.loads(bytes(content[:size]))]
     from llvmlite import binding
 
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    machine = binding.Target.from_default_triple().create_target_machine()
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _machine())
     start = size
-    for description in descriptions:
-        code = bytes(content[start : start + description.size])
-        engine.add_object_file(binding.ObjectFileRef.from_data(code))
-        start += description.size
+    for length in (length for description in descriptions for length in description.sizes):
+        engine.add_object_file(binding.ObjectFileRef.from_data(bytes(content[start : start + length])))
+        start += length
     engine.finalize_object()
     _engines.append(engine)
-    return {one.name: Kernel(one, engine.get_function_address(one.symbol)) for one in descriptions}
+    return {one.name: Kernel(one, engine.get_function_address(_ENTRY + one.symbol)) for one in descriptions}

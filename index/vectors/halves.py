@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.vectors.whole_query import GROUP, LARGEST_CODE, ROUNDING, STEP
+from retriever.index.vectors.whole_query import GROUP, STEP
 from retriever.machine_code import argument, load_kernels
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ LARGEST_COPY = 128 * 2**20
 """Bytes of rows that are copied at most."""
 MOST_HITS = 500
 """Where more are wanted, so many rows may be among them that to scan all is faster."""
-SMALLEST = np.finfo(np.float64).tiny
 
 
 def halves_kernels() -> dict[str, Kernel]:
@@ -41,7 +39,7 @@ class Halves:
     def __init__(self, vectors: StoredVectors) -> None:
         """Copy rows for which `worth` says so."""
         records, rows = vectors.records, len(vectors)
-        self._kernels, self._room = halves_kernels(), threading.local()
+        self._kernels, self._room, self._dim = halves_kernels(), threading.local(), vectors.dim
         upper, lower = (argument(np.empty((rows, vectors.dim // 2), np.uint8)) for _ in range(2))
         scales, lacking = (argument(np.empty(rows, np.float32)) for _ in range(2))
         self._parts, largest = (upper, lower, scales, lacking), np.zeros(1)
@@ -55,15 +53,9 @@ class Halves:
 
     def nearest(self, query: WholeQuery, top_k: int, eligible: BoolArray) -> NDArray[np.int64]:
         """Return what `Scan.nearest` does."""
-        values, unit = query.values.astype(np.float64), query.unit
-        step = max(float(np.abs(values).max()) / LARGEST_CODE, SMALLEST)
-        rounded = np.rint(values / step)
-        norm, lost = math.sqrt(values @ values), values - step * rounded
-        slack = (math.sqrt(lost @ lost) + ROUNDING * norm) * self._largest / unit
-        bounds = np.array([step / unit / 2, (1 + ROUNDING) * norm / unit, slack, query.error])
         room = self._arrays(len(eligible))
         number = self._kernels["nearest"](
-            *self._parts, query.in_bytes(), rounded.astype(np.int8), bounds, top_k, argument(eligible), *room
+            *self._parts, self._largest, query.values, query.unit, query.error, top_k, argument(eligible), *room
         )
         found: NDArray[np.int64] = room.rows.array[:number].copy()
         return found
@@ -72,14 +64,18 @@ class Halves:
         """Return room for so many rows, kept for this thread's next query."""
         known: _Room | None = getattr(self._room, "arrays", None)
         if known is None or len(known.scores.array) != count:
-            sizes = (np.float32, count), (np.float32, -(-count // GROUP)), (np.int64, count), *[(np.float32, count)] * 2
-            known = self._room.arrays = _Room(*(argument(np.empty(size, kind)) for kind, size in sizes))
+            dim, floats = self._dim, (np.float32, count)
+            sizes = (np.uint8, 2 * dim), (np.int8, dim), floats, (np.float32, -(-count // GROUP)), (np.int64, count)
+            arrays = (argument(np.empty(size, kind)) for kind, size in (*sizes, floats, floats))
+            known = self._room.arrays = _Room(*arrays)
         return known
 
 
 class _Room(NamedTuple):
     """What the kernel writes over; memory that is not touched is not taken."""
 
+    whole: Argument
+    rounded: Argument
     scores: Argument
     most: Argument
     rows: Argument

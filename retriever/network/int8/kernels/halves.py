@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["nearest", "pack"]
 
-LOWEST = np.float32(-np.inf)
+LOWEST, SMALLEST = np.float32(-np.inf), np.finfo(np.float64).tiny
+LARGEST_CODE, ROUNDING = 127, 1e-5
+"""As in `retriever.index.vectors.whole_query`."""
 
 
 def _halves_product(_typing: Any, upper: Any, query: Any, steps: Any) -> Any:
@@ -173,16 +175,34 @@ def _least_of_best(given: Floats, top_k: Any, spare: Floats) -> Any:
     return values[top_k - 1]
 
 
+@inner
+def _round(query: Floats, unit: float, step: float, whole: NDArray[np.uint8], rounded: NDArray[np.int8]) -> Any:
+    """Write a query in units, as `product` takes it, and in bytes of `step`; return the square of what these are off."""
+    off = np.float64(0)
+    for i in range(query.size):
+        value = np.float64(query[i])
+        units = np.int64(np.rint(value / unit)) + (128 << 8)
+        place = i // STEP * 2 * STEP + i % STEP
+        whole[place], whole[place + STEP] = units >> 8, units & 255
+        steps = np.rint(value / step)
+        rounded[i] = np.int8(steps)
+        off += (value - step * steps) ** 2
+    return off
+
+
 def _nearest(
     upper: Any,
     lower: Any,
     scales: Floats,
     lacking: Floats,
-    query: NDArray[np.uint8],
-    rounded: NDArray[np.int8],
-    bounds: NDArray[np.float64],
+    largest: float,
+    query: Floats,
+    unit: float,
+    error: float,
     top_k: int,
     eligible: NDArray[np.bool_],
+    whole: NDArray[np.uint8],
+    rounded: NDArray[np.int8],
     scores: Floats,
     most: Floats,
     rows: NDArray[np.int64],
@@ -191,11 +211,18 @@ def _nearest(
 ) -> int:
     """Write eligible rows, ascending, among which are the best and all ties with the last; return their number.
 
-    upper, lower, scales, lacking: as `pack` has them. query: as `product` takes it; rounded: to whole numbers. bounds:
-    half of one of the latter, the query's norm, how far a score by upper halves is off besides what lacks, and how far
-    one by both: all in units of the former. Written over: most (groups of GROUP,), scores, rows, found, spare (rows,).
+    upper, lower, scales, lacking, largest: as `pack` has them. query: (dim,), not zero. unit: what one is of the whole
+    numbers that it is rounded to. error: how far the score of a row is off at most, in units. Written over: whole
+    (2 * dim,), rounded (dim,), most (groups of GROUP,), scores, rows, found, spare (rows,).
     """
-    factor, norm, slack, error = np.float32(bounds[0]), np.float32(bounds[1]), bounds[2], bounds[3]
+    highest, squares = np.float64(0), np.float64(0)
+    for i in range(query.size):
+        highest = max(highest, abs(np.float64(query[i])))
+        squares += np.float64(query[i]) ** 2
+    step = max(highest / LARGEST_CODE, SMALLEST)
+    off = math.sqrt(_round(query, unit, step, whole, rounded)) / unit
+    factor, norm = np.float32(step / unit / 2), np.float32((1 + ROUNDING) * math.sqrt(squares) / unit)
+    slack = (off + ROUNDING * norm) * largest
     _approximate(upper, scales, rounded, factor, eligible, scores, most)
     # Groups have other best rows each: so many rows, at least, have as much as the last of the best groups.
     least = _least_of_best(most, top_k, spare)
@@ -206,13 +233,13 @@ def _nearest(
                 if scores[row] >= least and eligible[row]:
                     rows[number] = row
                     number += 1
-    _score(upper, lower, scales, query, rows[:number], found)
+    _score(upper, lower, scales, whole, rows[:number], found)
     bound = np.float32(_least_of_best(found[:number], top_k, spare) - slack - error)
     number = 0
     for row in range(eligible.size):
         rows[number] = row
         number += eligible[row] and scores[row] + lacking[row] * norm >= bound
-    _score(upper, lower, scales, query, rows[:number], found)
+    _score(upper, lower, scales, whole, rows[:number], found)
     least = _least_of_best(found[:number], top_k, spare) - 2 * error
     kept = 0
     for i in range(number):
@@ -232,8 +259,8 @@ pack: Any = njit([types.void(i8, i8, HALVES, HALVES, FLOATS, FLOATS, _array(f8))
 nearest: Any = njit(
     [
         i8(
-            HALVES, HALVES, FLOATS, FLOATS, _array(u1), _array(types.int8), _array(f8), i8, _array(b1), FLOATS, FLOATS,
-            _array(i8), FLOATS, FLOATS,
+            HALVES, HALVES, FLOATS, FLOATS, f8, FLOATS, f8, f8, i8, _array(b1), _array(u1), _array(types.int8), FLOATS,
+            FLOATS, _array(i8), FLOATS, FLOATS,
         )
     ],
     error_model="numpy",

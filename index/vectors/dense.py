@@ -45,7 +45,7 @@ SAMPLE = 65_536
 """Rows that FAISS is trained on."""
 SPARE = 32
 """Candidates beyond those for each hit."""
-ROWS_PER_VISIT = 120
+ROWS_PER_VISIT = 200
 """Where there are no more rows for each candidate that a graph keeps, a compiled scan of all of them is faster."""
 
 

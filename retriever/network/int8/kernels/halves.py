@@ -177,7 +177,7 @@ def _least_of_best(given: Floats, top_k: Any, spare: Floats) -> Any:
 
 @inner
 def _round(query: Floats, unit: float, step: float, whole: NDArray[np.uint8], rounded: NDArray[np.int8]) -> Any:
-    """Write a query in units, as `product` takes it, and in bytes of `step`; return the square of what these are off."""
+    """Write a query in units, as `product` takes it, and in bytes of `step`; return how far off these are, squared."""
     off = np.float64(0)
     for i in range(query.size):
         value = np.float64(query[i])

@@ -31,7 +31,8 @@ from pathlib import Path
 from retriever.serve.run import serve
 from retriever.serve.settings import Limits, ServeSettings
 
-limits = Limits(header_seconds=1.0, body_seconds=float(sys.argv[3]), body=100_000, connections=200)
+headers, body = (1.0, 1.5) if sys.argv[3] == "impatient" else (30.0, 60.0)
+limits = Limits(header_seconds=headers, body_seconds=body, body=100_000, connections=200)
 settings = ServeSettings({"tiny": Path(sys.argv[1])}, port=0, workers=int(sys.argv[2]), limits=limits)
 serve(settings, announce=lambda address: print(address, flush=True))
 """
@@ -61,8 +62,8 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def running(folder: Path, log: Path, workers: int = 1, body_seconds: float = 1.5) -> Iterator[Server]:
-    command = [sys.executable, "-c", START, str(folder), str(workers), str(body_seconds)]
+def running(folder: Path, log: Path, workers: int = 1, kind: str = "patient") -> Iterator[Server]:
+    command = [sys.executable, "-c", START, str(folder), str(workers), kind]
     with log.open("wb") as file, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file) as process:
         assert process.stdout is not None
         try:
@@ -95,6 +96,13 @@ def folder(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(folder, tmp_path_factory.mktemp("log") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def impatient(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return a server that waits for a second: not for tests that a pause of that length must not disturb."""
+    with running(folder, tmp_path_factory.mktemp("log") / "log", kind="impatient") as server:
         yield server
 
 
@@ -178,9 +186,9 @@ def test_a_body_that_is_too_long_is_refused_while_it_is_sent(server: Server) -> 
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "])
-def test_headers_that_do_not_come(server: Server, begun: bytes) -> None:
+def test_headers_that_do_not_come(impatient: Server, begun: bytes) -> None:
     started = time.monotonic()
-    with server.connect() as connection:
+    with impatient.connect() as connection:
         send(connection, begun)
         for _ in range(5 if begun else 0):  # a byte now and then does not help
             time.sleep(0.1)
@@ -189,8 +197,8 @@ def test_headers_that_do_not_come(server: Server, begun: bytes) -> None:
     assert time.monotonic() - started > 0.9
 
 
-def test_a_body_that_does_not_come(server: Server) -> None:
-    with server.connect() as connection:
+def test_a_body_that_does_not_come(impatient: Server) -> None:
+    with impatient.connect() as connection:
         send(
             connection,
             b"POST /indexes/tiny/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -199,14 +207,22 @@ def test_a_body_that_does_not_come(server: Server) -> None:
         assert problem(everything(connection)) == (408, "too-slow")
 
 
-def test_the_second_request_of_a_connection_has_its_time_too(server: Server) -> None:
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=SECONDS)) as connection:
-        for _ in range(2):
-            connection.request("GET", "/healthz")
-            assert connection.getresponse().read() == b'{"status":"ok"}'
-            time.sleep(1.2)  # longer than headers may take: nothing was begun
-        send(connection.sock, b"GET /heal")
-        assert problem(everything(connection.sock)) == (408, "too-slow")
+def test_the_second_request_of_a_connection_has_its_time_too(impatient: Server) -> None:
+    def waits_for_a_request() -> bool:
+        """Ask twice, with a pause that is longer than headers may take; false where this process was paused, too."""
+        with closing(http.client.HTTPConnection("127.0.0.1", impatient.port, timeout=SECONDS)) as connection:
+            for _ in range(2):
+                try:
+                    connection.request("GET", "/healthz")
+                    if connection.getresponse().read() != b'{"status":"ok"}':
+                        return False
+                except (OSError, http.client.HTTPException):
+                    return False
+                time.sleep(1.2)  # nothing was begun
+            send(connection.sock, b"GET /heal")
+            return problem(everything(connection.sock)) == (408, "too-slow")
+
+    wait_until(waits_for_a_request)
 
 
 def counts(server: Server) -> tuple[int, int, int]:
@@ -302,33 +318,6 @@ def test_searches_go_on_while_another_process_writes(server: Server, folder: Pat
     wait_until(lambda: json.loads(server.get("/indexes/tiny")[1])["documents"] == 1020)
 
 
-def test_a_stop_answers_what_has_begun(folder: Path, tmp_path: Path) -> None:
-    with running(folder, tmp_path / "log", body_seconds=SECONDS) as server:
-        with server.connect() as connection:
-            body = json.dumps({"query": "bread", "mode": "bm25"}).encode()
-            connection.sendall(
-                b"POST /indexes/tiny/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-                b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
-            )
-            assert connection.recv(65536).startswith(b"HTTP/1.1 100 "), "the server waits for the body"
-            server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: refuses(server))
-            connection.sendall(body)
-            assert b'"doc_id":"d01"' in everything(connection)
-        server.process.wait(SECONDS)
-        assert server.process.returncode in (0, -signal.SIGTERM)
-        assert [line["event"] for line in server.said()][-1] == "stopped"
-
-
-def refuses(server: Server) -> bool:
-    """Say whether nobody listens any more."""
-    try:
-        server.connect().close()
-    except OSError:
-        return True
-    return False
-
-
 def test_several_workers(folder: Path, tmp_path: Path) -> None:
     with running(folder, tmp_path / "log", workers=2) as server:
         until = time.monotonic() + 2 * SECONDS
@@ -344,5 +333,32 @@ def test_several_workers(folder: Path, tmp_path: Path) -> None:
 def searches_counted(server: Server) -> float:
     """Return what the metrics say; a process counts a request, and logs it, when it has answered."""
     lines = server.get("/metrics")[1].decode().splitlines()
-    counts = [line for line in lines if line.startswith("retriever_requests_total") and "search" in line]
-    return sum(float(line.rpartition(" ")[2]) for line in counts)
+    found = [line for line in lines if line.startswith("retriever_requests_total") and "search" in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+def test_a_stop_answers_what_has_begun(server: Server) -> None:
+    """The last test of this server."""
+    with server.connect() as connection:
+        body = json.dumps({"query": "bread", "mode": "bm25"}).encode()
+        connection.sendall(
+            b"POST /indexes/tiny/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 "), "the server waits for the body"
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(server))
+        connection.sendall(body)
+        assert b'"doc_id":"d01"' in everything(connection)
+    server.process.wait(SECONDS)
+    assert server.process.returncode in (0, -signal.SIGTERM)
+    assert [line["event"] for line in server.said()][-1] == "stopped"
+
+
+def refuses(server: Server) -> bool:
+    """Say whether nobody listens any more."""
+    try:
+        server.connect().close()
+    except OSError:
+        return True
+    return False

@@ -44,8 +44,10 @@ LUCENE |= {"remote", "search", "serve"}
 """Folders whose tests start a JVM, nearly all of them."""
 LUCENE_FILES = {"test_complaints", "test_former", "test_made_before", "test_mining", "test_public_api"}
 LUCENE_FILES |= {"test_real_data"}
-PROCESSES = {"test_kernel_cache", "test_processes", "test_servers", "test_workers"}
+PROCESSES = {"test_kernel_cache", "test_packaging", "test_processes", "test_servers", "test_workers"}
 """Files whose tests start processes that import everything anew."""
+LONG = {"test_examples", "test_errors", "test_model", "test_damage", "test_server", "test_upcycle", "test_history"}
+"""Files that take ten seconds or more, beside those with tests that are slow or start processes."""
 REAL = {"real_base", "real_encoder_folder", "real_texts"}
 
 
@@ -79,6 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if REAL & set(getattr(item, "fixturenames", ())):
             item.add_marker("weights")
     long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("processes")}
+    long |= {item.path for item in items if item.path.stem in LONG}
     items.sort(key=lambda item: item.path not in long)
 
 

@@ -193,6 +193,7 @@ def test_half_precision_models_run_in_single_precision(folder: Path, dense: Path
     assert found is not None and abs(np.linalg.norm(found) - 1) < 1e-6
 
 
+@pytest.mark.processes
 def test_identity_is_stable_across_processes(
     both: SentenceTransformersEncoder, dense: Path, sparse: Path, warm: WarmPython
 ) -> None:

@@ -138,6 +138,8 @@ def settings_identity(folder: Path) -> tuple[int, ...]:
 
 def read_settings(folder: Path) -> IndexSettings:
     """Read index.json; raise UserError for a missing folder, a foreign one, another version or damage."""
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give an index folder, as `retriever index` makes it")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such index folder; create one with `retriever index CORPUS --index {folder}`")
     path = folder / FILE

@@ -103,7 +103,7 @@ class ServedIndex:
             retriever = self._open()
         except Exception as error:  # whatever is wrong with the new one, the old one is still searched
             if not self.error:  # once, not four times a second
-                log.warning("%s: cannot be opened: %s", self.name, error)
+                log.warning("%s cannot be opened (%s); it is searched as it was", self.name, error)
             self.error = str(error)
             return False
         with self._lock:

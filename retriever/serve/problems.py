@@ -66,13 +66,16 @@ def without_paths(message: str, names: Mapping[str, Path], others: Iterable[str 
 def validation_detail(errors: Sequence[Mapping[str, Any]]) -> str:
     """Return what is wrong with the first wrong field of a request, in one line."""
     error = errors[0]
-    place = ".".join(map(str, error["loc"][1:])) or "the request"  # the first says where: body, query, path
+    place = ".".join(map(str, error["loc"][1:]))  # the first says where: body, query, path
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     kind, message = error["type"], str(error["msg"])
+    if not place:
+        how = "it as Content-Type: application/json" if isinstance(error.get("input"), bytes) else "one"
+        return f"the body is no JSON object; send {how}"
     if kind == "missing":
         return f"{place}: is missing; give it{more}"
     if kind == "extra_forbidden":
-        return f"{place}: no such field; leave it out{more}"
+        return f"{place}: no such field; leave it out, or take one that /openapi.json names{more}"
     if kind == "json_invalid":
         return f"the body is not JSON ({error.get('ctx', {}).get('error', message)}); send one JSON object"
     found = _REPR.repr(error.get("input")).encode("ascii", "backslashreplace").decode()

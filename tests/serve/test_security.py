@@ -162,7 +162,7 @@ def test_a_site_that_is_named_may_fetch(keyed: TestClient) -> None:
         ({"query": "x", "filter": "y" * 51}, 400, "filter: found 51 characters"),
         ({"query": "x", "top_k": "5"}, 422, "top_k: found '5'; input should be a valid integer"),
         ({"query": "x", "top_k": 0}, 422, "top_k: found 0; input should be greater than or equal to 1"),
-        ({"query": "x", "topk": 5}, 422, "topk: no such field; leave it out"),
+        ({"query": "x", "topk": 5}, 422, "topk: no such field; leave it out, or take one that"),
         ({"top_k": 5}, 422, "query: is missing; give it"),
         ({"query": "x", "fields": ["a"] * 4}, 400, "fields: found 4; this server allows at most 3"),
         ({"query": "x", "filter": "z" * 3000}, 413, "the body has"),
@@ -173,6 +173,20 @@ def test_limits(keyed: TestClient, asked: dict[str, Any], status: int, said: str
     answer = keyed.post(SEARCH, json=asked, headers=bearer(READ))
     assert answer.status_code == status
     assert answer.json()["detail"].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("application/x-www-form-urlencoded", b'{"query": "x"}', "send it as Content-Type: application/json"),
+        ("application/json", b"[]", "the body is no JSON object; send one"),
+        ("application/json", b"", "the body is no JSON object; send one"),
+    ],
+)
+def test_a_body_that_is_no_object(keyed: TestClient, kind: str, body: bytes, said: str) -> None:
+    answer = keyed.post(SEARCH, content=body, headers={"content-type": kind, **bearer(READ)})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].endswith(said)
 
 
 def test_limits_of_batches(keyed: TestClient) -> None:

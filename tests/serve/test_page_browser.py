@@ -295,7 +295,7 @@ def test_two_modes_side_by_side(browser: Browser, page: str) -> None:
     browser.open(f"{page}?index=tiny&q=bread&compare=bm25")
     browser.until("document.querySelectorAll('.list').length === 2")
     assert [title.split()[0] for title in browser.texts(".list-title")] == ["hybrid", "bm25"]
-    assert "= 1 there" in browser.texts(".moved")
+    assert "= #1 there" in browser.texts(".moved")
 
 
 def test_what_documents_hold_is_text(browser: Browser, page: str) -> None:

@@ -14,6 +14,7 @@ export async function showFilters(index, state) {
     const made = await Promise.all(fields.map((field) => describe(index.name, field).catch(() => null)));
     if (shown !== index.name) return;
     find("fields").replaceChildren(...made.filter(Boolean));
+    find("expression").placeholder = `${index.fields.map(({ name }) => name).find((name) => /^\w+$/.test(name)) ?? "id"} = …`;
   }
   fill(state);
 }

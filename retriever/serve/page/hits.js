@@ -68,7 +68,7 @@ function moved(hit, other) {
   const rank = other.get(hit.doc_id);
   if (rank === undefined) return element("span", { class: "moved alone" }, "only here");
   const [sign, name] = rank === hit.rank ? ["=", "same"] : rank > hit.rank ? ["▲", "up"] : ["▼", "down"];
-  return element("span", { class: `moved ${name}` }, `${sign} ${rank} there`);
+  return element("span", { class: `moved ${name}` }, `${sign} #${rank} there`);
 }
 
 function metadata(hit) {

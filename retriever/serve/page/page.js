@@ -128,7 +128,7 @@ function welcome(index) {
   find("lists").classList.remove("two");
   find("lists").replaceChildren(element("p", { class: "notice" },
     `${count(index.documents)} documents in ${index.name}, searched by ${index.legs.join(", ")}`,
-    index.legs.length > 1 ? ` with ${index.encoder.name}.` : "."));
+    index.legs.length > 1 ? `; encoder: ${index.encoder.name}` : ""));
 }
 
 function showProblem(error) {

@@ -72,7 +72,7 @@ def validation_detail(errors: Sequence[Mapping[str, Any]]) -> str:
     if not place:
         how = "it as Content-Type: application/json" if isinstance(error.get("input"), bytes) else "one"
         return f"the body is no JSON object; send {how}"
-    if kind == "missing":
+    if kind in ("missing", "missing_argument"):  # of a request, of a call of a tool
         return f"{place}: is missing; give it{more}"
     if kind == "extra_forbidden":
         return f"{place}: no such field; leave it out, or take one that /openapi.json names{more}"

@@ -154,7 +154,7 @@ async def test_faults_are_one_line_that_says_what_to_do(agent: Client[Any]) -> N
     assert "its fields are id, topic, year" in await fault(agent, "search", query="x", index="tiny", filter="yaer > 3")
     assert "choose one of hybrid" in await fault(agent, "search", query="x", index="tiny", mode="bm52")
     assert "has no dense leg" in await fault(agent, "search", query="x", index="other", mode="dense")
-    assert "query" in await fault(agent, "search", index="tiny")
+    assert await fault(agent, "search", index="tiny") == "query: is missing; give it"
     assert "colour" in await fault(agent, "search", query="x", colour="red")
     assert "has no document 'nothing'; give the id of a hit" in await fault(
         agent, "fetch_document", index="tiny", id="nothing"

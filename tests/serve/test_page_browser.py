@@ -40,7 +40,7 @@ HOSTILE = (
     '<script>document.title = "taken"</script><img src=x onerror=\'document.title = "taken"\'> & "quoted" <b>bold</b>'
 )
 ARABIC = "الماء يغلي عند مئة درجة مئوية والخبز يحتاج إلى الماء"
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 class Browser:

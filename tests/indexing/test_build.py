@@ -95,7 +95,7 @@ def test_the_report_counts(tmp_path: Path) -> None:
     assert (report.documents, report.empty, report.truncated, report.bad, report.duplicates) == (4, 2, 1, 2, 1)
     assert report.first_bad.startswith(f"{corpus}:4: ")
     assert report.sizes["lucene"] > 0 and report.sizes["rows"] >= 4 * 4 * DIM
-    assert 0 < report.seconds < 60
+    assert report.seconds > 0
     with FolderReader.open(tmp_path / "index") as reader:
         assert reader.documents(["a"]) == {"a": Document("a", "river", "first")}
         assert reader.num_documents == 4

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.index.lucene.writer import LuceneChunk
-from retriever.index.postings.quantise import impact_strings, quantise, strongest, token_strings
+from retriever.index.postings.quantise import heavy, impact_strings, quantise, strongest, token_strings
 from retriever.index.settings import IndexSettings
 from retriever.index.stored import check_document, stored_text
 from retriever.index.vectors.rows import ALIVE, CONTINUES, EMPTY, SEARCHABLE, TRUNCATED, TokenRecords
@@ -96,6 +96,7 @@ def check_batch(
             searchable = encoded.dense.any(axis=1) & ~empty
         if encoded.sparse is not None:
             weights = encoded.sparse if settings.max_terms is None else strongest(encoded.sparse, settings.max_terms)
+            weights = weights if settings.min_weight is None else heavy(weights, settings.min_weight)
             impacts = _without(quantise(weights, settings.impact_scale), empty)
         if encoded.tokens is not None:
             tokens = token_strings(encoded.tokens)

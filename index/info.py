@@ -54,6 +54,7 @@ class IndexInfo(NamedTuple):
     impact_scale: int
     row_dtype: str
     max_terms: int | None
+    min_weight: float | None
     note: Mapping[str, str]
     shards: Mapping[str, int]
 
@@ -90,6 +91,7 @@ def describe_reader(reader: IndexReader, shards: Mapping[str, int] | None = None
         impact_scale=settings.impact_scale,
         row_dtype=settings.row_dtype,
         max_terms=settings.max_terms,
+        min_weight=settings.min_weight,
         note=commit.note,
         shards={} if shards is None else shards,
     )

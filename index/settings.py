@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,7 @@ class IndexSettings:
     analyzer, k1, b: how BM25 reads and scores `contents`; analyzer: "english", "auto", "other", or a language's code.
     impact_scale: a stored impact is round(weight * impact_scale).
     row_dtype: number format of the vectors. max_terms: how many terms of a document are stored, None for all.
+    min_weight: terms that weigh less are not stored, None for all.
     chunking: how documents are split; None for an index of whole ones. tokens: what encodes them token by token, for
     late interaction; None for an index without token vectors.
     """
@@ -75,6 +77,7 @@ class IndexSettings:
     max_terms: int | None = None
     chunking: Chunking | None = None
     tokens: TokenSettings | None = None
+    min_weight: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot store."""
@@ -93,6 +96,8 @@ class IndexSettings:
             raise UserError(
                 f"max_terms {self.max_terms!r} is out of range; need a whole number from 1, or none for all"
             )
+        if self.min_weight is not None and not (isinstance(self.min_weight, int | float) and 0 < self.min_weight < inf):
+            raise UserError(f"min_weight {self.min_weight!r} is out of range; need a number above 0, or none for all")
 
     @property
     def bm25(self) -> Bm25:
@@ -111,8 +116,9 @@ def settings_bytes(settings: IndexSettings) -> bytes:
     values = {"format": FORMAT, "version": VERSION} | dataclasses.asdict(settings)
     values["encoder"] = settings.encoder._asdict()
     values["tokens"] = settings.tokens and settings.tokens._asdict()
-    if settings.tokens is None:  # as it was written before there were any
-        del values["tokens"]
+    for name in ("tokens", "min_weight"):
+        if values[name] is None:  # as it was written before there were any
+            del values[name]
     return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["LARGEST_IMPACT", "impact_query", "impact_strings", "quantise", "strongest", "token_strings"]
+__all__ = ["LARGEST_IMPACT", "heavy", "impact_query", "impact_strings", "quantise", "strongest", "token_strings"]
 
 LARGEST_IMPACT = 65_535
 """Lucene adds up a document's frequencies in 32 bits: 32,768 terms of this size still fit."""
@@ -45,6 +45,19 @@ def strongest(weights: csr_matrix, count: int) -> csr_matrix:
     ranks = np.arange(weights.nnz) - np.repeat(weights.indptr[:-1], counts)
     kept = weights.copy()
     kept.data[order[ranks >= count]] = 0
+    kept.eliminate_zeros()
+    return kept
+
+
+def heavy(weights: csr_matrix, least: float) -> csr_matrix:
+    """Return csr (n, vocab_size) without the weights below `least`.
+
+    >>> from scipy.sparse import csr_matrix
+    >>> heavy(csr_matrix([[1.0, 3.0, 0.5]]), 1.0).toarray().tolist()
+    [[1.0, 3.0, 0.0]]
+    """
+    kept = weights.copy()
+    kept.data[kept.data < least] = 0
     kept.eliminate_zeros()
     return kept
 

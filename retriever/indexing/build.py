@@ -56,7 +56,8 @@ class IndexingConfig:
     by document, by its own language, "other" for words as they stand.
     dense_type: one of `DENSE_TYPES`, or auto (by size). batch: about so many chunks are encoded together.
     commit_every_documents, commit_every_seconds: what comes first; a crash loses no more than that.
-    rows, impact_scale, max_terms: how vectors and terms are stored, see IndexSettings and `bench compression`.
+    rows, impact_scale, max_terms, min_weight: how vectors and terms are stored, see IndexSettings and `bench
+    compression`.
     chunk: split long documents by sentences, as `chunking_for` says, of at most chunk_tokens tokens of which
     chunk_overlap are those of the part before.
     tokens: what encodes documents token by token, too, for the stage late-interaction: "own", the encoder itself, or
@@ -81,6 +82,7 @@ class IndexingConfig:
     rows: str = "int8"
     impact_scale: int = 30
     max_terms: int | None = None
+    min_weight: float | None = None
     chunk: bool = False
     chunk_tokens: int | None = None
     chunk_overlap: int | None = None
@@ -102,7 +104,14 @@ class IndexingConfig:
     def settings(self, encoder: EncoderIdentity) -> IndexSettings:
         """Return what an index of this encoder may never change; raise UserError for what cannot be stored."""
         return IndexSettings(
-            encoder, analyzer_named(self.language), self.k1, self.b, self.impact_scale, self.rows, self.max_terms
+            encoder,
+            analyzer_named(self.language),
+            self.k1,
+            self.b,
+            self.impact_scale,
+            self.rows,
+            self.max_terms,
+            min_weight=self.min_weight,
         )
 
 

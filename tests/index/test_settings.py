@@ -69,6 +69,8 @@ def test_missing_and_foreign_folder(tmp_path: Path) -> None:
         {"impact_scale": 2.5},
         {"max_terms": 0},
         {"max_terms": 2.5},
+        {"min_weight": 0},
+        {"min_weight": "few"},
     ],
 )
 def test_values_out_of_range(wrong: dict[str, object]) -> None:

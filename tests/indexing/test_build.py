@@ -204,7 +204,8 @@ def test_resuming_something_else(tmp_path: Path) -> None:
         build_index(corpus, folder, encoder=Stub(sha="b"), config=SMALL, resume=True)
     with pytest.raises(UserError, match=r"stub-a, cannot continue with none"):
         build_index(corpus, folder, encoder=load_encoder("none"), config=SMALL, resume=True)
-    for name, value in (("k1", 1.2), ("b", 0.75), ("impact_scale", 1_000), ("rows", "float16"), ("max_terms", 9)):
+    others = {"k1": 1.2, "b": 0.75, "impact_scale": 1_000, "rows": "float16", "max_terms": 9, "min_weight": 0.5}
+    for name, value in others.items():
         config = IndexingConfig(batch=20, **{name: value})  # type: ignore[arg-type]
         with pytest.raises(UserError, match=f"{name} .* cannot continue with {value}"):
             build_index(corpus, folder, encoder=Stub(), config=config, resume=True)
@@ -217,12 +218,13 @@ def test_resuming_something_else(tmp_path: Path) -> None:
 
 def test_settings_reach_the_index(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.jsonl", numbered(30))
-    config = IndexingConfig(k1=1.2, b=0.75, impact_scale=10, dense_type="hnsw", rows="float16", max_terms=3)
+    terms = {"impact_scale": 10, "max_terms": 3, "min_weight": 0.5}
+    config = IndexingConfig(k1=1.2, b=0.75, dense_type="hnsw", rows="float16", **terms)  # type: ignore[arg-type]
     build_index(corpus, tmp_path / "i", encoder=Stub(), config=config)
     with FolderReader.open(tmp_path / "i") as reader:
         settings = reader.settings
         assert (settings.k1, settings.b, settings.impact_scale) == (1.2, 0.75, 10)
-        assert (settings.row_dtype, settings.max_terms) == ("float16", 3)
+        assert (settings.row_dtype, settings.max_terms, settings.min_weight) == ("float16", 3, 0.5)
         assert reader.commit_data.dense_type == "hnsw"
 
 

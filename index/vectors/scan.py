@@ -26,6 +26,8 @@ KERNELS = "retriever.network.int8.kernels.scan"
 """Compiled by numba, which is not needed any more afterwards."""
 LIMITS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 """Environment variables that tell numba of another processor."""
+PLAIN_QUERIES = 32
+"""To make `Halves` takes as long as they save in so many."""
 
 
 def scannable(vectors: StoredVectors) -> bool:
@@ -44,14 +46,14 @@ class Scan:
     """Scans the rows of one commit, from any number of threads.
 
     The query is rounded to 16 bits, and all products are added up in whole numbers. How far a score may be off is
-    known: all rows that may be among the nearest are found. From the second query on `Halves` say which ones are looked
-    at: half of the memory is read, and more of all else that a search reads stays in the cache.
+    known: all rows that may be among the nearest are found. After some queries `Halves` say which ones are looked at:
+    half of the memory is read, and more of all else that a search reads stays in the cache.
     """
 
     def __init__(self, vectors: StoredVectors) -> None:
         self._vectors = vectors
         self._room = threading.local()
-        self._used = False
+        self._queries = 0
 
     def nearest(self, query: FloatArray, top_k: int, eligible: BoolArray) -> NDArray[np.int64]:
         """Return rows, ascending, among which are the eligible ones with the `top_k` best scores and all ties.
@@ -61,8 +63,8 @@ class Scan:
         if not np.isfinite(self._largest_scale):  # of a damaged row, which shows where it is scored
             return np.flatnonzero(eligible)
         whole = WholeQuery.of(query, self._largest_scale)
-        used, self._used = self._used, True
-        if used and Halves.worth(self._vectors, top_k):
+        self._queries += 1
+        if self._queries > PLAIN_QUERIES and Halves.worth(self._vectors, top_k):
             return self._halves.nearest(whole, top_k, eligible)
         return self._among_all(whole, top_k, eligible)
 

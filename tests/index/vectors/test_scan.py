@@ -21,11 +21,15 @@ def vectors_of(count: int, dim: int) -> StoredVectors:
     return StoredVectors(form.store(made.astype(np.float32)), form)
 
 
-@pytest.mark.parametrize(("count", "dim"), [(1, 64), (31, 128), (2_000, 384), (4_097, 64), (300, 1024)])
-def test_the_best_rows_and_all_ties_are_found(count: int, dim: int) -> None:
+@pytest.mark.parametrize("plain", [0, 1_000])
+@pytest.mark.parametrize(("count", "dim"), [(1, 64), (31, 128), (2_000, 384), (4_097, 128), (300, 1024)])
+def test_the_best_rows_and_all_ties_are_found(
+    count: int, dim: int, plain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors = vectors_of(count, dim)
     if not scannable(vectors):
         pytest.skip("this processor has no VNNI")
+    monkeypatch.setattr("retriever.index.vectors.scan.PLAIN_QUERIES", plain)
     scan = Scan(vectors)
     for eligible in (np.ones(count, bool), RANDOM.random(count) < 0.5, np.zeros(count, bool)):
         for query in (*RANDOM.standard_normal((5, dim)).astype(np.float32), np.ones(dim, np.float32) * 1e-20):

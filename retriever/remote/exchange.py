@@ -137,6 +137,8 @@ class Exchange:
             ) from None
         if values.get("type") == f"{PROBLEM_TYPE}user-error":
             raise error
+        if values.get("type") == f"{PROBLEM_TYPE}key-needed":  # which header holds it is not the caller's business
+            raise UserError(f"{self.url}: {str(error).partition(';')[0]}; give key= one that the server knows")
         raise UserError(f"{self.url}: {error}")
 
 

@@ -20,6 +20,8 @@ __all__ = ["Indexes", "ServedIndex"]
 
 EVERY = 0.25
 """Seconds between two looks for a new commit."""
+PARAMETERS = {"--on-bad ": "on_bad=", "--on-duplicate ": "on_duplicate="}
+"""What the command line calls an option, and an address a parameter."""
 WARMING = ("a first question", "and a second one")
 """What is asked before any client does: the first query of a process loads the encoder, the second compiled kernels."""
 log = logging.getLogger(__name__)
@@ -164,10 +166,12 @@ class Indexes:
         return self.settings.indexes
 
     def message(self, error: BaseException) -> str:
-        """Return an error's words without paths of this machine."""
+        """Return an error's words without paths of this machine, and with parameters in place of options."""
         encoders = [index._retriever.reader.settings.encoder.name for index in self]
         given = [self.settings.encoder] if self.settings.encoder else []
         said = str(error)
+        for option, parameter in PARAMETERS.items():
+            said = said.replace(option, parameter)
         for index in self:  # a place that is no folder calls itself as it was not written
             said = said.replace(str(index._retriever.reader.path), index.name)
         return without_paths(said, self.paths, [*encoders, *given])

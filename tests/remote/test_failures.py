@@ -119,7 +119,7 @@ def test_keys_and_indexes(search: Search, url: str) -> None:
     assert search(url, index="words", key=KEY) == []
     with pytest.raises(UserError, match="the request has a key that is not known"):
         search(url, index="words", key=KEY + "x")
-    with pytest.raises(UserError, match="the request has no key"):
+    with pytest.raises(UserError, match="the request has no key; give key="):
         search(url, index="words")
     with pytest.raises(UserError, match="has several indexes; give index= one of tiny, words"):
         search(url, key=KEY)

@@ -116,6 +116,7 @@ def test_bad_documents_change_nothing_and_say_why(
     with pytest.raises(UserError) as error:
         add_corpus(folder, corpus.with_suffix(".jsonl"))
     said = str(error.value).replace(str(corpus.with_suffix(".jsonl")), "documents")
+    said = said.replace("--on-bad skip", "on_bad=skip").replace("--on-duplicate skip", "on_duplicate=skip")
     lines = corpus.with_suffix(".jsonl").read_bytes()
     for answer in (writable.post(URL, json={"documents": records}), writable.post(URL, content=lines, headers=LINES)):
         assert answer.status_code == 400

@@ -21,6 +21,7 @@ import pytest
 from retriever import Retriever, UserError, build_index
 from retriever.cluster.indexing import build_sharded_index
 from retriever.indexing.build import IndexingConfig
+from retriever.indexing.shards import build_shards
 from retriever.search.modes import MODES
 from retriever.testing import SeededEncoder
 from retriever.types import Encoded, Query
@@ -119,9 +120,9 @@ def test_a_full_disk_of_a_worker_is_one_line_and_the_rest_can_be_resumed(tmp_pat
             return super().encode_documents(texts, dense=dense, sparse=sparse)
 
     documents = driver.corpus()[:400]
-    how = {"shards": 2, "config": IndexingConfig(dense_type="flat", batch=16), "cluster": "local"}
+    config = IndexingConfig(dense_type="flat", batch=16)
     with pytest.raises(UserError, match=r"shard-0000\d: no space left on device") as raised:
-        build_sharded_index(documents, tmp_path / "i", encoder=OnAFullDisk(), **how)  # type: ignore[arg-type]
+        build_sharded_index(documents, tmp_path / "i", shards=2, cluster="local", encoder=OnAFullDisk(), config=config)
     assert "\n" not in str(raised.value)
-    report = build_sharded_index(documents, tmp_path / "i", encoder=SeededEncoder(), resume=True, **how)  # type: ignore[arg-type]
+    report = build_shards(documents, tmp_path / "i", shards=2, encoder=SeededEncoder(), config=config, resume=True)
     assert report.documents == 400

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from retriever.cli.main import cli
+from retriever.index.lock import LockedError
 from retriever.index.verify import verify_folder
 from retriever.indexing.build import build_index
 from retriever.indexing.writer import IndexWriter, add_corpus
@@ -191,9 +192,16 @@ def test_a_bulk_writer_lets_others_have_their_turn(writable: TestClient, folder:
     commits, done = [0], Event()
     waited: list[bool] = []  # at each commit: whether somebody stood in line
 
+    def opened() -> IndexWriter:
+        while True:
+            try:
+                return IndexWriter.open(folder)
+            except LockedError:  # the server has its turn just now
+                time.sleep(0.001)
+
     def bulk() -> None:
         while not done.is_set():
-            with IndexWriter.open(folder) as writer:
+            with opened() as writer:
                 while not done.is_set():
                     writer.add([Document(f"bulk-{commits[0] % 5}", "Yeast again.")])
                     waited.append(writer.folder.wanted)

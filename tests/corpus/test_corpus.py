@@ -141,7 +141,7 @@ def test_datasets_of_a_local_folder(tmp_path: Path) -> None:
         survey(open_corpus(f"hf:{tmp_path}"))
 
 
-def test_a_data_set_out_of_reach_is_one_line() -> None:
+def test_a_data_set_out_of_reach_is_one_line(tmp_path: Path) -> None:
     names = ["nobody/nothing", "/", "a/", "/b", "a/b/c", "a:", ".:x/y"]
     code = (
         "from retriever.corpus.corpus import open_corpus, survey\n"
@@ -150,7 +150,9 @@ def test_a_data_set_out_of_reach_is_one_line() -> None:
         "    except ValueError as error: print(type(error).__name__, error)"
     )
     environment = {"HF_HUB_OFFLINE": "1", "PATH": "", "HOME": "/nonexistent"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    # "." is the working directory, all files of which are looked at: not those of the checkout.
+    program = [sys.executable, "-c", code]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("UserError hf:nobody/nothing: cannot be loaded (Couldn't reach")
     for name, line in zip(names, lines, strict=True):

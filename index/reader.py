@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -27,8 +27,10 @@ from retriever.index.postings.quantise import impact_query, strongest
 from retriever.index.postings.row_impacts import row_impacts
 from retriever.index.postings.sparse import open_postings
 from retriever.index.postings.words import OwnCollection, open_words
+from retriever.index.selection import Selection
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_identity
 from retriever.index.stored import StoredDocument, read_stored
+from retriever.index.token_statistics import TokenStatistics
 from retriever.index.users import Users
 from retriever.index.vectors.dense import DenseSearcher
 from retriever.index.vectors.rows import ALIVE, SEARCHABLE, RowReader, read_flags
@@ -41,7 +43,6 @@ from retriever.types import Document, Encoded, IndexField, Ranking, Span, TermMa
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from retriever.index.lucene.collection import Collection
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from retriever.index.vectors.rows import TokenRecords
     from retriever.types import BoolArray, FacetCount, FloatArray
 
-__all__ = ["FolderReader", "Selection", "TokenStatistics"]
+__all__ = ["FolderReader"]
 
 ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
@@ -60,38 +61,6 @@ SPARE_CANDIDATES = 100
 """How many hits the first step of a two-step search retrieves beyond 2 * top_k."""
 SMALLEST_NORM = 1e-12
 """Of a vector; that of a text without tokens is zero."""
-
-
-class Selection:
-    """The documents of one reader that a filter finds: for the text legs a query, for the dense leg rows."""
-
-    def __init__(self, query: Any, count: int, lucene: LuceneReader) -> None:
-        self.query = query
-        self._count, self._lucene = count, lucene
-
-    @lazy
-    def rows(self) -> BoolArray:
-        """Return which rows belong to these documents, bool (count,)."""
-        return self._lucene.rows(self.query, self._count)
-
-
-class TokenStatistics:
-    """Document frequencies of tokens. Where documents are split, their chunks are the documents."""
-
-    def __init__(self, reader: FolderReader) -> None:
-        self._counts = None if reader.word_postings is None else reader.word_postings.tokens
-        self.documents = reader._lucene.count("token") if self._counts is None else self._counts.documents
-        self._reader = reader
-        self._known: dict[int, int] = {}
-
-    def document_frequency(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return for each vocabulary id the number of documents that hold it."""
-        if self._counts is not None:
-            return self._counts.of(terms)
-        wanted = terms.tolist()
-        new = [term for term in wanted if term not in self._known]
-        self._known |= zip(new, self._reader._lucene.document_frequencies("token", map(str, new)), strict=True)
-        return np.array([self._known[term] for term in wanted], np.int64)
 
 
 class FolderReader:
@@ -538,7 +507,7 @@ class FolderReader:
     @lazy
     def token_statistics(self) -> TokenStatistics:
         """Return in how many documents each token of the encoder's vocabulary occurs."""
-        return TokenStatistics(self)
+        return TokenStatistics(self.word_postings, lambda: self._lucene)
 
     def explain_bm25(self, text: str, doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return the analysed terms that a query shares with a chunk; the contributions add up to its score."""

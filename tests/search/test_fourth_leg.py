@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from retriever.index.reader import FolderReader, Selection
+    from retriever.index.reader import FolderReader
+    from retriever.index.selection import Selection
     from retriever.types import Ranking
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing faiss

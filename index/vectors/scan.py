@@ -44,7 +44,7 @@ def scannable(vectors: StoredVectors) -> bool:
 
 def scan_kernel() -> Kernel:
     """Return the compiled scan; compiling it, once after an installation, takes a second or two."""
-    return load_kernels(KERNELS, ("approximate",))["approximate"]
+    return load_kernels(KERNELS, ("approximate",), sources=("retriever.instructions",))["approximate"]
 
 
 class Scan:
@@ -74,10 +74,10 @@ class Scan:
         return self._among_all(whole, top_k, eligible)
 
     def _among_all(self, query: WholeQuery, top_k: int, eligible: BoolArray) -> NDArray[np.int64]:
-        scores, most = self._arrays(len(eligible))
+        whole, scores, most = self._arrays(len(eligible))
         records, found = self._vectors.records, scores.array
         address = records.__array_interface__["data"][0]
-        self._kernel(address, records.itemsize, query.in_bytes(), argument(eligible), scores, most)
+        self._kernel(address, records.itemsize, query.values, query.unit, whole, argument(eligible), scores, most)
         least = least_of_best(most.array, top_k)
         rows = np.flatnonzero(found > -np.inf if least == -np.inf else found >= least - 2 * query.error)
         own = found[rows]
@@ -93,12 +93,12 @@ class Scan:
 
     @lazy
     def _largest_scale(self) -> float:
-        return float(self._vectors.records["scale"].max(initial=0))
+        return float(np.abs(self._vectors.records["scale"]).max(initial=0))
 
-    def _arrays(self, count: int) -> tuple[Argument, Argument]:
-        """Return room for the scores of so many rows and of their groups, kept for this thread's next query."""
-        known = getattr(self._room, "arrays", None)
-        if known is None or len(known[0].array) != count:
-            known = tuple(argument(np.empty(n, np.float32)) for n in (count, -(-count // GROUP)))
-            self._room.arrays = known
+    def _arrays(self, count: int) -> tuple[Argument, ...]:
+        """Return room for the query, the scores of so many rows and of their groups, kept for this thread."""
+        known: tuple[Argument, ...] | None = getattr(self._room, "arrays", None)
+        if known is None or len(known[1].array) != count:
+            scores, most = (argument(np.empty(n, np.float32)) for n in (count, -(-count // GROUP)))
+            known = self._room.arrays = argument(np.empty(2 * self._vectors.dim, np.uint8)), scores, most
         return known

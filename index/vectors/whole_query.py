@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from retriever.types import FloatArray
 
-__all__ = ["GROUP", "LARGEST_CODE", "ROUNDING", "STEP", "WholeQuery", "least_of_best"]
+__all__ = ["GROUP", "STEP", "WholeQuery", "least_of_best"]
 
 STEP, GROUP = 64, 32
 """As in `retriever.network.int8.kernels.scan`, which is not imported to search."""
@@ -22,7 +20,7 @@ few hundred numbers is much closer."""
 
 
 class WholeQuery(NamedTuple):
-    """A query (dim,), not zero, rounded to 16 bits. unit: what one of them is.
+    """A query (dim,), not zero, which kernels round to whole numbers of 16 bits. unit: what one of them is.
 
     error: how far the score of a row, in units, is off at most.
     """
@@ -38,12 +36,6 @@ class WholeQuery(NamedTuple):
         unit = max(float(np.abs(query).max()) / LARGEST, LARGEST_CODE * magnitudes / LARGEST_SUM)
         # A code is LARGEST_CODE at most, and a rounded number half a unit off.
         return cls(query, unit, LARGEST_CODE * (len(query) / 2 + ROUNDING * magnitudes / unit) * largest_scale)
-
-    def in_bytes(self) -> NDArray[np.uint8]:
-        """Return it as the kernels read it: 64 upper bytes, 64 lower ones, and so on."""
-        whole = np.rint(self.values.astype(np.float64) / self.unit).astype(np.int64) + (128 << 8)
-        halves = np.stack([(whole >> 8).reshape(-1, STEP), (whole & 255).reshape(-1, STEP)], axis=1)
-        return np.ascontiguousarray(halves.ravel(), np.uint8)
 
 
 def least_of_best(scores: FloatArray, top_k: int) -> float:

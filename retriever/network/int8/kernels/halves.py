@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from retriever.instructions import inner, vector_at
 from retriever.machine_code import COMPILED
-from retriever.network.int8.kernels.scan import GROUP, LONG, STEP, WHOLES, float_at, loaded, summed, total
+from retriever.network.int8.kernels.scan import GROUP, LONG, STEP, WHOLES, float_at, in_units, loaded, summed, total
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -176,14 +176,11 @@ def _least_of_best(given: Floats, top_k: Any, spare: Floats) -> Any:
 
 
 @inner
-def _round(query: Floats, unit: float, step: float, whole: NDArray[np.uint8], rounded: NDArray[np.int8]) -> Any:
-    """Write a query in units, as `product` takes it, and in bytes of `step`; return how far off these are, squared."""
+def _round(query: Floats, step: float, rounded: NDArray[np.int8]) -> Any:
+    """Write a query in bytes of `step`; return how far off they are, squared."""
     off = np.float64(0)
     for i in range(query.size):
         value = np.float64(query[i])
-        units = np.int64(np.rint(value / unit)) + (128 << 8)
-        place = i // STEP * 2 * STEP + i % STEP
-        whole[place], whole[place + STEP] = units >> 8, units & 255
         steps = np.rint(value / step)
         rounded[i] = np.int8(steps)
         off += (value - step * steps) ** 2
@@ -220,7 +217,8 @@ def _nearest(
         highest = max(highest, abs(np.float64(query[i])))
         squares += np.float64(query[i]) ** 2
     step = max(highest / LARGEST_CODE, SMALLEST)
-    off = math.sqrt(_round(query, unit, step, whole, rounded)) / unit
+    in_units(query, unit, whole)
+    off = math.sqrt(_round(query, step, rounded)) / unit
     factor, norm = np.float32(step / unit / 2), np.float32((1 + ROUNDING) * math.sqrt(squares) / unit)
     slack = (off + ROUNDING * norm) * largest
     _approximate(upper, scales, rounded, factor, eligible, scores, most)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
-from numba import b1, f4, i8, njit, types, u1
+from numba import b1, f4, f8, i8, njit, types, u1
 from numba.extending import intrinsic
 
+from retriever.instructions import inner
 from retriever.machine_code import COMPILED
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["GROUP", "STEP", "approximate", "float_at", "loaded", "product", "summed", "total"]
+__all__ = ["GROUP", "STEP", "approximate", "float_at", "in_units", "loaded", "product", "summed", "total"]
 
 STEP = 64
 """Numbers of a row that are multiplied by one instruction."""
@@ -106,20 +107,33 @@ def _array(kind: Any) -> Any:
     return types.Array(kind, 1, "C")
 
 
+@inner
+def in_units(query: NDArray[np.float32], unit: float, whole: NDArray[np.uint8]) -> None:
+    """Write a query in units, as `product` takes it."""
+    for i in range(query.size):
+        units = np.int64(np.rint(np.float64(query[i]) / unit)) + (128 << 8)
+        place = i // STEP * 2 * STEP + i % STEP
+        whole[place], whole[place + STEP] = units >> 8, units & 255
+
+
 def _approximate(
     records: int,
     size: int,
-    query: NDArray[np.uint8],
+    query: NDArray[np.float32],
+    unit: float,
+    whole: NDArray[np.uint8],
     eligible: NDArray[np.bool_],
     scores: NDArray[np.float32],
     most: NDArray[np.float32],
 ) -> None:
-    """Write the scores of the eligible rows, in units of the query's, and of all others minus infinity.
+    """Write the scores of the eligible rows, in units, and of all others minus infinity.
 
-    records: the address of the first row: a scale (float32), then the codes; `size` bytes each. query: as `_product`
-    takes it, (2 * dim,). scores: float32 (rows,). most: the best score of each GROUP rows.
+    records: the address of the first row: a scale (float32), then the codes; `size` bytes each. query: (dim,), which is
+    rounded to whole numbers of units. whole (2 * dim,): written over. scores: float32 (rows,). most: the best score of
+    each GROUP rows.
     """
-    steps, start = query.size // (2 * STEP), np.int64(query.ctypes.data)
+    in_units(query, unit, whole)
+    steps, start = query.size // STEP, np.int64(whole.ctypes.data)
     for group in range(most.size):
         best = np.float32(-np.inf)
         first = group * GROUP
@@ -134,5 +148,7 @@ def _approximate(
 
 
 approximate: Any = njit(
-    [types.void(i8, i8, _array(u1), _array(b1), _array(f4), _array(f4))], error_model="numpy", **COMPILED
+    [types.void(i8, i8, _array(f4), f8, _array(u1), _array(b1), _array(f4), _array(f4))],
+    error_model="numpy",
+    **COMPILED,
 )(_approximate)

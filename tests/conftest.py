@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +30,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Or every test with a cache of its own would have an archive of Java's classes made.
 os.environ.setdefault("RETRIEVER_CLASS_ARCHIVE", "no")
+
+# A job in the background ignores interrupts, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is; and a run tries what the run before has tried, or one that
 # failed would say nothing of the last change. To look for new examples: --hypothesis-profile=default, or `make fuzz`.

@@ -84,7 +84,7 @@ whole_product: Any = intrinsic(_whole_product)
 
 
 def _pack(
-    records: int, size: int, upper: Any, lower: Any, scales: Floats, reach: Floats, largest: NDArray[np.float64]
+    records: int, size: int, upper: Any, lower: Any, scales: Floats, lacking: Floats, largest: NDArray[np.float64]
 ) -> None:
     """Write the halves of all rows, (rows, dim / 2) each, their scales, and the norms of what the upper halves lack.
 
@@ -95,7 +95,7 @@ def _pack(
     for row in range(upper.shape[0]):
         place = records + row * size
         codes = vector_at(place + 4, 2 * upper.shape[1], np.int8)
-        lacking, there = np.int64(0), np.int64(0)
+        errors_squared, found_squared = np.int64(0), np.int64(0)
         for step in range(upper.shape[1] // STEP):
             first = 2 * STEP * step
             for j in range(STEP):
@@ -103,13 +103,13 @@ def _pack(
                 upper[row, step * STEP + j] = ((low >> 4) + 8) | (((high >> 4) + 8) << 4)
                 lower[row, step * STEP + j] = (low & 15) | ((high & 15) << 4)
                 errors = 2 * (low & 15) - 15, 2 * (high & 15) - 15
-                lacking += errors[0] * errors[0] + errors[1] * errors[1]
+                errors_squared += errors[0] * errors[0] + errors[1] * errors[1]
                 found = 2 * low - errors[0], 2 * high - errors[1]
-                there += found[0] * found[0] + found[1] * found[1]
+                found_squared += found[0] * found[0] + found[1] * found[1]
         scale = float_at(place)
         scales[row] = scale
-        reach[row] = abs(scale) * math.sqrt(np.float64(lacking)) / 2
-        largest[0] = max(largest[0], abs(scale) * math.sqrt(np.float64(there)) / 2)
+        lacking[row] = abs(scale) * math.sqrt(np.float64(errors_squared)) / 2
+        largest[0] = max(largest[0], abs(scale) * math.sqrt(np.float64(found_squared)) / 2)
 
 
 @inner

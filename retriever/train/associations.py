@@ -1,8 +1,8 @@
 """Associations learned from an encoder: which terms its network adds for a word, in texts and for the word alone.
 
-For each token of some texts, the terms whose largest weight it has are what the network adds for it; the average over
-all tokens of a stem is a row of the table. Words that are rare in these texts lean on what the network adds for them
-alone. No labels are needed.
+For each token of some texts, the terms whose largest weight it has are what the network adds for it, its own term among
+them; the average over all tokens of a stem is a row of the table. Words that are rare in these texts lean on what the
+network adds for them alone. No labels are needed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ ALONE = 8
 """How many occurrences in texts the word alone counts for."""
 PER_TERM = 4
 SHARE = 0.5
-"""What associations count for in a query, where a word of the query counts 1: chosen on NFCorpus dev, Cranfield and
-CISI, where .6 to 1.0 differ by less than .002 in nDCG@10 of hybrid search."""
+"""What other terms count for in a query, where a word of the query counts 1: chosen on NFCorpus dev, Cranfield and
+CISI, where .6 to 1.0 differ by less than .002 in nDCG@10 of hybrid search. What the network adds to the word's own term
+counts in full: it says which words of a query matter."""
 
 
 def lone_terms(model: RetrieverModel, frame: tuple[int, int]) -> list[list[int]]:
@@ -51,26 +52,29 @@ def learn_associations(
 ) -> QueryTerms:
     """Return the table of what tokens win in texts, and in texts of one term (`lone_terms`).
 
-    per_term: how many terms go with one; most: as in `QueryTerms`.
+    per_term: how many other terms go with one, which comes first in its row; most: as in `QueryTerms`.
     """
     stem = model.sparse_head.stem.numpy()
     won, count = _added(stem, texts)
     lone, _ = _added(stem, alone)
-    weights = sparse.diags_array(1 / (ALONE + count)) @ (ALONE * lone + won)
-    weights = weights.tocsr()
+    weights = (sparse.diags_array(1 / (ALONE + count)) @ (ALONE * lone + won)).tocsr()
+    weights /= float(model.lexical.expansion.detach())
+    own = weights.diagonal()
+    weights.setdiag(0)
+    weights.eliminate_zeros()
     weights.sort_indices()
-    share = np.float32(SHARE / float(model.lexical.expansion.detach()))
-    terms = np.full((len(stem), per_term), -1, np.int32)
+    terms = np.full((len(stem), 1 + per_term), -1, np.int32)
     values = np.zeros(terms.shape, np.float32)
+    terms[:, 0], values[:, 0] = np.where(own > 0, np.arange(len(stem)), -1), own
     for row, (begin, end) in enumerate(zip(weights.indptr, weights.indptr[1:], strict=False)):
         found = np.argsort(-weights.data[begin:end], kind="stable")[:per_term]
-        terms[row, : len(found)] = weights.indices[begin:end][found]
-        values[row, : len(found)] = weights.data[begin:end][found] * share
+        terms[row, 1 : 1 + len(found)] = weights.indices[begin:end][found]
+        values[row, 1 : 1 + len(found)] = weights.data[begin:end][found] * np.float32(SHARE)
     return QueryTerms(terms, values, most)
 
 
 def _added(stem: NDArray[np.int32], parts: Iterable[Wins]) -> tuple[sparse.csr_array, NDArray[np.float64]]:
-    """Return the sums of what tokens of each stem win of other stems, and how often they occur."""
+    """Return the sums of what tokens of each stem win of each stem, and how often they occur."""
     size = len(stem)
     count = np.zeros(size)
     found: Sequence[list[NDArray[np.generic]]] = [], [], []
@@ -78,8 +82,8 @@ def _added(stem: NDArray[np.int32], parts: Iterable[Wins]) -> tuple[sparse.csr_a
         own = stem[part.own.numpy()]
         count += np.bincount(own[own >= 0], minlength=size)
         winner, term = own[part.token.numpy()], part.term.numpy()
-        other = (winner >= 0) & (winner != term)
-        arrays = winner[other], term[other], part.weight.numpy()[other] + np.float32(LEAST_WEIGHT)
+        counted = winner >= 0
+        arrays = winner[counted], term[counted], part.weight.numpy()[counted] + np.float32(LEAST_WEIGHT)
         for into, array in zip(found, arrays, strict=True):
             into.append(array)
     rows, columns, values = (np.concatenate(arrays) if arrays else np.zeros(0) for arrays in found)

@@ -35,15 +35,17 @@ def test_a_row_is_the_average_of_what_its_tokens_win() -> None:
             own = [stem[token] for token in part.own.tolist()]
             seen.update(own if times == 1 else [])
             for token, term, weight in zip(part.token.tolist(), part.term.tolist(), part.weight.tolist(), strict=True):
-                if own[token] != term:
-                    won[own[token]][term] += times * (weight + LEAST_WEIGHT)
-    share = SHARE / float(model.lexical.expansion.detach())
-    for word, row in enumerate(found.weights):
-        expected: list[float] = sorted(won[word].values(), reverse=True)[:PER_TERM]
-        expected += [0.0] * (PER_TERM - len(expected))
-        np.testing.assert_allclose(row, np.array(expected) * share / (ALONE + seen[word]), rtol=1e-4, atol=1e-6)
-        terms = [term for term in found.terms[word].tolist() if term >= 0]
-        assert len(set(terms)) == len(terms) == min(PER_TERM, len(won[word])) and set(terms) <= set(won[word])
+                won[own[token]][term] += times * (weight + LEAST_WEIGHT)
+    scale = 1 / float(model.lexical.expansion.detach())
+    for word, (terms, weights) in enumerate(zip(found.terms.tolist(), found.weights, strict=True)):
+        average = {term: sum_ * scale / (ALONE + seen[word]) for term, sum_ in won[word].items()}
+        own_weight = average.pop(word, 0.0)
+        assert terms[0] == (word if own_weight else -1)
+        others: list[float] = sorted(average.values(), reverse=True)[:PER_TERM]
+        expected = [own_weight, *(SHARE * weight for weight in others), *[0.0] * (PER_TERM - len(others))]
+        np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-6)
+        added = [term for term in terms[1:] if term >= 0]
+        assert len(set(added)) == len(added) == len(others) and set(added) <= set(average)
 
 
 def test_the_command(tiny_encoder_folder: Path, tmp_path: Path) -> None:
@@ -57,6 +59,6 @@ def test_the_command(tiny_encoder_folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     size = len(json.loads((tmp_path / "made" / "tokenizer.json").read_text())["model"]["vocab"])
     found = read_query_terms(tmp_path / "made", size)
-    assert found is not None and found.terms.shape == (size, 2) and found.most == 7
+    assert found is not None and found.terms.shape == (size, 1 + 2) and found.most == 7
     again = CliRunner().invoke(cli, [*arguments, "--output", str(tmp_path / "made")])
     assert again.exit_code == 1 and "not empty" in again.output

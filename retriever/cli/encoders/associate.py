@@ -19,7 +19,7 @@ __all__ = ["associate"]
     help="Settings of a training run: the queries of its texts are read.",
 )
 @click.option("--examples", type=click.IntRange(min=1), default=20000, show_default=True, help="Pairs to read.")
-@click.option("--per-term", type=click.IntRange(min=1), default=4, show_default=True, help="Terms added for a word.")
+@click.option("--per-term", type=click.IntRange(min=1), default=4, show_default=True, help="Others added for a word.")
 @click.option(
     "--most-terms",
     type=click.IntRange(min=0),
@@ -31,8 +31,8 @@ __all__ = ["associate"]
 def associate(encoder: str, config: Path, examples: int, per_term: int, most_terms: int, output: Path) -> None:
     """Give ENCODER (a folder, hub name or "default") a table of what goes with each word.
 
-    Queries in lexical mode are their own words; with the table they get the terms that the network mostly adds for
-    these, still without running it. Indexes stay as they are. No labels are needed, and about ten minutes.
+    Queries in lexical mode are their own words; with the table these weigh, and bring along, what the network mostly
+    makes of them, still without running it. Indexes stay as they are. No labels are needed, and about ten minutes.
 
     \b
     Example:

@@ -1,6 +1,6 @@
 """What only queries need of an encoder, and no index depends on: terms that go with a word, and how many are searched.
 
-A table says for each term which others the network gave most of its weight to when it read that term in queries, and
+A table says for each term what the network gave to it and to which others most when it read that term in queries, and
 alone (`retriever.train.associations`). With it lexical queries are expanded without a network: a translation model
 (Berger and Lafferty 1999, "Information Retrieval as Statistical Translation"), taught by the encoder instead
 of by clicks.
@@ -29,7 +29,7 @@ STEPS = 255
 
 
 class QueryTerms(NamedTuple):
-    """Which terms go with each term of a vocabulary, k at most, and how many terms of a query are searched.
+    """Which terms go with each one of a vocabulary, it among them, k at most; how many terms of a query are searched.
 
     terms: int (vocab_size, k), -1 where there are fewer; weights: float32 (vocab_size, k), in units of the network's
     expansions; most: of a query that the network expanded, the heaviest terms that are searched, 0 for all.
@@ -40,7 +40,7 @@ class QueryTerms(NamedTuple):
     most: int = 0
 
     def expansions(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
-        """Return float32 (n, vocab_size): the largest weight that a term of a query gives each other term.
+        """Return float32 (n, vocab_size): the largest weight that a term of a query gives each term.
 
         counts: (n, vocab_size) how often terms occur in queries; only which of them do matters.
         """

@@ -54,8 +54,8 @@ class IndexReader(Protocol):
     """One commit of an index, searched by any number of threads; `FolderReader` says what each part means.
 
     path: what messages call the index, and what opens it again. Legs search it, see
-    `retriever.search.commit_view.open_legs`. legs_together: finds the best documents for several queries by several
-    legs in one round, of those legs that it can search so, where that is faster than one by one; else None.
+    `retriever.search.opened.commit_view.open_legs`. legs_together: finds the best documents for several queries by
+    several legs in one round, of those legs that it can search so, where that is faster than one by one; else None.
     """
 
     @property

@@ -31,7 +31,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "shards": Kind(is_sharded, "retriever.search.sharded"),
+    "shards": Kind(is_sharded, "retriever.search.opened.sharded"),
     "qdrant": Kind(
         lambda place: re.match(r"qdrants?:(/|$)|qdrant-(edge|local):", place) is not None, "retriever.qdrant.place"
     ),

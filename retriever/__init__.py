@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from retriever.rank.pipeline import Pipeline
     from retriever.remote.asynchronous import AsyncRetriever
     from retriever.remote.client import RemoteRetriever
-    from retriever.search.fusion import FusionConfig, fuse
-    from retriever.search.highlights import snippet
+    from retriever.search.fusion.fusion import FusionConfig, fuse
     from retriever.search.retriever import Retriever
+    from retriever.search.showing.highlights import snippet
 
     __version__: str
 
@@ -95,7 +95,7 @@ _PLACES = {
     "EncoderBase": "retriever.encoder.base",
     "Evaluation": "retriever.eval.evaluator",
     "ExperimentConfig": "retriever.experiments.experiment",
-    "FusionConfig": "retriever.search.fusion",
+    "FusionConfig": "retriever.search.fusion.fusion",
     "IndexReport": "retriever.indexing.build",
     "IndexWriter": "retriever.indexing.writer",
     "IndexingConfig": "retriever.indexing.build",
@@ -107,10 +107,10 @@ _PLACES = {
     "build_index": "retriever.indexing.build",
     "evaluate": "retriever.experiments.experiment",
     "evaluate_run": "retriever.eval.evaluator",
-    "fuse": "retriever.search.fusion",
+    "fuse": "retriever.search.fusion.fusion",
     "load_dataset": "retriever.eval.data.datasets",
     "load_encoder": "retriever.encoder.load",
-    "snippet": "retriever.search.highlights",
+    "snippet": "retriever.search.showing.highlights",
 }
 """Where names stand that bring NumPy and the indexes along: they are imported with their first use."""
 

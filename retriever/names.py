@@ -32,7 +32,7 @@ VIEWS = ("dense", "sparse", "folded")
 ROW_TYPES = ("float32", "float16", "int8")
 """See `retriever.index.vectors.row_formats`."""
 SPARSE_BACKENDS = ("postings", "lucene", "two-step", "seismic")
-"""See `retriever.search.backends`; the first is the default."""
+"""See `retriever.search.legs.backends`; the first is the default."""
 TOKEN_BITS = (8, 2)
 """Of each number of a token's vector, as an index stores it."""
 FEEDBACK_METHODS = ("joint", "rm3", "rocchio", "average")

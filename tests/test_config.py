@@ -13,7 +13,7 @@ import yaml
 from retriever.config import from_mapping, load_yaml, resolve
 from retriever.indexing.build import IndexingConfig
 from retriever.network.upcycle import UpcycleConfig
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.types import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

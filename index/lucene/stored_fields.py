@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredFields", "stored_kernel"]
 
-KERNELS = "retriever.search.stored_kernel"
+KERNELS = "retriever.search.kernels.stored_documents"
 ROOM = 1 << 16
 """Bytes of documents that are read together."""
 LARGEST_SLICE = 1 << 24

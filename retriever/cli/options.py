@@ -15,7 +15,7 @@ from retriever.corpus import corpus
 from retriever.encoder.runtime import PRECISIONS, RuntimeConfig
 from retriever.index.vectors.faiss_types import DENSE_TYPES
 from retriever.names import QUERY_MODES, SPARSE_BACKENDS
-from retriever.search.fusion import METHODS, NORMALISATIONS, FusionConfig
+from retriever.search.fusion.fusion import METHODS, NORMALISATIONS, FusionConfig
 from retriever.search.modes import HYBRID, MODES, legs_named
 from retriever.types import UserError
 

@@ -17,9 +17,9 @@ from retriever.index.lucene.words import Words
 from retriever.index.shards.manifest import read_manifest
 from retriever.index.shards.reader import JoinedReader
 from retriever.lazy import lazy
-from retriever.search.commit_view import open_legs
-from retriever.search.joined import joined_legs
 from retriever.search.leg import LEGS, LegOptions
+from retriever.search.opened.commit_view import open_legs
+from retriever.search.opened.joined import joined_legs
 from retriever.types import Encoded, ShardLostError, UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from retriever.index.reader import FolderReader
 from retriever.index.shards.manifest import check_there
 from retriever.index.verify import damage_text, verify_folder
-from retriever.search.commit_view import open_legs
+from retriever.search.opened.commit_view import open_legs
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from retriever.eval.pairs.scores import BiasScore, bias_score
 from retriever.index.reader import FolderReader
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.search.leg import LEGS, Candidates, LegOptions, views_of
 from retriever.search.modes import HYBRID, Plan, legs_named, restricted
 from retriever.types import Document, Ranking, UserError

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retriever.eval.evaluator import Evaluation
-    from retriever.search.fusion import FusionConfig
+    from retriever.search.fusion.fusion import FusionConfig
     from retriever.types import Encoder, Ranking
 
 __all__ = ["Experiment", "ExperimentConfig", "cache_folder", "evaluate", "run_experiment"]

@@ -8,7 +8,7 @@ from retriever.encoder.load import load_encoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.experiments.experiment import ExperimentConfig, run_experiment
 from retriever.experiments.reproduce import check
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.types import UserError
 
 if TYPE_CHECKING:

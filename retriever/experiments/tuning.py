@@ -14,7 +14,7 @@ import numpy as np
 from retriever.eval.evaluator import evaluate_run
 from retriever.eval.significance import Interval, bootstrap_interval, paired_differences
 from retriever.ranking import separate_ties, without_self
-from retriever.search.fusion import NORMALISATIONS, FusionConfig, fuse, normalise
+from retriever.search.fusion.fusion import NORMALISATIONS, FusionConfig, fuse, normalise
 from retriever.search.modes import CANDIDATES
 from retriever.types import UserError
 

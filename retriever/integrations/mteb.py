@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from retriever.indexing.build import IndexingConfig
-    from retriever.search.fusion import FusionConfig
+    from retriever.search.fusion.fusion import FusionConfig
     from retriever.types import Encoder, FloatArray
 
 __all__ = ["MtebEncoder", "MtebSearch"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.search.passages import best_passages
+from retriever.search.showing.passages import best_passages
 from retriever.types import Span, UserError
 
 if TYPE_CHECKING:

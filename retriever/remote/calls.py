@@ -16,7 +16,7 @@ from retriever.types import FacetCount, IndexField, PartialHits, PipelineRanking
 from retriever.wire import document_from_wire, encoded_from_wire, hit_from_wire, ranking_from_wire
 
 if TYPE_CHECKING:
-    from retriever.search.fusion import FusionConfig
+    from retriever.search.fusion.fusion import FusionConfig
     from retriever.search.steps import Stages
     from retriever.types import Document, Encoded, Hit
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from retriever.remote.calls import Call
-    from retriever.search.fusion import FusionConfig
+    from retriever.search.fusion.fusion import FusionConfig
     from retriever.search.steps import Stages
     from retriever.types import Document, Encoded, FacetCount, Hit, IndexField, Query
 

@@ -1,9 +1,9 @@
 """From a query to hits: legs, modes, fusion, and the `Retriever` that puts them together."""
 
-from retriever.search.bm25 import Bm25Leg
-from retriever.search.dense import DenseLeg
 from retriever.search.leg import register
-from retriever.search.sparse import SparseLeg
+from retriever.search.legs.bm25 import Bm25Leg
+from retriever.search.legs.dense import DenseLeg
+from retriever.search.legs.sparse import SparseLeg
 
 __all__ = ["Bm25Leg", "DenseLeg", "SparseLeg"]
 

@@ -7,8 +7,8 @@ from retriever.index.vectors.halves import halves_kernels
 from retriever.index.vectors.scan import processor_scans, scan_kernel
 from retriever.network.int8.decoder import decoder_kernels
 from retriever.network.int8.query import few_kernels
-from retriever.search.postings import sparse_kernel
-from retriever.search.words import word_kernels
+from retriever.search.legs.bm25_postings import word_kernels
+from retriever.search.legs.sparse_postings import sparse_kernel
 
 __all__ = ["compile_kernels"]
 

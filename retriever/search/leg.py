@@ -82,7 +82,7 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class LegOptions:
-    """How legs search. sparse_backend: what searches sparse terms, see `retriever.search.backends`."""
+    """How legs search. sparse_backend: what searches sparse terms, see `retriever.search.legs.backends`."""
 
     sparse_backend: str = SPARSE_BACKENDS[0]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.names import HYBRID
 from retriever.ranking import RowRanking
-from retriever.search.fusion import Fused, FusionConfig, fuse
+from retriever.search.fusion.fusion import Fused, FusionConfig, fuse
 from retriever.search.leg import LEGS, views_of
 from retriever.types import ScoredDoc, UserError
 

@@ -13,9 +13,9 @@ from retriever.ranking import Showing, check_top_k, without_self
 from retriever.search.leg import LEGS, LegQuery
 from retriever.search.likeness import query_like
 from retriever.search.modes import CANDIDATES, HYBRID, MODES
-from retriever.search.open_index import OpenIndex
+from retriever.search.opened.open_index import OpenIndex
 from retriever.search.query_language import language_code, words_in
-from retriever.search.showing import show
+from retriever.search.showing.hits import show
 from retriever.search.steps import SearchAt
 from retriever.types import (
     Document,
@@ -33,9 +33,9 @@ from retriever.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from retriever.search.commit_view import CommitView
-    from retriever.search.fusion import FusionConfig
+    from retriever.search.fusion.fusion import FusionConfig
     from retriever.search.modes import Plan
+    from retriever.search.opened.commit_view import CommitView
     from retriever.search.steps import Stages
 
 __all__ = ["MODES", "Retriever"]

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
 
-    from retriever.search.commit_view import CommitView
     from retriever.search.leg import LegQuery
     from retriever.search.modes import Plan
+    from retriever.search.opened.commit_view import CommitView
     from retriever.types import Encoder, Ranking, StagePart, TermMatch
 
 __all__ = ["Found", "Ranked", "SearchAt", "Stages"]

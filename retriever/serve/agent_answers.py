@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from retriever.search.highlights import snippet
+from retriever.search.showing.highlights import snippet
 
 if TYPE_CHECKING:
     from retriever.search.retriever import Retriever

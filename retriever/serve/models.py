@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
 from retriever.names import HYBRID
-from retriever.search.fusion import METHODS, MISSING, NORMALISATIONS, FusionConfig
+from retriever.search.fusion.fusion import METHODS, MISSING, NORMALISATIONS, FusionConfig
 
 __all__ = [
     "BatchRequest",

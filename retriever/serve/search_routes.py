@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from retriever import types
-from retriever.search.highlights import snippet
 from retriever.search.leg import views_of
+from retriever.search.showing.highlights import snippet
 from retriever.serve.address import parameters_of, read_address
 from retriever.serve.answers import EncodedAnswer, ExpertsAnswer, FacetsAnswer, HitsAnswer, RankingsAnswer
 from retriever.serve.models import (

@@ -22,9 +22,9 @@ from retriever.index.vectors.faiss_types import DENSE_TYPES
 from retriever.index.vectors.row_formats import ROW_TYPES
 from retriever.network.checkpoint import STORAGE
 from retriever.rank.feedback import METHODS as FEEDBACK_METHODS
-from retriever.search.backends import SPARSE_BACKENDS
-from retriever.search.fusion import METHODS, MISSING, NORMALISATIONS
+from retriever.search.fusion.fusion import METHODS, MISSING, NORMALISATIONS
 from retriever.search.leg import LEGS
+from retriever.search.legs.backends import SPARSE_BACKENDS
 from retriever.search.modes import MODES, legs_named
 
 REGISTRIES: dict[str, tuple[str | int, ...]] = {

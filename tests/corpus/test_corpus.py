@@ -416,7 +416,7 @@ def test_reading_holds_one_record_at_a_time(tmp_path: Path) -> None:
 
 
 def test_importing_the_reader_is_cheap() -> None:
-    code = "import sys, retriever.corpus.corpus, retriever.search.fusion; print(*sys.modules)"
+    code = "import sys, retriever.corpus.corpus, retriever.search.fusion.fusion; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "pyarrow", "datasets", "pandas", "torch", "tqdm"} & set(loaded)
 

@@ -27,7 +27,7 @@ from retriever.index import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, interrupted
 from retriever.indexing.writer import IndexWriter
 from retriever.ranking import separate_ties
-from retriever.search.fusion import FusionConfig, fuse
+from retriever.search.fusion.fusion import FusionConfig, fuse
 from retriever.search.retriever import Retriever
 from retriever.types import Document, Encoded, Encoder, EncoderIdentity, Query, UserError
 

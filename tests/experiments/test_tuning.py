@@ -6,7 +6,7 @@ import pytest
 from retriever.eval.evaluator import evaluate_run
 from retriever.experiments.tuning import candidates, ndcg_of_candidates, tune
 from retriever.ranking import order, separate_ties
-from retriever.search.fusion import NORMALISATIONS, FusionConfig, fuse
+from retriever.search.fusion.fusion import NORMALISATIONS, FusionConfig, fuse
 from retriever.types import Qrels, Ranking, ScoredDoc, UserError
 
 LEGS = ("bm25", "sparse", "dense")

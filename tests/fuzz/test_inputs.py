@@ -35,7 +35,7 @@ from retriever.index.filters import parse_filter
 from retriever.index.verify import verify_folder
 from retriever.indexing.build import IndexingConfig
 from retriever.indexing.writer import IndexWriter
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.testing import SeededEncoder
 from retriever.train.data.pairs import read_pairs
 from retriever.train.settings import load_train_config

@@ -25,8 +25,8 @@ from retriever.index.lucene.filters import field_kinds
 from retriever.index.postings.quantise import quantise
 from retriever.index.settings import read_settings
 from retriever.index.verify import verify_folder
-from retriever.search.commit_view import own_legs
 from retriever.search.leg import LegQuery
+from retriever.search.opened.commit_view import own_legs
 from retriever.types import Document, Encoded, EncoderIdentity, Ranking, ScoredDoc, Span, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -14,8 +14,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
-from retriever.search.postings import StoredPostings
-from retriever.search.words import StoredWords
+from retriever.search.legs.bm25_postings import StoredWords
+from retriever.search.legs.sparse_postings import StoredPostings
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
 
 ROOT = Path(__file__).parents[2]

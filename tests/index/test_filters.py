@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.filters import AllOf, AnyOf, Condition, Not, OneOf, Ordered, Value, parse_filter
-from retriever.search.fusion import fuse
+from retriever.search.fusion.fusion import fuse
 from retriever.search.modes import CANDIDATES
 from retriever.search.retriever import MODES, Retriever
 from retriever.testing import SeededEncoder

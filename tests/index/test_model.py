@@ -36,7 +36,7 @@ from retriever.index.verify import verify_folder
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.chunking import chunking_for
 from retriever.indexing.writer import IndexWriter, add_corpus
-from retriever.search.fusion import fuse
+from retriever.search.fusion.fusion import fuse
 from retriever.search.retriever import MODES, Retriever
 from retriever.testing import SeededEncoder
 from retriever.types import Document, Query, Ranking, ScoredDoc

@@ -20,7 +20,7 @@ from retriever.index.lucene.stored_fields import KERNELS, StoredFields
 from retriever.index.reader import FolderReader
 from retriever.languages import ENGLISH
 from retriever.machine_code import load_kernels
-from retriever.search.words import StoredWords
+from retriever.search.legs.bm25_postings import StoredWords
 from retriever.types import UserError
 
 if TYPE_CHECKING:

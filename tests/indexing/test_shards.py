@@ -20,9 +20,9 @@ from retriever.index.verify import damage_text
 from retriever.indexing.build import IndexingConfig, interrupted
 from retriever.indexing.shards import build_shards
 from retriever.indexing.writer import add_corpus
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
+from retriever.search.fusion.stored import store_fusion
 from retriever.search.modes import MODES
-from retriever.search.stored_fusion import store_fusion
 from retriever.testing import SeededEncoder
 from retriever.types import Query
 

@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retriever.search.fusion import METHODS, FusionConfig, fuse
+from retriever.search.fusion.fusion import METHODS, FusionConfig, fuse
 from retriever.search.leg import LEGS
 from retriever.search.modes import CANDIDATES, Plan
 from retriever.types import ScoredDoc

@@ -15,7 +15,7 @@ import pytest
 from retriever.encoder.load import load_encoder
 from retriever.index import FolderWriter, IndexSettings
 from retriever.indexing.build import IndexingConfig, build_index
-from retriever.search.fusion import FusionConfig, fuse
+from retriever.search.fusion.fusion import FusionConfig, fuse
 from retriever.search.modes import CANDIDATES
 from retriever.search.retriever import MODES, Retriever
 from retriever.testing import SeededEncoder

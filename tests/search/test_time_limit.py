@@ -11,7 +11,7 @@ import pytest
 
 from retriever.indexing.build import build_index
 from retriever.rank import Pipeline, Rerank
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.search.leg import Leg, LegQuery, registered
 from retriever.search.retriever import Retriever
 from retriever.search.time_limit import OverdueError, current_limit, time_limit

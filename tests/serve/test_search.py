@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from retriever.rank.scorers import registered_scorer
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.search.retriever import Retriever
 from retriever.serve.app import create_app
 from retriever.serve.settings import Limits, ServeSettings

@@ -34,7 +34,7 @@ from retriever.encoder.runtime import RuntimeConfig
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.info import describe
 from retriever.indexing.writer import IndexWriter
-from retriever.search.backends import SPARSE_BACKENDS, make_sparse_backend
+from retriever.search.legs.backends import SPARSE_BACKENDS, make_sparse_backend
 from retriever.search.retriever import MODES, Retriever
 from retriever.testing import SeededEncoder
 from retriever.types import Document, Encoded, EncoderIdentity, Query, Ranking

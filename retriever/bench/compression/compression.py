@@ -20,10 +20,10 @@ from retriever.eval.exact_recall import exact_recall
 from retriever.index.reader import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.ranking import order, separate_ties, without_self
-from retriever.search.commit_view import own_legs
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.search.leg import LegOptions, LegQuery
 from retriever.search.modes import CANDIDATES, Plan
+from retriever.search.opened.commit_view import own_legs
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from retriever.bench.ranking.compared import compare_on_sets
 from retriever.experiments.learning import cross_validated, judged_lists
 from retriever.experiments.tuning import fused_values, leg_runs, tune
 from retriever.rank.pipeline import Pipeline
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.search.leg import default_weights
 
 if TYPE_CHECKING:

@@ -116,7 +116,7 @@ class Seismic:
         """Build in another process, whose memory is not on record, and read what it wrote."""
         from seismic import SeismicIndexRaw
 
-        from retriever.search.backends import build_seismic
+        from retriever.search.legs.backends import build_seismic
 
         parts = [batch.encoded.sparse for batch in self._task.batches() if batch.encoded.sparse is not None]
         impacts = quantise(vstack(parts, "csr"), SCALE)
@@ -129,7 +129,7 @@ class Seismic:
 
     def ask(self, leg: str, top_k: int, query: int) -> list[str]:
         """Search the blocks of the strongest query terms."""
-        from retriever.search.backends import HEAP_FACTOR, QUERY_TERMS
+        from retriever.search.legs.backends import HEAP_FACTOR, QUERY_TERMS
 
         assert self._task.encoded.sparse is not None
         row = self._task.encoded.sparse[query]

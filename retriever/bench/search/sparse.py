@@ -12,7 +12,7 @@ from retriever.corpus.corpus import load_queries
 from retriever.eval.exact_recall import exact_recall
 from retriever.index.postings.sparse import SparseWriter, open_postings
 from retriever.index.reader import FolderReader
-from retriever.search.backends import installed_backends, make_sparse_backend
+from retriever.search.legs.backends import installed_backends, make_sparse_backend
 from retriever.search.retriever import Retriever
 from retriever.types import UserError
 

@@ -14,10 +14,10 @@ from retriever.bench.search.peers import Faiss, Pyserini
 from retriever.bench.search.task import SHOWN, Answers, Built, Request, System, Task, one_thread
 from retriever.encoder.base import EncoderBase
 from retriever.experiments.environment import peak_mib, resident_mib
-from retriever.search.commit_view import open_legs
 from retriever.search.leg import LEGS, LegOptions, LegQuery
+from retriever.search.legs.sparse import SparseLeg
 from retriever.search.modes import HYBRID
-from retriever.search.sparse import SparseLeg
+from retriever.search.opened.commit_view import open_legs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -68,8 +68,8 @@ def tune(
     from retriever.eval.data.datasets import load_dataset
     from retriever.experiments.tuning import leg_runs
     from retriever.experiments.tuning import tune as tune_fusion
+    from retriever.search.fusion.stored import store_fusion
     from retriever.search.retriever import Retriever
-    from retriever.search.stored_fusion import store_fusion
 
     data = load_dataset(dataset, split)
     with Retriever.open(folder, encoder) as retriever:

@@ -234,7 +234,7 @@ def info(folder: Path, as_json: bool) -> None:
     from retriever.cli.printing.render import info_text
     from retriever.index.places import describe
     from retriever.indexing.build import interrupted
-    from retriever.search.stored_fusion import stored_fusion
+    from retriever.search.fusion.stored import stored_fusion
 
     found = describe(folder)
     fusion = stored_fusion(found.note)

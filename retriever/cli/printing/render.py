@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from retriever.cli.printing.columns import columns, isolated, wrapped
-from retriever.search.highlights import snippet
+from retriever.search.showing.highlights import snippet
 from retriever.tables import human_bytes
 from retriever.wire import hit_to_wire
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from retriever.cli.checks import Finding
     from retriever.index.info import IndexInfo
-    from retriever.search.fusion import FusionConfig
+    from retriever.search.fusion.fusion import FusionConfig
     from retriever.types import Hit, Snippet, Span, TermMatch
 
 __all__ = [
@@ -225,7 +225,7 @@ def _analysis(info: IndexInfo) -> str:
 def fusion_text(fusion: FusionConfig) -> str:
     """Return a fusion as the options that ask for it.
 
-    >>> from retriever.search.fusion import FusionConfig
+    >>> from retriever.search.fusion.fusion import FusionConfig
     >>> fusion_text(FusionConfig(weights={"bm25": 0.25, "dense": 0.75}))
     '--normalisation min-max --weights bm25=0.25,dense=0.75'
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retriever.cli.options import json_option, mode_option
-from retriever.search.fusion import METHODS, MISSING, NORMALISATIONS
+from retriever.search.fusion.fusion import METHODS, MISSING, NORMALISATIONS
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def fuse(
     """
     from retriever.eval.data.runs import RunWriter, read_run
     from retriever.ranking import separate_ties
-    from retriever.search.fuse_runs import fuse_runs
+    from retriever.search.fusion.runs import fuse_runs
 
     asked = {name: value for name, value in settings.items() if value is not None}
     read: list[Run] = [read_run(path) for path in runs]

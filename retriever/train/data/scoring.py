@@ -10,7 +10,7 @@ import numpy as np
 
 from retriever.encoder.load import NoEncoder, load_encoder
 from retriever.index.reader import FolderReader
-from retriever.search.normalisation import NORMALISATIONS
+from retriever.search.fusion.normalisation import NORMALISATIONS
 from retriever.train.data.passages import index_passages, passage_id
 from retriever.train.data.resumable import Rewriting
 from retriever.types import UserError

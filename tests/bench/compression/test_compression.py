@@ -20,8 +20,8 @@ from retriever.encoder.base import EncoderBase
 from retriever.eval.data.datasets import load_dataset
 from retriever.index.vectors.row_formats import ROW_TYPES
 from retriever.indexing.build import IndexingConfig
-from retriever.search.bm25 import Bm25Leg
 from retriever.search.leg import registered
+from retriever.search.legs.bm25 import Bm25Leg
 from retriever.types import Encoded, EncoderIdentity, UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

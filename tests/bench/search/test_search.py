@@ -110,7 +110,7 @@ def test_the_command_measures_keeps_and_does_not_measure_again(
         encode_documents = encode_queries
 
     # The encoder of a made-up index cannot be loaded; what is tested comes after the queries are encoded.
-    monkeypatch.setattr("retriever.search.open_index.load_index_encoder", lambda *_, **__: Known())
+    monkeypatch.setattr("retriever.search.opened.open_index.load_index_encoder", lambda *_, **__: Known())
     queries = tmp_path / "queries.tsv"
     queries.write_text("".join(f"q{number}\tsome words number {number}\n" for number in range(4)))
     arguments = [

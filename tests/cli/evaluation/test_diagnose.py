@@ -71,7 +71,7 @@ def test_dense_and_sparse_compare_inner_products(tiny_encoder_folder: Path) -> N
 
 
 def test_hybrid_of_one_weighted_leg_is_that_leg(tiny_encoder_folder: Path) -> None:
-    from retriever.search.fusion import FusionConfig
+    from retriever.search.fusion.fusion import FusionConfig
 
     encoder = load_encoder(str(tiny_encoder_folder))
     only_dense = FusionConfig(weights={"dense": 1.0})

@@ -13,9 +13,9 @@ from retriever.encoder.load import NoEncoder
 from retriever.experiments.tuning import leg_runs
 from retriever.index.settings import IndexSettings
 from retriever.index.writer import FolderWriter
-from retriever.search.fusion import NORMALISATIONS, FusionConfig
+from retriever.search.fusion.fusion import NORMALISATIONS, FusionConfig
+from retriever.search.fusion.stored import store_fusion
 from retriever.search.retriever import Retriever
-from retriever.search.stored_fusion import store_fusion
 from retriever.types import Query, UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss

@@ -14,9 +14,9 @@ from retriever import Retriever, snippet
 from retriever.cli.main import cli
 from retriever.eval.data.runs import read_run, write_run
 from retriever.ranking import order
-from retriever.search.fuse_runs import RUN_FUSIONS, fuse_runs
-from retriever.search.fusion import METHODS, NORMALISATIONS, FusionConfig
-from retriever.search.fusion import fuse as fuse_legs
+from retriever.search.fusion.fusion import METHODS, NORMALISATIONS, FusionConfig
+from retriever.search.fusion.fusion import fuse as fuse_legs
+from retriever.search.fusion.runs import RUN_FUSIONS, fuse_runs
 from retriever.types import Run
 from retriever.wire import hit_from_wire
 

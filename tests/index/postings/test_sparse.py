@@ -19,8 +19,8 @@ from retriever.index.postings.inverted import Source, inverted, merged
 from retriever.index.postings.row_impacts import row_impacts
 from retriever.index.postings.sparse import Postings
 from retriever.index.verify import verify_folder
-from retriever.search.postings import StoredPostings
-from retriever.search.words import StoredWords
+from retriever.search.legs.bm25_postings import StoredWords
+from retriever.search.legs.sparse_postings import StoredPostings
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from retriever.search.fusion import product, reciprocal_rank_fusion, weighted_sum
+from retriever.search.fusion.fusion import product, reciprocal_rank_fusion, weighted_sum
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from retriever.ranking import RowRanking, order_scores
+from retriever.search.fusion.normalisation import NORMALISATIONS, non_negative
 from retriever.search.leg import LEGS, default_weights
-from retriever.search.normalisation import NORMALISATIONS, non_negative
 from retriever.types import UserError
 
 if TYPE_CHECKING:

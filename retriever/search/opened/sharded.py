@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from retriever.index.info import describe_reader
 from retriever.index.shards.reader import ShardedReader
 from retriever.index.shards.verify import verify_index as verify
-from retriever.search.commit_view import open_legs
-from retriever.search.joined import joined_legs
+from retriever.search.opened.commit_view import open_legs
+from retriever.search.opened.joined import joined_legs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.exact import exact_sparse
 from retriever.index.postings.quantise import quantise
 from retriever.names import SPARSE_BACKENDS as OFFERED
-from retriever.search.backends import SPARSE_BACKENDS, make_sparse_backend
+from retriever.search.legs.backends import SPARSE_BACKENDS, make_sparse_backend
 from retriever.search.retriever import Retriever
 from retriever.types import Document, Encoded, EncoderIdentity, Query, UserError
 
@@ -143,7 +143,7 @@ def test_a_retriever_searches_by_its_back_end_and_sees_new_documents_after_reope
 
 def test_the_bench_asks_every_back_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The encoder of a made-up index cannot be loaded; what is tested comes after the queries are encoded.
-    monkeypatch.setattr("retriever.search.open_index.load_index_encoder", lambda *_, **__: Known())
+    monkeypatch.setattr("retriever.search.opened.open_index.load_index_encoder", lambda *_, **__: Known())
     queries = tmp_path / "queries.tsv"
     queries.write_text("".join(f"q{number}\tsome words\n" for number in range(4)))
     found = bench_sparse(folder, queries, ["two-step", "postings"], 3, (10, 200))

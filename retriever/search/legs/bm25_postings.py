@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredWords", "idf", "norm_factors"]
 
-KERNELS = "retriever.search.word_kernels"
+KERNELS = "retriever.search.kernels.bm25"
 SOURCES = ("retriever.instructions",)
 NAMES = ("find_words", "live_counts", "best_rows")
 EXACT_LENGTHS = 24

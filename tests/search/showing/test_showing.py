@@ -20,11 +20,11 @@ from retriever.index import FolderWriter, IndexSettings
 from retriever.index.chunks import Chunking
 from retriever.index.lucene.values import counted_values
 from retriever.ranking import order, without_self
-from retriever.search.highlights import joined
 from retriever.search.leg import LegQuery
+from retriever.search.legs.sparse import SparseLeg
 from retriever.search.likeness import strongest_words
 from retriever.search.modes import CANDIDATES, Plan
-from retriever.search.sparse import SparseLeg
+from retriever.search.showing.highlights import joined
 from retriever.testing import SeededEncoder
 from retriever.types import Encoded, FacetCount, IndexField, MetadataValue, ScoredDoc, TermSpan
 

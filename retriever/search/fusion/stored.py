@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from retriever.config import from_mapping
 from retriever.index.commit import unfinished
 from retriever.index.places import open_writer
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
 from retriever.types import UserError
 
 if TYPE_CHECKING:

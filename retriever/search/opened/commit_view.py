@@ -8,8 +8,8 @@ from functools import singledispatch
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from retriever.search.highlights import joined
 from retriever.search.leg import LEGS, BatchLeg, LegOptions, LegQuery, views_of
+from retriever.search.showing.highlights import joined
 from retriever.search.time_limit import current_limit
 
 if TYPE_CHECKING:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from retriever.index.files import VERIFY, damaged
 from retriever.ranking import RowRanking
 from retriever.search.leg import views_of
-from retriever.search.passages import Passages, best_passages
+from retriever.search.showing.passages import Passages, best_passages
 from retriever.types import Hit, LegPart, PartialHits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from retriever.ranking import Showing
-    from retriever.search.commit_view import CommitView
-    from retriever.search.fusion import Fused
+    from retriever.search.fusion.fusion import Fused
     from retriever.search.leg import LegQuery
     from retriever.search.modes import Plan
+    from retriever.search.opened.commit_view import CommitView
     from retriever.search.steps import Ranked
     from retriever.types import Encoder, Ranking, Span
 

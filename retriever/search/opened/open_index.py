@@ -14,12 +14,12 @@ from retriever.index.places import open_reader
 from retriever.index.reader import FolderReader
 from retriever.lazy import lazy
 from retriever.processes import refuse_fork
-from retriever.search.commit_view import QUICK_CHUNKS, CommitView, open_legs
-from retriever.search.fusion import FusionConfig
+from retriever.search.fusion.fusion import FusionConfig
+from retriever.search.fusion.stored import stored_fusion
 from retriever.search.leg import LEGS, LegOptions, views_of
 from retriever.search.modes import HYBRID, Plan, legs_named, restricted
+from retriever.search.opened.commit_view import QUICK_CHUNKS, CommitView, open_legs
 from retriever.search.query_language import is_foreign, without_views
-from retriever.search.stored_fusion import stored_fusion
 from retriever.types import Encoded, Encoder, UserError
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from retriever.config import from_mapping
 from retriever.ranking import RowRanking, order
-from retriever.search import fusion
-from retriever.search.fusion import FusionConfig, fuse, product, reciprocal_rank_fusion, weighted_sum
-from retriever.search.normalisation import NORMALISATIONS, non_negative
+from retriever.search.fusion import fusion
+from retriever.search.fusion.fusion import FusionConfig, fuse, product, reciprocal_rank_fusion, weighted_sum
+from retriever.search.fusion.normalisation import NORMALISATIONS, non_negative
 from retriever.types import Ranking, ScoredDoc, UserError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from retriever.experiments.experiment import ExperimentConfig, run_experiment
 from retriever.experiments.tuning import leg_runs, tune
 from retriever.index.exact import exact_bm25
 from retriever.indexing.build import build_index
-from retriever.search.fusion import FusionConfig, fuse
+from retriever.search.fusion.fusion import FusionConfig, fuse
 from retriever.search.leg import LEGS, Leg, LegOptions, LegQuery, registered
 from retriever.search.retriever import Retriever
 from retriever.testing import SeededEncoder

@@ -16,9 +16,10 @@ from retriever import instructions
 from retriever.index.postings.blocks import BlockWriter, open_block
 from retriever.index.postings.inverted import inverted
 from retriever.index.postings.sparse import Postings
-from retriever.search import postings, sums
-from retriever.search.postings import QueryTerms, StoredPostings
-from retriever.search.sums import BLOCK_FIELDS, FEW, MANY
+from retriever.search.kernels import sparse_sums
+from retriever.search.kernels.sparse_sums import BLOCK_FIELDS, FEW, MANY
+from retriever.search.legs import sparse_postings
+from retriever.search.legs.sparse_postings import QueryTerms, StoredPostings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +117,7 @@ def test_a_damaged_block_leads_nowhere_else(tmp_path: Path) -> None:
 
 
 def test_searching_knows_the_kernel_s_numbers_without_importing_it() -> None:
-    assert (postings.CHOSEN, postings.SMALL, 9) == (MANY, sums.SMALL, BLOCK_FIELDS)
+    assert (sparse_postings.CHOSEN, sparse_postings.SMALL, 9) == (MANY, sparse_sums.SMALL, BLOCK_FIELDS)
 
 
 def test_the_sums_of_a_group_with_wide_registers_and_without() -> None:

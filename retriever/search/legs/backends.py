@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from retriever.index.lucene.calls import Found
-from retriever.search.postings import StoredPostings
-from retriever.search.sparse_impacts import impacts_of, kept_folder
+from retriever.search.legs.sparse_impacts import impacts_of, kept_folder
+from retriever.search.legs.sparse_postings import StoredPostings
 from retriever.types import Ranking, UserError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from retriever.index.contract import LegReader, Selection
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import LegOptions, LegQuery
-    from retriever.search.words import StoredWords
+    from retriever.search.legs.bm25_postings import StoredWords
     from retriever.types import Encoder, Ranking, Span, TermMatch
 
 __all__ = ["Bm25Leg"]
@@ -34,7 +34,7 @@ class Bm25Leg(Leg):
         super().__init__(reader, options)
         self._words: StoredWords | None = None
         if reader.word_postings is not None:
-            from retriever.search.words import StoredWords
+            from retriever.search.legs.bm25_postings import StoredWords
 
             self._words = StoredWords(reader, reader.word_postings)
 

@@ -14,7 +14,7 @@ from numba import b1, f4, f8, i8, njit, types, u2, u4
 
 from retriever.instructions import GROUP, inner, lowest, ones, push, vector_at
 from retriever.machine_code import COMPILED
-from retriever.search.sums import FEW, candidates, first_from
+from retriever.search.kernels.sparse_sums import FEW, candidates, first_from
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

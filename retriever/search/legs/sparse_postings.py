@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["QueryTerms", "StoredPostings", "sparse_kernel"]
 
-KERNELS = "retriever.search.kernels"
-SOURCES = ("retriever.instructions", "retriever.search.sums")
+KERNELS = "retriever.search.kernels.sparse"
+SOURCES = ("retriever.instructions", "retriever.search.kernels.sparse_sums")
 CHOSEN, SMALL = 16_384, 256 + 4_096 + 65_536
-"""`MANY` of the kernel, and `SMALL` of `sums`: they are not imported to search."""
+"""`MANY` of the kernel, and `SMALL` of `sparse_sums`: they are not imported to search."""
 
 
 class StoredPostings:

@@ -36,8 +36,8 @@ class SparseLeg(Leg):
 
     def __init__(self, reader: LegReader, options: LegOptions) -> None:
         """Take the commit; raise UserError for a back end that is unknown or not installed."""
-        from retriever.search.backends import make_sparse_backend
-        from retriever.search.postings import StoredPostings
+        from retriever.search.legs.backends import make_sparse_backend
+        from retriever.search.legs.sparse_postings import StoredPostings
 
         super().__init__(reader, options)
         self._backend = make_sparse_backend(options.sparse_backend, reader)

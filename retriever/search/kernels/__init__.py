@@ -1,0 +1,1 @@
+"""What searches run compiled: the postings of both kinds of terms, and the reading of stored documents."""

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from retriever.serve import document_routes, index_routes, search_routes
 from retriever.serve.errors import add_errors
-from retriever.serve.gate import Gate
-from retriever.serve.indexes import Indexes
+from retriever.serve.indexes.opened import Indexes
+from retriever.serve.indexes.pipelines import Pipelines
+from retriever.serve.indexes.state import ServerState
+from retriever.serve.indexes.work import Work
 from retriever.serve.metrics import Metrics
-from retriever.serve.openapi import document_api
 from retriever.serve.page import routes as page_routes
-from retriever.serve.pipelines import Pipelines
-from retriever.serve.shortcut import Shortcut
-from retriever.serve.state import ServerState
-from retriever.serve.work import Work
+from retriever.serve.routes import documents as document_routes
+from retriever.serve.routes import indexes as index_routes
+from retriever.serve.routes import search as search_routes
+from retriever.serve.routes.shortcut import Shortcut
+from retriever.serve.schema.openapi import document_api
+from retriever.serve.security.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,7 +67,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         )
     document_api(app, settings)
     if settings.mcp:
-        from retriever.serve.mcp import add_mcp  # half a second that other servers do without
+        from retriever.serve.agents.mcp import add_mcp  # half a second that other servers do without
 
         add_mcp(app, pipelines)
     return app

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from retriever.serve.indexes import Indexes
+    from retriever.serve.indexes.opened import Indexes
 
 __all__ = ["FOLDER", "TYPE", "Metrics"]
 

@@ -19,8 +19,8 @@ from uvicorn.supervisors import Multiprocess
 
 from retriever.serve.access_log import log_config
 from retriever.serve.app import create_app
-from retriever.serve.connection import Connection, ServerConfig
 from retriever.serve.metrics import FOLDER
+from retriever.serve.security.connection import Connection, ServerConfig
 from retriever.types import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def server_config(settings: ServeSettings, log: dict[str, Any] | None = None) ->
         ws="none",
         lifespan="on",
         log_config=log,
-        access_log=False,  # `retriever.serve.gate` writes it
+        access_log=False,  # `retriever.serve.security.gate` writes it
         proxy_headers=False,  # or any client could write another address into the log
         server_header=False,
         backlog=BACKLOG,

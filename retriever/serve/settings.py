@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.cluster.replicas import SearchCluster
-    from retriever.serve.keys import Keys
+    from retriever.serve.security.keys import Keys
 
 __all__ = ["Limits", "ServeSettings", "is_loopback", "named_indexes"]
 

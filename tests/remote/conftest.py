@@ -18,7 +18,7 @@ import uvicorn
 from retriever import AsyncRetriever, Document, IndexingConfig, RemoteRetriever, Retriever, build_index
 from retriever.rank.scorers import registered_scorer
 from retriever.serve.app import create_app
-from retriever.serve.keys import Keys, read_keys
+from retriever.serve.security.keys import Keys, read_keys
 from retriever.serve.settings import ServeSettings
 
 AGAIN = "bm25 > feedback(rm3) > rerank(shortest-remote, depth=5)"

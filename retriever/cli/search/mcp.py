@@ -44,10 +44,10 @@ def mcp(
     from retriever.extras import extra
 
     with extra("serve"):
-        from retriever.serve.keys import read_keys
-        from retriever.serve.mcp import PATH, run_stdio
-        from retriever.serve.pipelines import named_pipelines
+        from retriever.serve.agents.mcp import PATH, run_stdio
+        from retriever.serve.indexes.pipelines import named_pipelines
         from retriever.serve.run import serve
+        from retriever.serve.security.keys import read_keys
         from retriever.serve.settings import ServeSettings, named_indexes
     settings = ServeSettings(
         indexes=named_indexes(folders),

@@ -56,8 +56,8 @@ def serve(folders: tuple[str, ...], key_file: Path | None, check: bool, **option
     """
     try:
         from retriever.serve.exposure import exposure
-        from retriever.serve.keys import read_keys
         from retriever.serve.run import serve as run
+        from retriever.serve.security.keys import read_keys
     except ModuleNotFoundError as error:
         raise UserError(
             f"serving needs {error.name}, which is missing: pip install 'hybrid-retriever[serve]'"
@@ -75,7 +75,7 @@ def serve(folders: tuple[str, ...], key_file: Path | None, check: bool, **option
 
 
 def _settings(folders: tuple[str, ...], threads: int | None, **options: Any) -> ServeSettings:
-    from retriever.serve.pipelines import named_pipelines
+    from retriever.serve.indexes.pipelines import named_pipelines
     from retriever.serve.settings import Limits, ServeSettings, named_indexes
 
     given = {

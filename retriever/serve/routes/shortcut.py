@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from retriever.serve.address import read_address
 from retriever.serve.errors import error_answer
-from retriever.serve.models import SearchParameters, SearchRequest
-from retriever.serve.search_routes import SEARCH, found_hits
+from retriever.serve.routes.address import read_address
+from retriever.serve.routes.search import SEARCH, found_hits
+from retriever.serve.schema.models import SearchParameters, SearchRequest
 from retriever.types import UserError
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from retriever.serve.keys import presented
 from retriever.serve.problems import ProblemError
+from retriever.serve.security.keys import presented
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from retriever.serve.keys import Key, Scope
+    from retriever.serve.security.keys import Key, Scope
     from retriever.serve.settings import ServeSettings
 
 __all__ = ["check_access", "is_closed", "needed_scope"]

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 
-from retriever.serve.answers import Changed, Deleted, DocumentModel, DocumentsAnswer
-from retriever.serve.models import DocumentRequest, DocumentsRequest, IdsRequest
-from retriever.serve.openapi import answers, body_of
+from retriever.serve.indexes.state import answer, check_size, state_of
+from retriever.serve.indexes.writing import add_documents, delete_documents, listed, streamed
 from retriever.serve.problems import ProblemError
-from retriever.serve.state import answer, check_size, state_of
-from retriever.serve.writing import add_documents, delete_documents, listed, streamed
+from retriever.serve.schema.answers import Changed, Deleted, DocumentModel, DocumentsAnswer
+from retriever.serve.schema.models import DocumentRequest, DocumentsRequest, IdsRequest
+from retriever.serve.schema.openapi import answers, body_of
 from retriever.types import UserError
 from retriever.wire import document_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from retriever.serve.indexes import ServedIndex
+    from retriever.serve.indexes.opened import ServedIndex
     from retriever.types import Document
 
 __all__ = ["router"]

@@ -11,7 +11,7 @@ from retriever.search.showing.highlights import snippet
 
 if TYPE_CHECKING:
     from retriever.search.retriever import Retriever
-    from retriever.serve.pipelines import Pipelines
+    from retriever.serve.indexes.pipelines import Pipelines
     from retriever.types import Hit
 
 __all__ = [

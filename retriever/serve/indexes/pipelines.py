@@ -10,7 +10,7 @@ from retriever.names import HYBRID
 from retriever.rank import Pipeline
 from retriever.rank.learned import stored_model
 from retriever.rank.stage import STAGES
-from retriever.serve.state import check_size, check_text
+from retriever.serve.indexes.state import check_size, check_text
 from retriever.types import UserError
 
 if TYPE_CHECKING:

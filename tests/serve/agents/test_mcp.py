@@ -18,12 +18,12 @@ from fastmcp import Client
 
 from retriever import Document, Pipeline, Retriever, build_index
 from retriever.cli.main import cli
-from retriever.serve.agent_answers import LONGEST_VALUE
+from retriever.serve.agents.answers import LONGEST_VALUE
+from retriever.serve.agents.mcp import create_mcp
 from retriever.serve.app import create_app
-from retriever.serve.indexes import Indexes
-from retriever.serve.keys import read_keys
-from retriever.serve.mcp import create_mcp
-from retriever.serve.pipelines import Pipelines
+from retriever.serve.indexes.opened import Indexes
+from retriever.serve.indexes.pipelines import Pipelines
+from retriever.serve.security.keys import read_keys
 from retriever.serve.settings import ServeSettings
 from tests.docs.test_examples import PAGES, blocks
 from tests.remote.conftest import KEY, served

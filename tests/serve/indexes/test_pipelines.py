@@ -12,7 +12,7 @@ from retriever.rank import Pipeline
 from retriever.rank.scorers import registered_scorer
 from retriever.search.retriever import Retriever
 from retriever.serve.app import create_app
-from retriever.serve.pipelines import Pipelines, named_pipelines
+from retriever.serve.indexes.pipelines import Pipelines, named_pipelines
 from retriever.serve.settings import Limits, ServeSettings
 from retriever.types import Query, UserError
 from retriever.wire import hit_from_wire, ranking_from_wire

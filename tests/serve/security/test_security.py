@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.testclient import TestClient
 
-from retriever.serve.access import needed_scope
 from retriever.serve.app import create_app
-from retriever.serve.keys import Keys, read_keys
+from retriever.serve.security.access import needed_scope
+from retriever.serve.security.keys import Keys, read_keys
 from retriever.serve.settings import Limits, ServeSettings, named_indexes
 from retriever.types import UserError
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from retriever.serve.answers import IndexesAnswer, IndexModel, Status
+from retriever.serve.indexes.state import answer, state_of
 from retriever.serve.metrics import TYPE
-from retriever.serve.openapi import answers
-from retriever.serve.state import answer, state_of
+from retriever.serve.schema.answers import IndexesAnswer, IndexModel, Status
+from retriever.serve.schema.openapi import answers
 
 if TYPE_CHECKING:
-    from retriever.serve.indexes import ServedIndex
-    from retriever.serve.pipelines import Pipelines
+    from retriever.serve.indexes.opened import ServedIndex
+    from retriever.serve.indexes.pipelines import Pipelines
 
 __all__ = ["router"]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
 
-from retriever.serve.access import needed_scope
-from retriever.serve.answers import Problem
+from retriever.serve.schema.answers import Problem
+from retriever.serve.security.access import needed_scope
 from retriever.wire import PROBLEM
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Query, Request
 from retriever import types
 from retriever.search.leg import views_of
 from retriever.search.showing.highlights import snippet
-from retriever.serve.address import parameters_of, read_address
-from retriever.serve.answers import EncodedAnswer, ExpertsAnswer, FacetsAnswer, HitsAnswer, RankingsAnswer
-from retriever.serve.models import (
+from retriever.serve.indexes.state import answer, check_size, check_text, state_of
+from retriever.serve.routes.address import parameters_of, read_address
+from retriever.serve.schema.answers import EncodedAnswer, ExpertsAnswer, FacetsAnswer, HitsAnswer, RankingsAnswer
+from retriever.serve.schema.models import (
     BatchRequest,
     EncodeRequest,
     ExpertsParameters,
@@ -21,8 +22,7 @@ from retriever.serve.models import (
     SearchParameters,
     SearchRequest,
 )
-from retriever.serve.openapi import answers
-from retriever.serve.state import answer, check_size, check_text, state_of
+from retriever.serve.schema.openapi import answers
 from retriever.wire import encoded_to_wire, hit_to_wire, ranking_to_wire
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from retriever.rank import Pipeline
     from retriever.search.retriever import Retriever
-    from retriever.serve.indexes import ServedIndex
-    from retriever.serve.models import Shown
+    from retriever.serve.indexes.opened import ServedIndex
+    from retriever.serve.schema.models import Shown
     from retriever.serve.settings import Limits
     from retriever.types import Hit
 

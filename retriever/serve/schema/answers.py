@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from retriever.serve.models import EXAMPLE_DOCUMENT, TEXT
+from retriever.serve.schema.models import EXAMPLE_DOCUMENT, TEXT
 
 __all__ = [
     "Changed",

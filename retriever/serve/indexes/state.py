@@ -13,11 +13,11 @@ from retriever.types import UserError
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from retriever.serve.indexes import Indexes
+    from retriever.serve.indexes.opened import Indexes
+    from retriever.serve.indexes.pipelines import Pipelines
+    from retriever.serve.indexes.work import Work
     from retriever.serve.metrics import Metrics
-    from retriever.serve.pipelines import Pipelines
     from retriever.serve.settings import ServeSettings
-    from retriever.serve.work import Work
 
 __all__ = ["ServerState", "answer", "check_size", "check_text", "state_of"]
 

@@ -22,9 +22,9 @@ from retriever.indexing.build import build_index
 from retriever.indexing.writer import IndexWriter, add_corpus
 from retriever.search.retriever import Retriever
 from retriever.serve.app import create_app
+from retriever.serve.indexes.work import Work
 from retriever.serve.problems import ProblemError
 from retriever.serve.settings import Limits, ServeSettings
-from retriever.serve.work import Work
 from retriever.types import Document, UserError
 from retriever.wire import document_from_wire, document_to_wire
 from tests.helpers.waiting import wait_until
@@ -158,7 +158,7 @@ def test_bodies_that_are_none(writable: TestClient, how: dict[str, Any], status:
 def test_while_another_writer_has_the_index(
     writable: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retriever.serve.writing.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("retriever.serve.indexes.writing.LOCK_SECONDS", 0.2)
     with IndexWriter.open(folder):
         refused = writable.post(URL, json={"documents": [{"id": "x", "text": "late"}]})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
@@ -301,7 +301,7 @@ async def test_only_so_many_uploads_are_on_their_way() -> None:
 
 
 async def test_who_is_alone_is_answered_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retriever.serve.work.SOON", math.inf)
+    monkeypatch.setattr("retriever.serve.indexes.work.SOON", math.inf)
     one, other = ("127.0.0.1", 1), ("127.0.0.1", 2)
     work = Work(1, 2, 10.0)
     assert not work.alone(one)
@@ -313,7 +313,7 @@ async def test_who_is_alone_is_answered_without_a_thread(monkeypatch: pytest.Mon
     assert not work.alone(one)
     with work.arriving():
         assert not work.alone(one)
-    monkeypatch.setattr("retriever.serve.work.SOON", -1.0)
+    monkeypatch.setattr("retriever.serve.indexes.work.SOON", -1.0)
     assert not work.alone(one), "the last one took too long"
     work.close()
 

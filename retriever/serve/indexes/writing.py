@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from retriever.serve.indexes import ServedIndex
+    from retriever.serve.indexes.opened import ServedIndex
 
 __all__ = ["add_documents", "delete_documents", "listed", "streamed"]
 

@@ -14,9 +14,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from retriever.extras import extra
-from retriever.serve.agent_answers import DocumentPortion, IndexList, IndexSummary, SearchAnswer, found, summary
-from retriever.serve.indexes import Indexes
-from retriever.serve.pipelines import Pipelines
+from retriever.serve.agents.answers import DocumentPortion, IndexList, IndexSummary, SearchAnswer, found, summary
+from retriever.serve.indexes.opened import Indexes
+from retriever.serve.indexes.pipelines import Pipelines
 from retriever.serve.problems import ProblemError, validation_detail
 from retriever.types import UserError
 

@@ -26,7 +26,7 @@ import uvicorn
 
 from retriever.indexing.build import build_index
 from retriever.serve.app import create_app
-from retriever.serve.keys import Key, Keys
+from retriever.serve.security.keys import Key, Keys
 from retriever.serve.settings import ServeSettings
 from retriever.types import Document
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from retriever.serve.access import is_closed
 from retriever.serve.problems import ProblemError
+from retriever.serve.security.access import is_closed
 from retriever.serve.settings import is_loopback
 
 if TYPE_CHECKING:

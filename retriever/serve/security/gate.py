@@ -10,18 +10,18 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from retriever.serve.access import check_access
-from retriever.serve.body import Body
-from retriever.serve.hosts import check_fetch, check_host, check_origin, one_header
 from retriever.serve.problems import ProblemError
+from retriever.serve.security.access import check_access
+from retriever.serve.security.body import Body
+from retriever.serve.security.hosts import check_fetch, check_host, check_origin, one_header
 from retriever.types import UserError
 from retriever.wire import VERSION, VERSION_HEADER
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from retriever.serve.keys import Key
     from retriever.serve.metrics import Metrics
+    from retriever.serve.security.keys import Key
     from retriever.serve.settings import ServeSettings
 
 __all__ = ["Gate"]

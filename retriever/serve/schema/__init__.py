@@ -1,0 +1,1 @@
+"""What requests and answers hold, and the OpenAPI document that is made of it."""

@@ -1,0 +1,1 @@
+"""What stands before the routes: who may ask for what, by which name, how much, and for how long."""

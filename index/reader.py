@@ -23,6 +23,7 @@ from retriever.index.lucene.held import HeldCommit, hold
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.lucene.segments import ForeignError
 from retriever.index.lucene.stored_fields import StoredFields
+from retriever.index.postings.frequencies import frequencies
 from retriever.index.postings.quantise import impact_query, strongest
 from retriever.index.postings.row_impacts import row_impacts
 from retriever.index.postings.sparse import open_postings
@@ -427,7 +428,8 @@ class FolderReader:
         from scipy.sparse import csr_matrix, vstack
 
         empty = csr_matrix(np.zeros((0, self.settings.encoder.vocab_size), np.int32))
-        rows = [self._impacts(range(*self._chunk_rows(one))).max(axis=0).tocsr() for one in documents]
+        rows = [self._impacts(range(*self._chunk_rows(one))) for one in documents]
+        rows = [row if row.shape[0] == 1 else row.max(axis=0).tocsr() for row in rows]
         impacts = csr_matrix(vstack([empty, *rows], "csr"), dtype=np.float32)
         impacts.data /= np.float32(self.settings.impact_scale)
         return impacts
@@ -463,7 +465,8 @@ class FolderReader:
             found: csr_matrix = self.stored_terms("impact")[rows.start : rows.stop]
         else:
             size = self.settings.encoder.vocab_size
-            found = vstack([row_impacts(self.postings, row, size) for row in rows], "csr")
+            each = [row_impacts(self.postings, row, size) for row in rows]
+            found = each[0] if len(each) == 1 else vstack(each, "csr")
         return found
 
     def stored(self, ids: Iterable[str]) -> dict[str, StoredDocument]:
@@ -528,19 +531,21 @@ class FolderReader:
         return sorted(matches, key=lambda match: (-match.contribution, match.term))
 
     def _impacts_of(self, terms: Sequence[int], doc_id: str, chunk: int) -> dict[int, float]:
-        """Return the impacts of a chunk by vocabulary id, of these terms at least where there are some."""
+        """Return the impacts of a chunk by vocabulary id, of those of these terms that it has."""
         if self.postings is None:  # an old index; a Java call each
             return {term: self._lucene.impact_of(str(term), doc_id, chunk) for term in terms}
         try:
             row = self.first_row(doc_id) + chunk
         except KeyError:
             return {}
-        found = row_impacts(self.postings, row, self.settings.encoder.vocab_size)
+        found = row_impacts(self.postings, row, self.settings.encoder.vocab_size, terms)
         return dict(zip(found.indices.tolist(), found.data.tolist(), strict=True))
 
     def sparse_frequencies(self, terms: Iterable[int]) -> list[int]:
         """Return in how many chunks each vocabulary id has an impact."""
-        return self._lucene.document_frequencies("impact", map(str, terms))
+        if self.postings is None:  # an old index
+            return self._lucene.document_frequencies("impact", map(str, terms))
+        return frequencies(self.postings, list(terms), self.alive)
 
     def sparse_terms_per_document(self) -> float:
         """Return the mean number of impacts of a document."""

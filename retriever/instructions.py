@@ -16,7 +16,7 @@ from retriever.machine_code import COMPILED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GROUP", "add_group", "inner", "lowest", "ones", "push", "vector_at"]
+__all__ = ["GROUP", "add_group", "inner", "lowest", "ones", "prefetch", "push", "vector_at"]
 
 GROUP = 64
 """Rows whose bits stand together in a bitmap."""
@@ -77,6 +77,21 @@ def _add_bits(sums: Any, bits: Any, impacts: Any, weight: Any) -> None:
     for place in range(ones(bits)):
         own[lowest(bits)] += np.uint16((np.uint32(values[place]) * np.uint32(weight)) >> np.uint32(8))
         bits &= bits - np.uint64(1)
+
+
+@instruction
+def prefetch(context: Any, address: Any) -> Any:
+    """Have the memory at an address read, which is to be looked at soon; nothing waits for it."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")  # type: ignore[no-untyped-call]
+        read, most_local, data = word(0), word(3), word(1)
+        builder.call(function, [builder.inttoptr(arguments[0], byte), read, most_local, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), code
 
 
 @instruction

@@ -79,6 +79,13 @@ class Block(NamedTuple):
     data: NDArray[np.uint8]
     step: int = _STEP
 
+    def find(self, terms: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return which of some terms the block holds, by their places among these, and their places in `terms`."""
+        places = np.searchsorted(self.terms, terms)
+        inside = np.flatnonzero(places < len(self.terms))
+        held = inside[self.terms[places[inside]] == terms[inside]]
+        return held, places[held]
+
     def postings(self, place: int) -> TermPostings:
         """Return the postings of the term at a place in `terms`."""
         start, count = self.step * int(self.starts[place]), int(self.sizes[place]) >> 1

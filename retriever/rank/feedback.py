@@ -96,9 +96,8 @@ def _sparse_shared(on: _On) -> LegQuery:
     reader = on.at.view.reader
     impacts = stored.impacts(on.at, on.ids)
     held = np.unique(impacts.indices)
-    frequencies = np.zeros(impacts.shape[1], np.int64)
-    frequencies[held] = reader.sparse_frequencies(held.tolist())
-    rarity = idf(frequencies, reader.num_chunks)
+    rarity = np.zeros(impacts.shape[1], np.float32)
+    rarity[held] = idf(np.array(reader.sparse_frequencies(held.tolist()), np.int64), reader.num_chunks)
     found = shared_terms(on.query.terms, impacts, on.shares, rarity, terms=on.terms, weight=on.weight)
     return _with_terms(on.query, found)
 

@@ -64,8 +64,8 @@ def rocchio_terms(query: csr_matrix, documents: csr_matrix, *, terms: int, weigh
     lengths = np.sqrt(np.asarray(documents.multiply(documents).sum(axis=1)).ravel())
     shares = 1 / np.where(lengths > 0, lengths, 1) / documents.shape[0]
     mean = _strongest(_mean(documents, shares.astype(np.float32)), terms)
-    norm, own = np.linalg.norm(mean), np.sqrt(query.multiply(query).sum())
-    return csr_matrix(query + csr_matrix(mean * np.float32(weight * own / norm if norm > 0 else 0)))
+    norm, own = np.linalg.norm(mean.data), np.sqrt(query.multiply(query).sum())
+    return csr_matrix(query + mean * np.float32(weight * own / norm if norm > 0 else 0))
 
 
 def _mean(documents: csr_matrix, shares: FloatArray) -> FloatArray:
@@ -73,12 +73,13 @@ def _mean(documents: csr_matrix, shares: FloatArray) -> FloatArray:
     return mean
 
 
-def _strongest(weights: FloatArray, count: int) -> FloatArray:
-    """Return the `count` highest of weights (vocab_size,), of equal ones the first; 0 for the others."""
-    kept = np.argsort(-weights, kind="stable")[:count]
-    found = np.zeros_like(weights)
-    found[kept] = weights[kept]
-    return found
+def _strongest(weights: FloatArray, count: int) -> csr_matrix:
+    """Return the `count` highest of weights (vocab_size,) from 0, of equal ones the first: csr (1, vocab_size)."""
+    from scipy.sparse import csr_matrix
+
+    held = np.flatnonzero(weights)
+    kept = np.sort(held[np.argsort(-weights[held], kind="stable")[:count]])
+    return csr_matrix((weights[kept], kept.astype(np.int32), [0, len(kept)]), shape=(1, len(weights)))
 
 
 def _with_mass(query: csr_matrix, weights: FloatArray, terms: int, share: float) -> csr_matrix:
@@ -86,7 +87,7 @@ def _with_mass(query: csr_matrix, weights: FloatArray, terms: int, share: float)
 
     added = _strongest(weights, terms)
     mass = added.sum()
-    return csr_matrix(query + csr_matrix(added * np.float32(share * query.sum() / mass if mass > 0 else 0)))
+    return csr_matrix(query + added * np.float32(share * query.sum() / mass if mass > 0 else 0))
 
 
 def idf(frequencies: NDArray[np.int64], texts: int) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from retriever.index.lucene.stored_fields import stored_kernel
+from retriever.index.postings.row_impacts import row_impacts_kernel
 from retriever.index.vectors.halves import halves_kernels
 from retriever.index.vectors.scan import processor_scans, scan_kernel
 from retriever.network.int8.decoder import decoder_kernels
@@ -15,7 +16,7 @@ __all__ = ["compile_kernels"]
 
 def compile_kernels() -> None:
     """Compile all kernels that this processor has the instructions for, and keep their machine code."""
-    for load in (few_kernels, decoder_kernels, sparse_kernel, word_kernels, stored_kernel):
+    for load in (few_kernels, decoder_kernels, sparse_kernel, word_kernels, stored_kernel, row_impacts_kernel):
         load()
     if processor_scans():
         scan_kernel()

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix, random_array
 from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.index.postings import sparse, words
 from retriever.index.postings.blocks import BlockWriter, open_block
+from retriever.index.postings.frequencies import frequencies
 from retriever.index.postings.inverted import Source, inverted, merged
 from retriever.index.postings.row_impacts import row_impacts
 from retriever.index.postings.sparse import Postings
@@ -69,8 +70,13 @@ def test_a_file_holds_what_was_written(rows: list[dict[int, int]], tmp_path_fact
     impacts = matrix(rows)
     block = write(tmp_path_factory.mktemp("block") / "a.postings", impacts)
     np.testing.assert_array_equal(content(block), impacts.toarray())
-    found = [row_impacts(Postings([block], [0]), row, VOCAB).toarray()[0] for row in range(len(rows))]
-    np.testing.assert_array_equal(found, impacts.toarray())
+    postings, dense = Postings([block], [0]), impacts.toarray()
+    np.testing.assert_array_equal([row_impacts(postings, row, VOCAB).toarray()[0] for row in range(len(rows))], dense)
+    some = sorted({0, VOCAB - 1, *range(1, VOCAB, 3)})
+    of_some = [row_impacts(postings, row, VOCAB, some[::-1]).toarray()[0] for row in range(len(rows))]
+    np.testing.assert_array_equal(of_some, np.where(np.isin(np.arange(VOCAB), some), dense, 0))
+    for alive in (np.ones(len(rows), bool), np.arange(len(rows)) % 3 > 0):
+        assert frequencies(postings, [*some, 1], alive) == np.count_nonzero(dense[alive], axis=0)[[*some, 1]].tolist()
 
 
 @settings(max_examples=40, deadline=None)

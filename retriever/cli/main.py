@@ -45,6 +45,10 @@ def cli() -> None:
     """
     # Threads that wait by spinning make a query on a busy machine take a second instead of 30 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.stderr is None or not sys.stderr.isatty():
+        os.environ.setdefault(
+            "TQDM_MININTERVAL", "10"
+        )  # a log gets a line of progress in so many seconds, not ten in one
     atexit.register(_prepare_next_start)
 
 

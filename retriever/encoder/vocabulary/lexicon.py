@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from retriever.encoder.vocabulary.readability import Readability
 from retriever.languages import folder_languages, foreign
 from retriever.network.checkpoint import read_values
 from retriever.network.lexical import blended_fractions, document_terms, idf, token_counts
-from retriever.types import Span, TermSpan, UserError
+from retriever.types import TermSpan, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,13 +125,13 @@ class Lexicon:
         """
         text = _clean(text)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
-        words = whole_words(text)
+        words = Words(text)
         found = []
         for term, (start, end) in zip(self.stem[encoding.ids].tolist(), encoding.offsets, strict=True):
-            start += len(text[start:end]) - len(text[start:end].lstrip())  # the space before a word may be counted in
+            if text[start:end][:1].isspace():  # the space before a word may be counted in
+                start += len(text[start:end]) - len(text[start:end].lstrip())
             if start < end:
-                first, last = words.get(start, Span(start, end)), words.get(end - 1, Span(start, end))
-                found.append(TermSpan(term, min(start, first.start), max(end, last.end)))
+                found.append(TermSpan(term, *words.whole(start, end)))
         return found
 
     def token_ids(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
@@ -173,17 +174,33 @@ class Lexicon:
         return heaviest(adapted, self._query_terms.most) if expanded and self._query_terms is not None else adapted
 
 
-def whole_words(text: str) -> dict[int, Span]:
-    """Return for each character of a word the word that it stands in; words of scripts without spaces are left out."""
-    found: dict[int, Span] = {}
-    for word in WORD.finditer("".join("w" if _in_a_word(sign) else " " for sign in text)):
-        found.update(dict.fromkeys(range(*word.span()), Span(*word.span())))
-    return found
+class Words:
+    """The words of a text, by their characters; words of scripts without spaces between them are left out."""
+
+    def __init__(self, text: str) -> None:
+        spans = [word.span() for word in WORD.finditer(text.translate(_MARKED))]
+        self._starts, self._ends = [start for start, _ in spans], [end for _, end in spans]
+
+    def whole(self, start: int, end: int) -> tuple[int, int]:
+        """Return where the words begin and end in which some characters do, of which there is one at least."""
+        first, last = bisect_right(self._starts, start) - 1, bisect_right(self._starts, end - 1) - 1
+        if first >= 0 and start < self._ends[first]:
+            start = self._starts[first]
+        return start, max(end, self._ends[last]) if last >= 0 else end
 
 
-def _in_a_word(sign: str) -> bool:
-    # Vowels of Hindi and others are marks, not letters.
-    return (sign.isalnum() or unicodedata.category(sign)[0] == "M") and not UNSPACED.match(sign)
+class _Marked(dict[int, str]):
+    """For `str.translate`: "w" for a character of a word, a space for any other; each is looked at once."""
+
+    def __missing__(self, code: int) -> str:
+        sign = chr(code)
+        # Vowels of Hindi and others are marks, not letters.
+        in_a_word = (sign.isalnum() or unicodedata.category(sign)[0] == "M") and not UNSPACED.match(sign)
+        self[code] = "w" if in_a_word else " "
+        return self[code]
+
+
+_MARKED = _Marked()
 
 
 def _clean(text: str) -> str:

@@ -66,10 +66,11 @@ class SparseLeg(Leg):
             return []
         terms = query.terms
         strong = set(terms.indices[terms.data >= SHOWN_FROM * terms.data.max()].tolist())
-        words: dict[Span, bool] = {}
+        words: dict[tuple[int, int], bool] = {}
         for term, start, end in encoder.term_spans(text):
-            words[Span(start, end)] = term in strong and words.get(Span(start, end), True)
-        return [word for word, found in words.items() if found]
+            place = (start, end)
+            words[place] = term in strong and words.get(place, True)
+        return [Span(*place) for place, found in words.items() if found]
 
     def rank_candidates(self, texts: Sequence[str], encoded: Encoded | None, candidates: Candidates) -> list[Ranking]:
         """Rank by unrounded weights."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from retriever.index.commit import unfinished
 from retriever.index.files import disk_errors, sync_path
 from retriever.index.reader import FolderReader
+from retriever.index.shards.agreement import check_alike
 from retriever.index.shards.manifest import ShardManifest, is_sharded, read_manifest, shard_folders, write_manifest
-from retriever.index.shards.reader import check_alike
 from retriever.index.snapshot import Snapshot, take_snapshot
 from retriever.types import UserError
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.index.lock import WriteLock
+from retriever.index.shards.agreement import check_alike, joined_commits
 from retriever.index.shards.manifest import read_manifest, shard_folders, write_manifest
-from retriever.index.shards.reader import check_alike, joined_commits
 from retriever.index.writer import FolderWriter
 from retriever.types import Encoded, TokenVectors
 

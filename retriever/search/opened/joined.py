@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from retriever.index.chunks import ScoredChunk
-    from retriever.index.shards.reader import JoinedReader
+    from retriever.index.shards.joined import JoinedReader
     from retriever.index.stored import StoredDocument
     from retriever.search.leg import LegQuery, OpenLeg
     from retriever.types import Encoder, Ranking, Span, TermMatch

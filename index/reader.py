@@ -13,8 +13,6 @@ import numpy as np
 
 from retriever.index.chunks import ScoredChunk, best_documents
 from retriever.index.commit import CommitRecord, parse_commit
-from retriever.index.explained import explained
-from retriever.index.fields import list_fields
 from retriever.index.files import damaged
 from retriever.index.filters import parse_filter
 from retriever.index.lucene.calls import Found
@@ -28,10 +26,12 @@ from retriever.index.postings.quantise import impact_query, strongest
 from retriever.index.postings.row_impacts import row_impacts
 from retriever.index.postings.sparse import open_postings
 from retriever.index.postings.words import OwnCollection, open_words
-from retriever.index.selection import Selection
+from retriever.index.reading.explained import explained
+from retriever.index.reading.fields import list_fields
+from retriever.index.reading.selection import Selection
+from retriever.index.reading.token_statistics import TokenStatistics
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_identity
 from retriever.index.stored import StoredDocument, read_stored
-from retriever.index.token_statistics import TokenStatistics
 from retriever.index.users import Users
 from retriever.index.vectors.dense import DenseSearcher
 from retriever.index.vectors.rows import ALIVE, SEARCHABLE, RowReader, read_flags

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.index.batch import check_batch, token_records
 from retriever.index.commit import CommitRecord, parse_commit
 from retriever.index.files import damaged, disk_errors, sync_path
 from retriever.index.lock import LockedError, WriteLock, patience
@@ -41,6 +40,7 @@ from retriever.index.vectors.rows import (
     read_flags,
     write_flags,
 )
+from retriever.index.writing.batch import check_batch, token_records
 from retriever.processes import refuse_fork
 from retriever.types import Document, Encoded, Span, TokenVectors, UserError
 

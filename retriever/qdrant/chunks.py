@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
-    from retriever.index.batch import Batch
     from retriever.index.settings import IndexSettings
     from retriever.index.vectors.rows import TokenRecords
+    from retriever.index.writing.batch import Batch
     from retriever.qdrant.engine import Point, Record
     from retriever.types import Document
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.index.chunks import ScoredChunk
-from retriever.index.explained import explained
+from retriever.index.reading.explained import explained
 from retriever.index.stored import read_stored
 from retriever.index.vectors.row_formats import inner_products
 from retriever.index.vectors.rows import TokenRecords

@@ -14,9 +14,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from retriever.index.batch import check_batch, token_records
 from retriever.index.commit import UNFINISHED, CommitRecord
 from retriever.index.lucene.metadata import DOUBLES, MOMENTS
+from retriever.index.writing.batch import check_batch, token_records
 from retriever.qdrant.chunks import contribution, new_chunks
 from retriever.qdrant.engine import ALL
 from retriever.qdrant.points import Counted, chunk_id, point_of

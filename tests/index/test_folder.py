@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from retriever.index import FolderReader, FolderWriter, IndexSettings
-from retriever.index.batch import check_batch
 from retriever.index.exact import exact_dense, exact_sparse
 from retriever.index.postings.quantise import quantise
+from retriever.index.writing.batch import check_batch
 from retriever.types import Document, Encoded, EncoderIdentity, MetadataValue, Ranking, ScoredDoc, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from retriever.index.selection import Selection
+    from retriever.index.reading.selection import Selection
     from retriever.types import Ranking
 
 LONG, SHORT = 0.2, 0.05

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from retriever.index.chunks import ScoredChunk, chunk_rows
-from retriever.index.explained import explained
+from retriever.index.reading.explained import explained
 from retriever.search.leg import Leg
 
 if TYPE_CHECKING:

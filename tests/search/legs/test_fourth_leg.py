@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retriever.index.reader import FolderReader
-    from retriever.index.selection import Selection
+    from retriever.index.reading.selection import Selection
     from retriever.types import Ranking
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing faiss

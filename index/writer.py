@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import shutil
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,14 +21,9 @@ from retriever.index.lucene.writer import LuceneDocument, LuceneWriter
 from retriever.index.postings.sparse import SparseWriter
 from retriever.index.postings.words import WordWriter
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_bytes, write_settings
-from retriever.index.vectors import dense
 from retriever.index.vectors.faiss_types import choose_type
 from retriever.index.vectors.rows import (
     ALIVE,
-    CONTINUES,
-    EMPTY,
-    SEARCHABLE,
-    TRUNCATED,
     RowMark,
     RowReader,
     RowWriter,
@@ -41,8 +34,12 @@ from retriever.index.vectors.rows import (
     write_flags,
 )
 from retriever.index.writing.batch import check_batch, token_records
+from retriever.index.writing.dense_file import RENEWED, DenseFile, build_dense, building, placed, type_due
+from retriever.index.writing.live_rows import LiveRows
+from retriever.index.writing.new_folder import new_folder
+from retriever.index.writing.unreferenced import remove_unreferenced
 from retriever.processes import refuse_fork
-from retriever.types import Document, Encoded, Span, TokenVectors, UserError
+from retriever.types import Document, Encoded, Span, TokenVectors
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,21 +52,6 @@ __all__ = ["FolderWriter"]
 
 BLOCK = 16_384
 """Rows copied at a time."""
-NEWER_ROWS = 50_000
-"""Rows that are searched exactly at most; with 384 dimensions they take a query about 20 ms."""
-
-RENEWED = "dense/renewed"
-"""A FAISS file that is built while others may write: a name that is no commit's, so none of them removes it."""
-ROWS_FOLDER = re.compile(r"rows(-\d+)?")
-
-
-class _Dense(NamedTuple):
-    """The FAISS file of a commit: its type, its path in the index, how many rows it covers, its CRC-32."""
-
-    kind: str
-    file: str
-    rows: int
-    crc: int
 
 
 class FolderWriter:
@@ -84,16 +66,13 @@ class FolderWriter:
         self._whole, self._lent, self._process = True, False, os.getpid()
         self.committed = parse_commit(path, read_user_data(path / "lucene"))
         check_settings(path, self.committed.settings_crc)
-        self._rows_folder = self.committed.rows_folder
-        rows = path / self._rows_folder
-        self._flags = bytearray()
-        self._row_of: dict[str, int] = {}  # the first row of a document
-        committed = self.committed
-        self._rows = RowWriter(rows, settings.row_format, committed.mark)
+        committed, self._rows_folder = self.committed, self.committed.rows_folder
+        self._rows = RowWriter(path / self._rows_folder, settings.row_format, committed.mark)
         self._sparse = SparseWriter(path, committed.sparse_files, committed.mark.rows, committed.number + 1)
         self._words = WordWriter(path, committed.bm25_files, committed.mark.rows)
         try:
-            self._load(rows)
+            self._live = self._load()
+            remove_unreferenced(path, committed)
         except BaseException:
             self._rows.close()
             raise
@@ -103,46 +82,21 @@ class FolderWriter:
         """Make an empty index in a new or empty folder."""
         path = Path(path)
         start_jvm()
-        with disk_errors(path):
-            if path.exists() and not path.is_dir():
-                raise UserError(f"{path}: a file, need a new or empty folder for the index; give another path")
-            new = not path.exists()
-            path.mkdir(parents=True, exist_ok=True)
-            _refuse_if_not_empty(path, set())
-            try:
-                lock = WriteLock(path)
-            except OSError:
-                if new:
-                    shutil.rmtree(path)
-                raise
-        try:
-            _refuse_if_not_empty(path, {"write.lock"})  # somebody else may have been faster
-        except UserError:
-            lock.release()
-            raise
-        try:
-            with disk_errors(path):
-                (path / "dense").mkdir()
-                (path / "lucene").mkdir()
-                lucene = LuceneWriter(path / "lucene", settings.bm25)
-                with _closed_on_error(lucene):
-                    live = path / "rows" / "live-0.bin"
-                    live.parent.mkdir()
-                    crc = write_flags(live, np.empty(0, np.uint8))
-                    record = CommitRecord(
-                        settings_crc=zlib.crc32(settings_bytes(settings)), live_file="rows/live-0.bin", live_crc=crc
-                    )
-                    lucene.commit(record.user_data())
-                    # Last: only with this file is the folder an index, and then it is a whole one.
-                    write_settings(path, settings)
-                    return cls(path, settings, lock, lucene)
-        except BaseException:
-            for part in path.iterdir():
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
-            if new:
-                path.rmdir()
-            lock.release()
-            raise
+        with new_folder(path) as lock, disk_errors(path):
+            (path / "dense").mkdir()
+            (path / "lucene").mkdir()
+            lucene = LuceneWriter(path / "lucene", settings.bm25)
+            with _closed_on_error(lucene):
+                live = path / "rows" / "live-0.bin"
+                live.parent.mkdir()
+                crc = write_flags(live, np.empty(0, np.uint8))
+                record = CommitRecord(
+                    settings_crc=zlib.crc32(settings_bytes(settings)), live_file="rows/live-0.bin", live_crc=crc
+                )
+                lucene.commit(record.user_data())
+                # Last: only with this file is the folder an index, and then it is a whole one.
+                write_settings(path, settings)
+                return cls(path, settings, lock, lucene)
 
     @classmethod
     def open(cls, path: str | Path) -> FolderWriter:
@@ -163,30 +117,24 @@ class FolderWriter:
             lock.release()
             raise
 
-    def _load(self, rows: Path) -> None:
-        mark = self.committed.mark
-        form = self.settings.row_format
+    def _load(self) -> LiveRows:
+        mark, form = self.committed.mark, self.settings.row_format
+        rows = self.path / self._rows_folder
         # A changed id would be added a second time, and never be deleted.
         check_ids(rows, mark, form)
         flags = read_flags(self.path / self.committed.live_file, mark.rows, self.committed.live_crc)
-        self._flags.extend(flags.tobytes())
-        alive = np.flatnonzero(flags & ALIVE)
-        ids = RowReader(rows, form, mark).doc_ids(alive)
-        for doc_id, row in zip(ids, alive.tolist(), strict=True):
-            if self._row_of.setdefault(doc_id, row) != row:
-                self._flags[row] |= CONTINUES
-        self._remove_unreferenced()
+        return LiveRows(flags, RowReader(rows, form, mark).doc_ids(np.flatnonzero(flags & ALIVE)))
 
     @property
     def doc_ids(self) -> Collection[str]:
         """Return the ids of the documents, uncommitted changes included."""
-        return self._row_of.keys()
+        return self._live.row_of.keys()
 
     def __contains__(self, doc_id: str) -> bool:
-        return doc_id in self._row_of
+        return doc_id in self._live.row_of
 
     def __len__(self) -> int:
-        return len(self._row_of)
+        return len(self._live.row_of)
 
     def add(
         self,
@@ -213,36 +161,26 @@ class FolderWriter:
                 documents, batch.raws, batch.counts, batch.languages, strict=True
             ):
                 end = start + count
-                row, old = len(self._flags), self._row_of.get(document.doc_id)
-                fields = LuceneDocument(document.doc_id, raw, row, document.metadata, batch.chunks[start:end], language)
-                self._lucene.add(fields, replace=old is not None)
-                if old is not None:
-                    self._bury(old)
-                self._flags.extend(batch.flags[start:end])
-                self._row_of[document.doc_id] = row
+                fields = LuceneDocument(
+                    document.doc_id, raw, len(self._live), document.metadata, batch.chunks[start:end], language
+                )
+                self._lucene.add(fields, replace=document.doc_id in self)
+                self._live.add(document.doc_id, batch.flags[start:end])
                 start = end
-
-    def _bury(self, row: int) -> None:
-        """Mark the rows of the document that starts with this one as dead."""
-        self._flags[row] = 0
-        row += 1
-        while row < len(self._flags) and self._flags[row] & CONTINUES:
-            self._flags[row] = 0
-            row += 1
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents from every leg; return how many there were. Unknown ids are passed over."""
         self._take_back()
-        known = {doc_id for doc_id in ids if doc_id in self._row_of}
+        known = {doc_id for doc_id in ids if doc_id in self}
         if known:
             with self._changes():
                 self._lucene.delete(known)
                 for doc_id in known:
-                    self._bury(self._row_of.pop(doc_id))
+                    self._live.remove(doc_id)
         return len(known)
 
     def commit(
-        self, note: Mapping[str, str] | None = None, dense_type: str | None = None, *, built: _Dense | None = None
+        self, note: Mapping[str, str] | None = None, dense_type: str | None = None, *, built: DenseFile | None = None
     ) -> None:
         """Make everything so far durable, and visible to readers that open from now on.
 
@@ -256,7 +194,7 @@ class FolderWriter:
             record = self._next_record(note or {}, dense_type, built)
             self._lucene.commit(record.user_data())
             self.committed = record
-        self._remove_unreferenced()
+        remove_unreferenced(self.path, self.committed)
         if self.wanted:
             self._lend()
 
@@ -288,16 +226,16 @@ class FolderWriter:
             # Else a copy of damaged rows would have a checksum that says that they are whole.
             files = committed_files(self._rows.mark, self.settings.row_format)
             check_content(self.path / self._rows_folder, files)
-            flags = np.frombuffer(bytes(self._flags), np.uint8)
-            alive = np.flatnonzero(flags & ALIVE)
-            if len(alive) < len(flags):
+            before = len(self._live)
+            alive = np.flatnonzero(self._live.flags & ALIVE)
+            if len(alive) < before:
                 self._move_rows(alive)
-                self._flags = bytearray(flags[alive].tobytes())
+                self._live.keep(alive)
             self._sparse.compact(alive)
             self._words.compact(len(alive))
             self._lucene.drop_deleted()
         self.commit(self.committed.note, dense_type or self.committed.dense_choice)
-        return len(flags) - len(alive)
+        return before - len(alive)
 
     def _move_rows(self, alive: NDArray[np.int64]) -> None:
         """Copy these rows into a new folder, and tell Lucene where they are now."""
@@ -312,21 +250,14 @@ class FolderWriter:
             ids = old.doc_ids(part)
             vectors = None if old.vectors is None else old.vectors.records[part]
             self._rows.append(ids, vectors, None if old.tokens is None else old.tokens.of_rows(part.tolist()))
-            first = [not self._flags[row] & CONTINUES for row in part.tolist()]
-            moved = [*compress(zip(ids, range(start, start + len(ids)), strict=True), first)]
+            new = zip(ids, range(start, start + len(ids)), strict=True)
+            moved = [*compress(new, self._live.starts(part.tolist()))]
             self._lucene.renumber(moved)
-            self._row_of.update(moved)
+            self._live.row_of.update(moved)
 
     def dense_type_due(self) -> str | None:
-        """Return the FAISS type to build: the chosen one where too many rows are newer than its file.
-
-        Newer rows cost every query an exact scan, building costs once: it waits for a fifth more rows, or NEWER_ROWS.
-        """
-        last, rows = self.committed, len(self._flags)
-        kind = choose_type(last.dense_choice, rows)
-        newer = rows - last.dense_rows
-        outgrown = kind != "flat" and (newer > NEWER_ROWS or 5 * newer > last.dense_rows)
-        return last.dense_choice if self.settings.encoder.dense_dim and (outgrown or kind != last.dense_type) else None
+        """Return the FAISS type to build, None where the last commit's file is good enough: see `type_due`."""
+        return type_due(self.committed, len(self._live)) if self.settings.encoder.dense_dim else None
 
     def renew_dense(self) -> None:
         """Build FAISS of the last commit where `dense_type_due` says so, and commit that; called after `commit`.
@@ -337,7 +268,7 @@ class FolderWriter:
         due, last = self.dense_type_due(), self.committed
         if due is None:
             return
-        with suppress(LockedError), self._building():
+        with suppress(LockedError), building(self.path):
             self._lend()
             built = self._build_dense(due, RENEWED)
             self._take_back()
@@ -345,61 +276,37 @@ class FolderWriter:
             if (now.rows_folder, now.dense_choice) == (last.rows_folder, last.dense_choice):
                 self.commit(now.note, due, built=built if built.file else None)
 
-    @contextmanager
-    def _building(self) -> Iterator[None]:
-        """Be the one who builds without the lock; remove what is not committed, of one that was killed, too."""
-        with patience(0):
-            lock = WriteLock(self.path, "build")
-        try:
-            yield
-        finally:
-            for file in self.path.glob(f"{RENEWED}*"):
-                file.unlink()
-            lock.release()
+    def _build_dense(self, dense_type: str, name: str) -> DenseFile:
+        """Write the FAISS index of all rows to a file, see `build_dense`."""
+        rows = RowReader(self.path / self._rows_folder, self.settings.row_format, self._rows.mark)
+        return build_dense(self.path, dense_type, name, rows, self._live.flags)
 
-    def _build_dense(self, dense_type: str, name: str) -> _Dense:
-        """Write the FAISS index of all rows to a file; {kind} in its name stands for the type."""
-        flags = np.frombuffer(bytes(self._flags), np.uint8)
-        kind = choose_type(dense_type, len(flags))
-        if kind == "flat" or not len(flags):
-            return _Dense(kind, "", 0, 0)
-        file = name.format(kind=kind)
-        reader = RowReader(self.path / self._rows_folder, self.settings.row_format, self._rows.mark)
-        crc = dense.build(self.path / file, kind, reader, (flags & SEARCHABLE).astype(bool))
-        return _Dense(kind, file, len(flags), crc)
-
-    def _next_record(self, note: Mapping[str, str], dense_type: str | None, built: _Dense | None) -> CommitRecord:
+    def _next_record(self, note: Mapping[str, str], dense_type: str | None, built: DenseFile | None) -> CommitRecord:
         """Write the files of the next commit beside those of the last one."""
         last, number = self.committed, self.committed.number + 1
-        flags = np.frombuffer(bytes(self._flags), np.uint8)
         live_file = f"{self._rows_folder}/live-{number}.bin"
-        found = _Dense(last.dense_type, last.dense_file, last.dense_rows, last.dense_crc)
+        found = DenseFile(last.dense_type, last.dense_file, last.dense_rows, last.dense_crc)
         if dense_type is not None and self.settings.encoder.dense_dim:
             name = f"dense/{{kind}}-{number}.faiss"
-            if built is None:
-                found = self._build_dense(dense_type, name)
-            else:
-                found = built._replace(file=name.format(kind=built.kind))
-                (self.path / built.file).replace(self.path / found.file)
-                sync_path(self.path / "dense")
+            found = self._build_dense(dense_type, name) if built is None else placed(self.path, built, name)
         return CommitRecord(
             number=number,
             settings_crc=last.settings_crc,
             rows_folder=self._rows_folder,
             mark=self._rows.mark,
             live_file=live_file,
-            live_crc=write_flags(self.path / live_file, flags),
+            live_crc=write_flags(self.path / live_file, self._live.flags),
             dense_choice=dense_type or last.dense_choice,
             dense_type=found.kind,
             dense_file=found.file,
             dense_rows=found.rows,
             dense_crc=found.crc,
-            sparse_files=self._sparse_files(number, len(flags)),
-            bm25_files=tuple(self._words.finish(number, len(flags), self._lucene.words)),
-            documents=len(self._row_of),
-            empty=int(np.count_nonzero(flags & EMPTY)),
-            truncated=int(np.count_nonzero(flags & TRUNCATED)),
-            unread=self._unread(flags),
+            sparse_files=self._sparse_files(number, len(self._live)),
+            bm25_files=tuple(self._words.finish(number, len(self._live), self._lucene.words)),
+            documents=len(self),
+            empty=self._live.empty,
+            truncated=self._live.truncated,
+            unread=self._live.unread if self.settings.encoder.dense_dim else 0,
             note=dict(note),
         )
 
@@ -415,12 +322,6 @@ class FolderWriter:
                 reader.close()
         return tuple(self._sparse.finish(number))
 
-    def _unread(self, flags: NDArray[np.uint8]) -> int:
-        """Return how many live rows have text but no vector."""
-        if not self.settings.encoder.dense_dim:
-            return 0
-        return int(np.count_nonzero(flags & (ALIVE | SEARCHABLE | EMPTY) == ALIVE))
-
     @contextmanager
     def _changes(self) -> Iterator[None]:
         """Refuse changes after one that failed or was interrupted half-way: only the last commit counts then."""
@@ -432,23 +333,6 @@ class FolderWriter:
         with disk_errors(self.path):
             yield
         self._whole = True
-
-    def _remove_unreferenced(self) -> None:
-        """Remove files that the last commit does not name: those of older commits and of interrupted ones."""
-        named = {self.path / self.committed.live_file, self.path / (self.committed.dense_file or "dense")}
-        rows = self.path / self.committed.rows_folder
-        blocks = (*self.committed.sparse_files, *self.committed.bm25_files)
-        named |= {self.path / block.file for block in blocks}
-        found = {*rows.glob("live-*.bin*"), *self.path.glob("dense/*.faiss*"), *self.path.glob("index.json.tmp")}
-        found |= {*self.path.glob("sparse/*.postings*"), *self.path.glob("bm25/*.words*")}
-        for file in found - named:
-            file.unlink()
-        if any(self.path.glob(f"{RENEWED}*")):
-            with suppress(LockedError), self._building():
-                pass
-        for folder in set(self.path.glob("rows*/")) - {rows}:
-            if ROWS_FOLDER.fullmatch(folder.name):  # anything else is the user's
-                shutil.rmtree(folder)
 
     def close(self) -> None:
         """Forget what was not committed and let the next writer in; nothing in a forked process, whose it is not."""
@@ -467,15 +351,6 @@ class FolderWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _refuse_if_not_empty(path: Path, ours: set[str]) -> None:
-    found = sorted({file.name for file in path.iterdir()} - ours)
-    if found:
-        raise UserError(
-            f"{path}: the folder is not empty (it has {found[0]!r}); "
-            "give a new folder, or add to an index with `retriever add`"
-        )
 
 
 @contextmanager

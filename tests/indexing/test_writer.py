@@ -17,9 +17,9 @@ import pytest
 
 from retriever import IndexWriter
 from retriever.index import FolderReader, FolderWriter, IndexSettings
-from retriever.index import writer as folder_writer
 from retriever.index.vectors import dense, faiss_types
 from retriever.index.verify import verify_folder
+from retriever.index.writing import dense_file
 from retriever.indexing.build import IndexingConfig, build_index
 from retriever.indexing.writer import add_corpus, read_ids
 from retriever.search.retriever import MODES, Retriever
@@ -214,7 +214,7 @@ def test_faiss_is_built_again_when_too_many_rows_are_newer(
             writer.commit()
             covered.append(writer.folder.committed.dense_rows)
         assert covered == [40, 40, 40, 40, 50, 50, 50], "built again above a fifth"
-        monkeypatch.setattr(folder_writer, "NEWER_ROWS", 4)
+        monkeypatch.setattr(dense_file, "NEWER_ROWS", 4)
         writer.add(numbered(54, 55))
         writer.commit()
         record = writer.folder.committed

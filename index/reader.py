@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,18 +16,19 @@ from retriever.index.files import damaged
 from retriever.index.filters import parse_filter
 from retriever.index.lucene.calls import Found
 from retriever.index.lucene.english import english_terms, english_tokens
-from retriever.index.lucene.held import HeldCommit, hold
 from retriever.index.lucene.reader import LuceneReader
 from retriever.index.lucene.segments import ForeignError
+from retriever.index.lucene.source import LuceneSource
 from retriever.index.lucene.stored_fields import StoredFields
 from retriever.index.postings.frequencies import frequencies
 from retriever.index.postings.quantise import impact_query, strongest
-from retriever.index.postings.row_impacts import row_impacts
 from retriever.index.postings.sparse import open_postings
 from retriever.index.postings.words import OwnCollection, open_words
+from retriever.index.reading.document_rows import DocumentRows
 from retriever.index.reading.explained import explained
 from retriever.index.reading.fields import list_fields
 from retriever.index.reading.selection import Selection
+from retriever.index.reading.stored_views import StoredViews
 from retriever.index.reading.token_statistics import TokenStatistics
 from retriever.index.settings import IndexSettings, check_settings, read_settings, settings_identity
 from retriever.index.stored import StoredDocument, read_stored
@@ -60,8 +60,6 @@ ATTEMPTS = 20
 """A writer may commit, and remove the files of the commit before, while a reader opens that one."""
 SPARE_CANDIDATES = 100
 """How many hits the first step of a two-step search retrieves beyond 2 * top_k."""
-SMALLEST_NORM = 1e-12
-"""Of a vector; that of a text without tokens is zero."""
 
 
 class FolderReader:
@@ -75,18 +73,13 @@ class FolderReader:
 
     legs_together: ClassVar[None] = None
 
-    def __init__(
-        self, path: Path, settings: IndexSettings, source: LuceneReader | HeldCommit, trusted: str = ""
-    ) -> None:
+    def __init__(self, path: Path, settings: IndexSettings, source: LuceneSource, trusted: str = "") -> None:
         self.path, self.settings, self._source = path, settings, source
-        if isinstance(source, LuceneReader):
-            self.__dict__["_lucene"] = source  # as if it had been asked for
         self._folder_identity = settings_identity(path)
         self._users = Users()
         self.commit_data: CommitRecord = parse_commit(path, source.user_data)
         check_settings(path, self.commit_data.settings_crc)
         self._dense: DenseSearcher | None = None
-        self._joined: Collection | None = None
         commit, dim = self.commit_data, settings.encoder.dense_dim
         # Read without vectors, too: an index that has lost its rows must not open.
         self.rows = RowReader(path / commit.rows_folder, settings.row_format, commit.mark, checked=True)
@@ -96,6 +89,8 @@ class FolderReader:
         self.postings = open_postings(path, commit.sparse_files, commit.mark.rows)
         self.word_postings = open_words(path, commit.bm25_files, self.alive)
         self._expected = max(1, -(-self.num_chunks // max(1, commit.documents)))
+        self._places = DocumentRows(self.rows, self.alive, chunked=settings.chunking is not None)
+        self._views = StoredViews(settings, self.rows, self._places, self.postings, source)
         if dim:
             file = path / commit.dense_file if commit.dense_file else None
             crc = None if commit.dense_file == trusted else commit.dense_crc
@@ -114,7 +109,7 @@ class FolderReader:
             raise UserError(damage_text(path, found))
         settings = read_settings(path)
         folder = path / "lucene"
-        reader = cls._open(path, settings, lambda: hold(folder) or LuceneReader.open(folder, settings.bm25))
+        reader = cls._open(path, settings, lambda: LuceneSource.open(folder, settings.bm25))
         assert reader is not None
         return reader
 
@@ -130,44 +125,24 @@ class FolderReader:
             raise UserError(f"{self.path}: was built again with other settings; open it anew")
         if settings_identity(self.path) != self._folder_identity:
             return self.open(self.path)
-        return self._open(self.path, self.settings, self._newer, self.commit_data.dense_file)
+        return self._open(self.path, self.settings, self._source.newer, self.commit_data.dense_file)
 
-    def _newer(self) -> LuceneReader | HeldCommit | None:
-        """Return the last commit of Lucene, None if it is this one."""
-        if "_lucene" in self.__dict__ and not self._lucene.linked:
-            return self._lucene.reopen()
-        folder = self.path / "lucene"
-        newer = hold(folder) or LuceneReader.open(folder, self.settings.bm25)
-        if newer.identity != self._source.identity:
-            return newer
-        newer.close()
-        return None
-
-    @lazy
+    @property
     def _lucene(self) -> LuceneReader:
         """Return what asks Java, which is started if it was not."""
-        source = self._source
-        lucene = source.open_lucene(self.settings.bm25) if isinstance(source, HeldCommit) else source
-        if self._joined is not None:
-            lucene.join(self._joined)
-        return lucene
+        return self._source.lucene
 
     @lazy
     def _stored_fields(self) -> StoredFields | None:
         """Return what reads stored documents without Java, None where Java has to."""
-        if not isinstance(self._source, HeldCommit):
-            return None
-        try:
-            return StoredFields(self._source, self.commit_data.mark.rows)
-        except (ForeignError, ValueError):
-            return None
+        return self._source.stored_fields(self.commit_data.mark.rows)
 
     @classmethod
     def _open(
         cls,
         path: Path,
         settings: IndexSettings,
-        find: Callable[[], LuceneReader | HeldCommit | None],
+        find: Callable[[], LuceneSource | None],
         trusted: str = "",
     ) -> FolderReader | None:
         missing = ""
@@ -227,7 +202,7 @@ class FolderReader:
     @property
     def collection(self) -> Collection:
         """Return what BM25 knows of the documents that it ranks: of this index alone, unless it is told another."""
-        return self._joined or self._own
+        return self._source.joined or self._own
 
     @lazy
     def _own(self) -> Collection:
@@ -236,25 +211,16 @@ class FolderReader:
 
     def join(self, collection: Collection) -> None:
         """Rank by BM25 as a part of a collection from now on: before the first search."""
-        self._joined = collection
-        if "_lucene" in self.__dict__:
-            self._lucene.join(collection)
+        self._source.join(collection)
 
     def selected_ids(self, selection: Selection | None) -> list[str]:
         """Return the ids of the documents of a selection, of all for None, oldest first."""
-        rows = self.alive if selection is None else self.alive & selection.rows
-        return list(dict.fromkeys(self.rows.doc_ids(np.flatnonzero(rows))))
+        return self._places.ids(None if selection is None else selection.rows)
 
     @lazy
     def first_rows(self) -> BoolArray:
         """Return which rows are the first one of a live document, bool (rows,)."""
-        if self.num_chunks == self.num_documents:
-            return self.alive
-        ids = self.rows.doc_ids(np.arange(len(self.alive)))
-        same = np.fromiter((one == other for one, other in pairwise(ids)), bool, len(ids) - 1)
-        continues = np.concatenate([[False], same & self.alive[:-1]])
-        first: BoolArray = self.alive & ~continues
-        return first
+        return self.alive if self.num_chunks == self.num_documents else self._places.firsts
 
     @lazy
     def index_fields(self) -> list[IndexField]:
@@ -397,42 +363,19 @@ class FolderReader:
 
     def dense_chunks(self, vector: FloatArray, documents: Mapping[str, StoredDocument]) -> list[ScoredChunk]:
         """Return the dense scores of the chunks of documents, for a query vector (dense_dim,); a zero one has none."""
-        vectors = self.rows.vectors
-        if vectors is None or not vector.any():
-            return []
-        found = []
-        for doc_id, stored in documents.items():
-            first = self.first_row(doc_id)
-            scores = vectors.scores(slice(first, first + len(stored.chunks)), vector).tolist()
-            found += [ScoredChunk(doc_id, number, score) for number, score in enumerate(scores)]
-        return found
+        return self._views.dense_chunks(vector, documents)
 
     def views(self, stored: StoredDocument) -> Encoded:
         """Return what is stored of a document's views, those of all its chunks together, one row."""
-        dense = self.stored_vectors([stored]) if self.has_dense else None
-        sparse = self.stored_impacts([stored]) if self.has_sparse else None
-        return Encoded(dense, sparse, np.zeros(1, bool))
+        return self._views.of(stored)
 
     def stored_vectors(self, documents: Sequence[StoredDocument]) -> FloatArray:
         """Return float32 (n, dense_dim): of each document the mean of its chunks' vectors, of unit length."""
-        vectors = self.rows.vectors
-        assert vectors is not None
-        totals = np.array([vectors[slice(*self._chunk_rows(one))].sum(axis=0) for one in documents], np.float32)
-        totals = totals.reshape(-1, self.settings.encoder.dense_dim)
-        lengths = np.linalg.norm(totals, axis=1, keepdims=True)
-        unit: FloatArray = (totals / np.maximum(lengths, SMALLEST_NORM)).astype(np.float32)
-        return unit
+        return self._views.vectors(documents)
 
     def stored_impacts(self, documents: Sequence[StoredDocument]) -> csr_matrix:
         """Return float32 csr (n, vocab_size): of each document the largest weight that a term has in its chunks."""
-        from scipy.sparse import csr_matrix, vstack
-
-        empty = csr_matrix(np.zeros((0, self.settings.encoder.vocab_size), np.int32))
-        rows = [self._impacts(range(*self._chunk_rows(one))) for one in documents]
-        rows = [row if row.shape[0] == 1 else row.max(axis=0).tocsr() for row in rows]
-        impacts = csr_matrix(vstack([empty, *rows], "csr"), dtype=np.float32)
-        impacts.data /= np.float32(self.settings.impact_scale)
-        return impacts
+        return self._views.impacts(documents)
 
     def stored_tokens(self, ids: Sequence[str]) -> list[TokenRecords]:
         """Return the vectors of the tokens of each document, chunk by chunk; raise KeyError for an unknown id."""
@@ -445,29 +388,13 @@ class FolderReader:
         if self.settings.chunking is None:
             first = self.first_row(doc_id)
             return range(first, first + 1)
-        return range(*self._chunk_rows(self.stored([doc_id])[doc_id]))
+        return range(*self._places.span(self.stored([doc_id])[doc_id]))
 
     def chunk_texts(self, doc_id: str) -> list[str]:
         """Return title and text of each chunk of a document; raise KeyError for an unknown id."""
         stored = self.stored([doc_id])[doc_id]
         spans = stored.chunks or (Span(0, len(stored.document.text)),)
         return [chunk.contents for chunk in stored.document.split(spans)]
-
-    def _chunk_rows(self, stored: StoredDocument) -> tuple[int, int]:
-        """Return the row of the first chunk of a document, and that behind its last one."""
-        first = self.first_row(stored.document.doc_id)
-        return first, first + max(1, len(stored.chunks))
-
-    def _impacts(self, rows: range) -> csr_matrix:
-        from scipy.sparse import vstack
-
-        if self.postings is None:  # an old index; reading all of Lucene's takes a microsecond each
-            found: csr_matrix = self.stored_terms("impact")[rows.start : rows.stop]
-        else:
-            size = self.settings.encoder.vocab_size
-            each = [row_impacts(self.postings, row, size) for row in rows]
-            found = each[0] if len(each) == 1 else vstack(each, "csr")
-        return found
 
     def stored(self, ids: Iterable[str]) -> dict[str, StoredDocument]:
         """Return the documents of these ids with their chunks; unknown ids are left out."""
@@ -477,7 +404,7 @@ class FolderReader:
         """Return the JSON that is stored of the documents of these ids; unknown ids are left out."""
         wanted = list(dict.fromkeys(ids))
         if (fields := self._stored_fields) is not None:
-            rows = {doc_id: row for doc_id in wanted if (row := self._row_of(doc_id)) is not None}
+            rows = {doc_id: row for doc_id in wanted if (row := self._places.find(doc_id)) is not None}
             with suppress(ForeignError, UnicodeDecodeError):  # then Java says what is the matter
                 return {doc_id: raw.decode() for doc_id, raw in zip(rows, fields.raws([*rows.values()]), strict=True)}
         found = zip(wanted, self._lucene.stored(wanted), strict=True)
@@ -485,18 +412,7 @@ class FolderReader:
 
     def first_row(self, doc_id: str) -> int:
         """Return the row of a document's first chunk; raise KeyError for an unknown id."""
-        row = self._row_of(doc_id)
-        if row is None:
-            raise KeyError(doc_id)
-        return row
-
-    def _row_of(self, doc_id: str) -> int | None:
-        row = self.rows.row_of(doc_id, self.alive)
-        while row and self.settings.chunking is not None and self.alive[row - 1]:
-            if self.rows.doc_ids(np.array([row - 1]))[0] != doc_id:
-                break
-            row -= 1
-        return row
+        return self._places.first(doc_id)
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the stored documents of these ids; unknown ids are left out."""
@@ -505,7 +421,7 @@ class FolderReader:
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return those of the ids that the index does not have."""
         wanted = list(ids)
-        return [doc_id for doc_id in wanted if self._row_of(doc_id) is None]
+        return [doc_id for doc_id in wanted if self._places.find(doc_id) is None]
 
     @lazy
     def token_statistics(self) -> TokenStatistics:
@@ -522,24 +438,7 @@ class FolderReader:
 
     def explain_sparse(self, terms: csr_matrix, doc_id: str, chunk: int = 0) -> list[TermMatch]:
         """Return the vocabulary ids, as decimal terms, that query terms (1, vocab_size) share with a chunk."""
-        matches = []
-        impacts = self._impacts_of(terms.indices.tolist(), doc_id, chunk)
-        for term, query_weight in zip(terms.indices.tolist(), terms.data.tolist(), strict=True):
-            weight = impacts.get(term, 0) / self.settings.impact_scale
-            if weight > 0 and query_weight > 0:
-                matches.append(TermMatch("sparse", str(term), query_weight, weight, query_weight * weight))
-        return sorted(matches, key=lambda match: (-match.contribution, match.term))
-
-    def _impacts_of(self, terms: Sequence[int], doc_id: str, chunk: int) -> dict[int, float]:
-        """Return the impacts of a chunk by vocabulary id, of those of these terms that it has."""
-        if self.postings is None:  # an old index; a Java call each
-            return {term: self._lucene.impact_of(str(term), doc_id, chunk) for term in terms}
-        try:
-            row = self.first_row(doc_id) + chunk
-        except KeyError:
-            return {}
-        found = row_impacts(self.postings, row, self.settings.encoder.vocab_size, terms)
-        return dict(zip(found.indices.tolist(), found.data.tolist(), strict=True))
+        return self._views.explain(terms, doc_id, chunk)
 
     def sparse_frequencies(self, terms: Iterable[int]) -> list[int]:
         """Return in how many chunks each vocabulary id has an impact."""
@@ -577,8 +476,6 @@ class FolderReader:
     def close(self) -> None:
         """Free the files, if nobody else uses this reader; nothing in a forked process, whose they are not."""
         if self._users.leave():
-            if self._source is not self.__dict__.get("_lucene", self._source):
-                self._lucene.close()
             self._source.close()
 
     def __enter__(self) -> FolderReader:

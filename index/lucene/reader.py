@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,8 +13,8 @@ from retriever.index.chunks import ScoredChunk
 from retriever.index.filters import OneOf, Value
 from retriever.index.lucene import calls
 from retriever.index.lucene.analysis import analysis_of
+from retriever.index.lucene.bm25_queries import Bm25Queries, term_query
 from retriever.index.lucene.calls import Found, no_hits
-from retriever.index.lucene.collection import CollectionSearcher
 from retriever.index.lucene.facets import FieldCounts
 from retriever.index.lucene.filters import (
     comparable_kinds,
@@ -37,7 +36,7 @@ from retriever.index.lucene.jvm import (
     user_data,
 )
 from retriever.index.lucene.postings import TermImpacts, stored_terms, term_impacts
-from retriever.index.lucene.statistics import LiveBm25, LiveStatistics
+from retriever.index.lucene.statistics import LiveStatistics
 from retriever.lazy import lazy
 from retriever.types import Span
 
@@ -93,13 +92,12 @@ class LuceneReader:
         self._analysis = analysis_of(bm25.analyzer)
         self._bm25 = _searcher(self._index, bm25_similarity(bm25.k1, bm25.b))
         self._impacts_made: _Impacts | None = None
-        self._collection: Collection | None = None
-        self._scoring_words: Any = self._bm25
-        self._part: CollectionSearcher | None = None
         self.live = LiveStatistics(self._index, self._bm25, {} if lengths is None else lengths)
         self.languages = self.live.counts("language")
+        self._queries = Bm25Queries(
+            self._index, self._bm25, analysis=self._analysis, live=self.live, scoring=bm25, languages=self.languages
+        )
         calls.load_calls()
-        self._term, self._term_query = lucene("index.Term"), lucene("search.TermQuery")
 
     @classmethod
     @one_at_a_time()
@@ -178,9 +176,9 @@ class LuceneReader:
 
         No hits for a text of which analysis leaves nothing.
         """
-        if self.live.deleted or selected is not None or self._part is not None:
-            return self._search(self._scoring_words, self._bm25_query(text), top_k, selected)
-        words = self._indexed_query(text)
+        if selected is not None or not self._queries.plain:
+            return self._search(self._queries.searcher, self._queries.of_text(text), top_k, selected)
+        words = self._queries.indexed(text)
         with damage_named(self._folder):
             return calls.search_words(self._bm25, self._analysis.java, words, top_k)
 
@@ -190,15 +188,17 @@ class LuceneReader:
 
     def bm25_words(self, weights: Mapping[str, float], top_k: int, selected: Any = None) -> Found:
         """Return the best chunks as `bm25` does, for a query of analysed terms with weights above 0."""
-        return self._search(self._scoring_words, self._words_query(weights), top_k, selected) if weights else no_hits()
+        if not weights:
+            return no_hits()
+        return self._search(self._queries.searcher, self._queries.of_words(weights), top_k, selected)
 
     def bm25_words_chunks(self, weights: Mapping[str, float], ids: Sequence[str]) -> list[ScoredChunk]:
         """Score the chunks of these documents as `bm25_words` does, those that it finds."""
-        return self._chunks(self._scoring_words, self._words_query(weights), ids) if weights else []
+        return self._chunks(self._queries.searcher, self._queries.of_words(weights), ids) if weights else []
 
     def bm25_chunks(self, text: str, ids: Sequence[str]) -> list[ScoredChunk]:
         """Score the chunks of these documents as `bm25` does, those that it finds."""
-        return self._chunks(self._scoring_words, self._bm25_query(text), ids)
+        return self._chunks(self._queries.searcher, self._queries.of_text(text), ids)
 
     def impact_chunks(self, query: str, ids: Sequence[str]) -> list[ScoredChunk]:
         """Score the chunks of these documents as `impact` does, those that it finds."""
@@ -207,60 +207,16 @@ class LuceneReader:
     @property
     def collection(self) -> Collection:
         """Return the collection that BM25 ranks by: the documents of this reader alone, unless it is told another."""
-        return self._collection or _Own(self)
+        return self._queries.joined or _Own(self)
 
-    @one_at_a_time()
     def join(self, collection: Collection) -> None:
         """Rank by BM25 as a part of a collection from now on: before the first search."""
-        self._collection = collection
-        similarity = bm25_similarity(self._scoring.k1, self._scoring.b)
-        self._part = CollectionSearcher(self._index, similarity, collection)
-        self._scoring_words = self._part.java
+        self._queries.join(collection)
 
     @one_at_a_time()
     def length(self) -> int:
         """Return how many terms the live chunks have."""
         return self.live.length(self._analysis)
-
-    def _bm25_query(self, text: str) -> Any:
-        self._learn(lambda: self.query_terms(text))
-        with one_at_a_time():
-            if self._live_bm25 is not None:
-                return self._live_bm25.query(Counter(self.query_terms(text)))
-            return calls.words(self._analysis.java, self._indexed_query(text))
-
-    @one_at_a_time()
-    def _indexed_query(self, text: str) -> str:
-        return self._analysis.indexed_query(text, list(self.collection.languages))
-
-    def _words_query(self, weights: Mapping[str, float]) -> Any:
-        self._learn(lambda: weights)
-        return self._query_of_words(weights)
-
-    def _learn(self, terms: Callable[[], Iterable[str]]) -> None:
-        """Ask a collection about the terms of a query: other parts of it may be elsewhere, so without Java's lock."""
-        if self._part is not None:
-            self._part.know(terms())
-
-    @one_at_a_time()
-    def _query_of_words(self, weights: Mapping[str, float]) -> Any:
-        if self._live_bm25 is not None:
-            return self._live_bm25.query(weights)
-        builder = lucene("search.BooleanQuery$Builder")()
-        should = lucene("search.BooleanClause$Occur").SHOULD
-        for word, weight in weights.items():
-            boosted = lucene("search.BoostQuery")(self._query_of("contents", word), float(weight))
-            builder.add(as_type("search.Query", boosted), should)
-        return as_type("search.Query", builder.build())
-
-    @lazy
-    def _live_bm25(self) -> LiveBm25 | None:
-        """Return what corrects Lucene's statistics, None if nothing is deleted, or a collection gives them."""
-        if not self.live.deleted or self._collection is not None:
-            return None
-        live = LiveBm25(self.live, self._analysis, self._scoring.k1, self._scoring.b)
-        self._bm25.setSimilarity(live.similarity())
-        return live
 
     @one_at_a_time()
     def _impact_query(self, query: str) -> Any:
@@ -309,14 +265,12 @@ class LuceneReader:
         """Return the stored JSON of documents, None for an unknown id."""
         return calls.stored(self._index, ids)
 
-    @one_at_a_time()
     def query_terms(self, text: str, language: str | None = None) -> list[str]:
         """Return the terms that BM25 reads of a query, in order, repeated ones too.
 
         language: the query's, where each document is read in its own; None for what the query looks like.
         """
-        languages = list(self.collection.languages) if language is None else [language]
-        return self._analysis.query_terms(text, languages)
+        return self._queries.terms(text, language)
 
     @one_at_a_time()
     def bm25_spans(self, query: str, text: str) -> list[Span]:
@@ -347,15 +301,15 @@ class LuceneReader:
     @naming_damage
     def bm25_score(self, term: str, doc_id: str, chunk: int = 0) -> float:
         """Return what one occurrence of a term in the query adds to the BM25 score of a document's chunk."""
-        query = self._words_query({term: 1.0})
+        query = self._queries.of_words({term: 1.0})
         with one_at_a_time():
-            return self._score(self._scoring_words, query, doc_id, chunk)
+            return self._score(self._queries.searcher, query, doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()
     def impact_of(self, term: str, doc_id: str, chunk: int = 0) -> float:
         """Return the stored impact of a term (a decimal vocabulary id) in a document's chunk, 0 without one."""
-        return self._score(self._impact, self._query_of("impact", term), doc_id, chunk)
+        return self._score(self._impact, term_query("impact", term), doc_id, chunk)
 
     @naming_damage
     @one_at_a_time()
@@ -374,9 +328,6 @@ class LuceneReader:
     def count(self, field: str) -> int:
         """Return how many live chunks have a term in a field."""
         return self.live.documents(field)
-
-    def _query_of(self, field: str, term: str) -> Any:
-        return as_type("search.Query", self._term_query(self._term(field, term)))
 
     def _score(self, searcher: Any, query: Any, doc_id: str, chunk: int) -> float:
         first = self._lucene_number(doc_id)

@@ -19,7 +19,7 @@ from fastmcp import Client
 from retriever import Document, Pipeline, Retriever, build_index
 from retriever.cli.main import cli
 from retriever.serve.agents.answers import LONGEST_VALUE
-from retriever.serve.agents.mcp import create_mcp
+from retriever.serve.agents.tools import create_mcp
 from retriever.serve.app import create_app
 from retriever.serve.indexes.opened import Indexes
 from retriever.serve.indexes.pipelines import Pipelines

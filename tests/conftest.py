@@ -45,13 +45,12 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]")
 
 
 LUCENE = {"bench", "cli", "cluster", "docs", "experiments", "index", "indexing", "integrations", "qdrant", "rank"}
-LUCENE |= {"remote", "search", "serve"}
+LUCENE |= {"complaints", "remote", "search", "serve"}
 """Folders whose tests start a JVM, nearly all of them."""
-LUCENE_FILES = {"test_complaints", "test_former", "test_made_before", "test_mining", "test_public_api"}
-LUCENE_FILES |= {"test_real_data"}
+LUCENE_FILES = {"test_former", "test_made_before", "test_mining", "test_public_api", "test_real_data"}
 PROCESSES = {"test_kernel_cache", "test_packaging", "test_processes", "test_servers", "test_workers"}
 """Files whose tests start processes that import everything anew."""
-LONG = {"test_examples", "test_errors", "test_model", "test_damage", "test_server", "test_upcycle", "test_history"}
+LONG = {"test_examples", "test_interrupted", "test_model", "test_damage", "test_server", "test_upcycle", "test_history"}
 """Files that take ten seconds or more, beside those with tests that are slow or start processes."""
 REAL = {"real_base", "real_encoder_folder", "real_texts"}
 
@@ -68,7 +67,7 @@ def _markers(path: Path) -> set[str]:
     if tests not in path.parents:
         return set()
     found = {
-        "lucene": path.relative_to(tests).parts[0] in LUCENE or path.stem in LUCENE_FILES,
+        "lucene": not LUCENE.isdisjoint(path.relative_to(tests).parts) or path.stem in LUCENE_FILES,
         "browser": path.stem.endswith("_browser"),
         "processes": path.stem in PROCESSES,
     }

@@ -1,4 +1,4 @@
-"""Each command as a user calls it, from a corpus to figures; faults are in test_errors.py."""
+"""Each command as a user calls it, from a corpus to figures; faults are in the files called faults."""
 
 from __future__ import annotations
 

@@ -1,80 +1,33 @@
-"""A data set through the whole system: cached once, measured as its run files measure."""
+"""A data set through the whole system, measured as its run files measure."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy.sparse import csr_matrix
 
 from retriever.cli.main import cli
-from retriever.encoder.base import EncoderBase
 from retriever.encoder.load import load_encoder
 from retriever.eval.data.datasets import load_dataset
 from retriever.eval.data.runs import read_run
-from retriever.eval.evaluator import Evaluation, evaluate_run
+from retriever.eval.evaluator import evaluate_run
 from retriever.eval.report.results import read_per_query, read_results
 from retriever.eval.significance import holm, paired_differences, randomisation_test
-from retriever.experiments.experiment import ExperimentConfig, cache_folder, evaluate, run_experiment
-from retriever.index import FolderReader
-from retriever.indexing.build import IndexingConfig, build_index, interrupted
-from retriever.indexing.writer import IndexWriter
+from retriever.experiments.experiment import ExperimentConfig, evaluate, run_experiment
+from retriever.indexing.build import build_index
 from retriever.ranking import separate_ties
 from retriever.search.fusion.fusion import FusionConfig, fuse
 from retriever.search.retriever import Retriever
-from retriever.types import Document, Encoded, Encoder, EncoderIdentity, Query, UserError
+from retriever.types import Query, UserError
+from tests.helpers.letters import MODES, TINY, Letters, evaluate_dataset
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing torch and faiss
-TINY = Path(__file__).parents[1] / "data" / "tiny"
-
-
-def evaluate_dataset(dataset: Path, encoder: Encoder, **settings: Any) -> dict[str, Evaluation]:
-    """Evaluate with the settings of an ExperimentConfig, lists as its tuples, and with places by their names."""
-    places = {name: settings.pop(name) for name in ("folder", "output") if name in settings}
-    tuples: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
-    }
-    return evaluate(dataset, encoder, config=ExperimentConfig(**tuples), **places)
-
-
-LETTERS = 26
-
-
-class Letters(EncoderBase):
-    """Counts letters, which is enough to rank by; `limit` texts are encoded before it fails."""
-
-    def __init__(self, sha: str = "a", limit: int = 1_000) -> None:
-        self.identity = EncoderIdentity("letters", sha * 64, LETTERS, LETTERS)
-        self.vocabulary: Sequence[str] = [chr(97 + i) for i in range(LETTERS)]
-        self.texts, self.queries, self._limit = 0, 0, limit
-        self.query_mode = "encoder"
-        self.views = list[tuple[bool, bool]]()
-
-    def encode_documents(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        self.texts += len(texts)
-        if self.texts > self._limit:
-            raise RuntimeError("stopped")
-        counts = np.array([[text.lower().count(letter) for letter in self.vocabulary] for text in texts], np.float32)
-        vectors = counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
-        return Encoded(
-            vectors if dense else None, csr_matrix(counts / 10) if sparse else None, np.zeros(len(texts), bool)
-        )
-
-    def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-        self.queries += len(texts)
-        self.views.append((dense, sparse))
-        encoded = Letters().encode_documents(texts, dense=dense, sparse=sparse)
-        if encoded.sparse is None or self.query_mode == "encoder":
-            return encoded
-        return encoded._replace(sparse=encoded.sparse.sign())
+pytestmark = [
+    pytest.mark.usefixtures("cache"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # importing torch and faiss
+]
 
 
 class TwoWays(Letters):
@@ -86,61 +39,6 @@ class TwoWays(Letters):
         other = TwoWays()
         other.query_mode = mode
         return other
-
-
-@pytest.fixture(autouse=True)
-def cache(own_cache: Path) -> Path:
-    assert cache_folder() == own_cache / "retriever" / "indexes"
-    return cache_folder()
-
-
-def test_nothing_is_encoded_twice(cache: Path, tmp_path: Path) -> None:
-    encoder = Letters()
-    first = evaluate_dataset(TINY, encoder)
-    assert encoder.texts == 20
-    assert list(first) == ["bm25", "sparse", "dense", "hybrid"]
-    judged = {line.split("\t")[0] for line in (TINY / "qrels" / "test.tsv").read_text().splitlines()[1:]}
-    for result in first.values():
-        assert result.queries_judged == len(judged) and list(result.mean) == ["nDCG@10", "R@100"]
-    assert evaluate_dataset(TINY, encoder) == first
-    evaluate_dataset(TINY, encoder, split="dev", modes=["dense"])
-    assert (encoder.texts, len(list(cache.iterdir()))) == (20, 1)
-    evaluate_dataset(TINY, Letters("b"), modes=["dense"])
-    assert len(list(cache.iterdir())) == 2, "another encoder has an index of its own"
-    copy = tmp_path / "tiny"
-    shutil.copytree(TINY, copy)
-    evaluate_dataset(copy, encoder, modes=["dense"])
-    assert (encoder.texts, len(list(cache.iterdir()))) == (20, 2), "the same documents in another place are the same"
-    with (copy / "corpus.jsonl").open("a") as corpus:
-        corpus.write('{"_id": "d99", "text": "one more"}\n')
-    evaluate_dataset(copy, encoder, modes=["dense"])
-    assert (encoder.texts, len(list(cache.iterdir()))) == (41, 3), "another corpus has one, too"
-
-
-def test_a_folder_of_the_users_own(cache: Path, tmp_path: Path) -> None:
-    encoder, folder = Letters(), tmp_path / "deep" / "index"
-    assert evaluate_dataset(TINY, encoder, folder=folder) == evaluate_dataset(TINY, Letters())
-    evaluate_dataset(TINY, encoder, folder=folder)
-    assert encoder.texts == 20 and len(list(cache.iterdir())) == 1
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="not empty"):
-        evaluate_dataset(TINY, encoder, folder=tmp_path / "full")
-
-
-@pytest.mark.parametrize("committed", [0, 8])
-def test_an_interrupted_index_is_finished_before_it_is_measured(tmp_path: Path, committed: int) -> None:
-    folder = tmp_path / "index"
-    with pytest.raises(RuntimeError):
-        build_index(
-            TINY, folder, encoder=Letters(limit=committed + 2), config=IndexingConfig(batch=4, commit_every_documents=8)
-        )
-    assert interrupted(folder)
-    encoder = Letters()
-    assert evaluate_dataset(TINY, encoder, folder=folder) == evaluate_dataset(TINY, Letters())
-    assert encoder.texts == 20 - committed
-    with FolderReader.open(folder) as reader:
-        assert reader.num_documents == 20
 
 
 def test_runs_measure_the_same(tmp_path: Path) -> None:
@@ -180,29 +78,6 @@ def test_faults(tmp_path: Path) -> None:
     evaluate_dataset(TINY, Letters("a"), folder=folder, modes=["bm25"])
     with pytest.raises(UserError, match="--encoder"):
         evaluate_dataset(TINY, Letters("b"), folder=folder, modes=["dense"])
-
-
-def test_the_index_of_another_corpus_is_not_measured(tmp_path: Path) -> None:
-    shutil.copytree(TINY, tmp_path / "changed")
-    corpus = tmp_path / "changed" / "corpus.jsonl"
-    encoder = load_encoder("none")
-    evaluate_dataset(tmp_path / "changed", encoder, folder=tmp_path / "index", modes=["bm25"])
-    corpus.write_text(corpus.read_text(encoding="utf-8").replace("bread", "cake"), encoding="utf-8")
-    with pytest.raises(UserError, match="not the index of"):
-        evaluate_dataset(tmp_path / "changed", encoder, folder=tmp_path / "index", modes=["bm25"])
-
-
-def test_an_index_that_was_changed_is_not_measured(tmp_path: Path) -> None:
-    encoder = load_encoder("none")
-    evaluate_dataset(TINY, encoder, folder=tmp_path / "index", modes=["bm25"])
-    with IndexWriter.open(tmp_path / "index", encoder) as writer:
-        writer.add([Document("d01", "The same id, another text.")])
-        writer.commit()
-    with pytest.raises(UserError, match=r"not the index of .*changed since"):
-        evaluate_dataset(TINY, encoder, folder=tmp_path / "index", modes=["bm25"])
-
-
-MODES = ("bm25", "sparse", "dense", "dense+sparse", "hybrid")
 
 
 @pytest.fixture
@@ -258,49 +133,6 @@ def test_the_hybrid_of_no_encoder_does_not_pass_for_that_of_another() -> None:
     assert found == {"none/hybrid": bm25, **alone} and alone["hybrid"] != bm25
 
 
-def test_another_fusion_encodes_and_searches_nothing() -> None:
-    encoder = Letters()
-    run_experiment([TINY], [encoder], config=ExperimentConfig(modes=MODES))
-    before = (encoder.texts, encoder.queries)
-    weights = FusionConfig(weights={"bm25": 0.2, "sparse": 0.1, "dense": 0.7})
-    found = run_experiment([TINY], [encoder], config=ExperimentConfig(modes=MODES, fusion=weights))
-    assert (encoder.texts, encoder.queries) == before
-    data = load_dataset(TINY)
-    folder = Path(found.results.datasets[0].indexes[0].folder)
-    with Retriever.open(folder, encoder, fusion=weights) as retriever:
-        for mode in MODES:
-            run = {query_id: separate_ties(hits) for query_id, hits in retriever.rank(data.queries, 1000, mode=mode)}
-            assert evaluate_run(run, data.qrels).mean == found.evaluations["tiny"][mode].mean
-    searched = encoder.queries
-    run_experiment([TINY], [encoder], config=ExperimentConfig(modes=MODES, fresh=True))
-    assert encoder.queries > searched, "asked to search again"
-
-
-def test_other_numbers_are_not_taken_from_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Half(Letters):
-        precision = "float16"
-
-    config = ExperimentConfig(modes=("bm25", "dense"))
-    rankings = cache.parent / "rankings"
-    for number, encoder in enumerate((Letters(), Half(), Letters(), Half())):
-        if number == 2:
-            assert run_experiment([TINY], [again := Letters()], config=config) and again.texts == again.queries == 0
-            monkeypatch.setattr("retriever.encoder.runtime.NUMERICS_VERSION", 0)
-        run_experiment([TINY], [encoder], config=config)
-        assert encoder.texts == 20 and encoder.queries > 0
-        assert len([*cache.iterdir()]) == len([*rankings.glob("dense-*")]) == number + 1
-
-
-def test_a_kept_ranking_that_is_damaged_is_searched_again() -> None:
-    config = ExperimentConfig(modes=("bm25", "dense"))
-    before = run_experiment([TINY], [Letters()], config=config).evaluations
-    kept = [*(cache_folder().parent / "rankings").iterdir()]
-    assert kept
-    for path in kept:
-        path.write_bytes(b"torn")
-    assert run_experiment([TINY], [Letters()], config=config).evaluations == before
-
-
 def test_query_modes_differ_in_the_sparse_leg_alone() -> None:
     both = ExperimentConfig(modes=MODES, query_modes=("encoder", "lexical", "encoder"))
     found = run_experiment([TINY], [TwoWays()], config=both)
@@ -322,44 +154,6 @@ def test_query_modes_differ_in_the_sparse_leg_alone() -> None:
     found = run_experiment([TINY], [Letters()], config=both)
     assert found.results.notes == ["letters has no query mode lexical"]
     assert found.results.system_names[:2] == ["bm25", "sparse@encoder"]
-
-
-def test_a_leg_alone_is_timed_with_its_view_alone() -> None:
-    letters = Letters()
-    run_experiment([TINY], [letters], config=ExperimentConfig(modes=("dense",)))
-    assert set(letters.views) == {(True, False)}
-    letters.views.clear()
-    run_experiment([TINY], [letters], config=ExperimentConfig(modes=("bm25", "sparse")))
-    assert set(letters.views) == {(False, True), (True, True)}, "the second is for the modes of both legs"
-
-
-def test_encoding_both_views_is_timed_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system of both legs is not charged for the slower view alone; here nothing else takes time."""
-    clock = [0.0]
-    monkeypatch.setattr("retriever.search.retriever.perf_counter", lambda: clock[0])
-
-    class Slow(Letters):
-        def encode_queries(self, texts: Sequence[str], *, dense: bool = True, sparse: bool = True) -> Encoded:
-            clock[0] += 0.02 * dense + 0.04 * sparse
-            return super().encode_queries(texts, dense=dense, sparse=sparse)
-
-    found = run_experiment([TINY], [Slow()], config=ExperimentConfig(modes=("sparse", "dense", "dense+sparse")))
-    took = {system.name: system.latency["encoding"].p50 for system in found.results.datasets[0].systems}
-    assert took == pytest.approx({"sparse": 40, "dense": 20, "dense+sparse": 60})
-
-
-def test_sparse_costs_are_counts() -> None:
-    data, letters = load_dataset(TINY), Letters()
-    found = run_experiment([TINY], [letters], config=ExperimentConfig(modes=("sparse",)))
-    [costs] = found.results.datasets[0].costs
-    records = [json.loads(line) for line in (TINY / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
-    texts = [f"{record.get('title', '')} {record['text']}".strip() for record in records]
-    documents = [{letter for letter in letters.vocabulary if letter in text.lower()} for text in texts]
-    queries = [{letter for letter in letters.vocabulary if letter in query.text.lower()} for query in data.queries]
-    assert costs.terms_per_query == pytest.approx(sum(map(len, queries)) / len(queries))
-    assert costs.terms_per_document == pytest.approx(sum(map(len, documents)) / len(documents))
-    shared = sum(len(query & document) for query in queries for document in documents)
-    assert costs.flops == pytest.approx(shared / len(queries) / len(documents))
 
 
 def test_the_query_itself_is_dropped_before_the_fusion(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 - Tokens are packed: texts of equal length stand together, so that no layer sees padding and attention needs no mask.
 - MoE layers return their routing as a value; nothing is collected on the side.
 - Dense head: mean, [CLS] or max pooling, perhaps a matrix behind it, unit length.
-- Sparse head (retriever/sparse_head.py): a transform of the mean of chosen hidden layers, the tied word embeddings as
+- Sparse head (sparse_head.py): a transform of the mean of chosen hidden layers, the tied word embeddings as
   decoder, max over the tokens of a text, then log(1 + relu) (SPLADE, Formal et al. 2021; max first gives the same
   weights and is cheaper).
 """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["COMPILED", "Argument", "Kernel", "argument", "load_kernels", "processor_instructions"]
+__all__ = ["COMPILED", "Argument", "Kernel", "argument", "kept", "load_kernels", "processor_instructions"]
 
 COMPILED: dict[str, Any] = {"nogil": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of `njit` for functions that are kept, and for those that they call: they must not make arrays."""
@@ -152,6 +152,11 @@ def load_kernels(module: str, names: Sequence[str], *, sources: Sequence[str] = 
         if module not in _loaded:
             _loaded[module] = _load(module, names, sources)
         return _loaded[module]
+
+
+def kept(module: str, sources: Sequence[str]) -> bool:
+    """Say whether a module's functions, as `load_kernels` takes them, need not be compiled any more."""
+    return _path(module, (module, *sources)).is_file()
 
 
 def _load(module: str, names: Sequence[str], sources: Sequence[str]) -> dict[str, Kernel]:

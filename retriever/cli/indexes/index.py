@@ -99,6 +99,7 @@ def index(
     from retriever.config import resolve
     from retriever.encoder.load import load_encoder
     from retriever.indexing.build import IndexingConfig, build_index
+    from retriever.search.compiled import compile_beside
     from retriever.tables import human_bytes
 
     if cluster is not None and shards is None:
@@ -108,6 +109,7 @@ def index(
         settings["chunk"] = True
     how: dict[str, Any] = {"config": resolve(IndexingConfig, config, **settings)}
     how |= {"resume": resume, "progress": not quiet}
+    compile_beside()
     if shards is None:
         report = build_index(corpus, folder, encoder=load_encoder(encoder, runtime), **how)
     else:

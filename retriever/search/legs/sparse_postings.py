@@ -14,7 +14,7 @@ import numpy as np
 from retriever.index.lucene.calls import Found
 from retriever.index.postings.blocks import BLOCK_ROWS
 from retriever.lazy import lazy
-from retriever.machine_code import Argument, Kernel, argument, load_kernels
+from retriever.machine_code import Argument, Kernel, argument, kept, load_kernels
 from retriever.ranking import check_top_k
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retriever.types import BoolArray, Ranking
 
 
-__all__ = ["QueryTerms", "StoredPostings", "sparse_kernel"]
+__all__ = ["QueryTerms", "StoredPostings", "sparse_kernel", "sparse_kernel_kept"]
 
 KERNELS = "retriever.search.kernels.sparse"
 SOURCES = ("retriever.instructions", "retriever.search.kernels.sparse_sums")
@@ -130,6 +130,11 @@ class _Scratch(NamedTuple):
 def sparse_kernel() -> Kernel:
     """Return the compiled search; compiling it, once after an installation, takes some seconds."""
     return load_kernels(KERNELS, ("best_rows",), sources=SOURCES)["best_rows"]
+
+
+def sparse_kernel_kept() -> bool:
+    """Say whether it was compiled for this processor before."""
+    return kept(KERNELS, SOURCES)
 
 
 class QueryTerms(NamedTuple):

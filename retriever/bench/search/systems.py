@@ -7,13 +7,14 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from retriever.bench.search.engines import Bm25s, Qdrant, Seismic
 from retriever.bench.search.peers import Faiss, Pyserini
 from retriever.bench.search.task import SHOWN, Answers, Built, Request, System, Task, one_thread
 from retriever.encoder.base import EncoderBase
 from retriever.experiments.environment import peak_mib, resident_mib
+from retriever.rank import Pipeline
 from retriever.search.leg import LEGS, LegOptions, LegQuery
 from retriever.search.legs.sparse import SparseLeg
 from retriever.search.modes import HYBRID
@@ -33,8 +34,14 @@ TWO_STEP = "two-step"
 LUCENE = "lucene"
 """The sparse leg by Lucene, the reference."""
 ENCODING, WITH_ENCODER, LEXICAL = "encoding", "hybrid encoder", "hybrid lexical"
-ENCODED = (ENCODING, WITH_ENCODER, LEXICAL)
-"""The encoding of the query, and hybrid search with it, end to end, in both query modes."""
+MORE: dict[str, dict[str, Any]] = {
+    "hybrid explained": {"explain": True},
+    "hybrid marked": {"highlight": True},
+    "hybrid > feedback": {"pipeline": Pipeline.parse("hybrid > feedback")},
+}
+"""Hybrid search that is asked for more: why hits were found, their marked words, a second search by the first ones."""
+ENCODED = (ENCODING, WITH_ENCODER, LEXICAL, *MORE)
+"""The encoding of the query, and hybrid search with it, end to end, in both query modes, and with more."""
 
 
 class Ours:
@@ -90,7 +97,8 @@ class Ours:
             self._whole[WITH_ENCODER].encode([self._task.texts[query]])
             return []
         if leg in ENCODED:
-            return [hit.doc_id for hit in self._whole[leg].search(self._task.texts[query], top_k)]
+            whole, more = self._whole.get(leg, self._whole[WITH_ENCODER]), MORE.get(leg, {})
+            return [hit.doc_id for hit in whole.search(self._task.texts[query], top_k, **more)]
         if leg == HYBRID:
             return [hit.doc_id for hit in self._retriever.search(self._task.texts[query], top_k)]
         leg_query = LegQuery(self._task.texts[query], self._task.encoded, query)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["wait_until"]
+__all__ = ["interrupted", "wait_until"]
 
 SECONDS = 120
 
@@ -19,3 +21,18 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "what was waited for did not come"
         time.sleep(0.02)
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Press Ctrl-C in a process and return what it printed on standard output and error until it ended.
+
+    It is pressed again after two minutes, as people do: Python loses one that comes while an object is freed.
+    """
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+    raise AssertionError(f"Ctrl-C did not end it: {process.communicate()}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from retriever.index import FolderReader, FolderWriter, IndexSettings
 from retriever.search.legs.bm25_postings import StoredWords
 from retriever.search.legs.sparse_postings import StoredPostings
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
+from tests.helpers.waiting import interrupted
 
 ROOT = Path(__file__).parents[2]
 DIM, VOCAB, BATCH = 8, 20, 50
@@ -87,8 +87,7 @@ def test_interrupted_while_adding(tmp_path: Path) -> None:
         while not process.stdout.readline().startswith("committed"):
             pass
         time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=300)
+        _, errors = interrupted(process)
     assert "KeyboardInterrupt" in errors, errors
     assert check(tmp_path / "i") > 0
 

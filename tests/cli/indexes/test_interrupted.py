@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.faults import GOOD, ROOT, TINY, found, index, run
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import interrupted, wait_until
 
 
 def start(*args: object, limit: int = 0, program: Sequence[str] = ("-m", "retriever")) -> subprocess.Popen[str]:
@@ -104,8 +103,7 @@ def test_ctrl_c_while_indexing(tmp_path: Path) -> None:
     process = start(*arguments, program=("-c", WAITS))
     first = {"live-0.bin", "live-1.bin"}
     wait_until(lambda: process.poll() is not None or {file.name for file in folder.glob("rows/live-*.bin")} - first)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
+    out, err = interrupted(process)
     assert process.returncode == 130, err
     assert out == ""
     [line] = err.splitlines()
@@ -124,8 +122,7 @@ def test_ctrl_c_before_anything_is_written(tmp_path: Path) -> None:
     process = start(*index(fifo, folder))
     writer = os.open(fifo, os.O_WRONLY)  # waits until the survey has opened it
     os.write(writer, GOOD.encode())
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
+    out, err = interrupted(process)
     os.close(writer)
     assert (process.returncode, out, len(err.splitlines())) == (130, "", 1), err
     assert not folder.exists()

@@ -19,6 +19,7 @@ __all__ = [
     "RESTORE",
     "VERIFY",
     "DamagedError",
+    "MissingError",
     "checksum",
     "damaged",
     "disk_errors",
@@ -39,6 +40,10 @@ VERIFY = "`retriever verify` says which file"
 
 class DamagedError(UserError):
     """A part of an index is not what was committed: no other request would do better."""
+
+
+class MissingError(UserError):
+    """There is no index folder where one should be."""
 
 
 def damaged(path: str | Path, found: str, remedy: str = RESTORE) -> DamagedError:
@@ -105,7 +110,7 @@ def named_in(encoding: str, path: Path) -> Iterator[str]:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk, a missing permission or an impossible path into a UserError; other errors pass."""
+    """Turn a full disk, a missing permission, an impossible or a lost folder into a UserError; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -120,4 +125,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
             raise UserError(f"{folder}: not a possible folder ({error.strerror}); give another path") from error
+        if error.errno == errno.ENOENT and not folder.exists():
+            raise UserError(
+                f"{folder}: cannot be made there, or was moved away meanwhile ({error.strerror}); give another folder"
+            ) from error
         raise

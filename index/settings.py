@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retriever.index.chunks import Chunking
-from retriever.index.files import checksum, damaged, write_whole
+from retriever.index.files import MissingError, checksum, damaged, write_whole
 from retriever.index.vectors.row_formats import ROW_TYPES, RowFormat
 from retriever.languages import analyzer_named
 from retriever.types import EncoderIdentity, UserError
@@ -147,7 +147,7 @@ def read_settings(folder: Path) -> IndexSettings:
     if folder.is_file():
         raise UserError(f"{folder}: is a file; give an index folder, as `retriever index` makes it")
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such index folder; create one with `retriever index CORPUS --index {folder}`")
+        raise MissingError(f"{folder}: no such index folder; create one with `retriever index CORPUS --index {folder}`")
     path = folder / FILE
     try:
         text = path.read_bytes()

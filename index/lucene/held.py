@@ -86,23 +86,29 @@ class HeldCommit:
     def open_lucene(self, bm25: Bm25) -> LuceneReader:
         """Start Java, and open the commit there; raise UserError if Lucene cannot.
 
-        Where a newer commit has come, and a writer may have removed these files, by links to them.
+        Where a newer commit has come, and a writer may have removed these files, or the folder was moved away, by links
+        to them.
         """
         from retriever.index.lucene.reader import LuceneReader
 
-        try:
-            found = LuceneReader.open(self.folder, bm25)
-        except UserError:
-            if last_commit_file(self.folder) == self.commit.file:
-                raise
-        else:
-            if found.identity == self.identity:
-                return found
-            found.close()
+        if self._is_there():  # Lucene would make a folder that is not there
+            try:
+                found = LuceneReader.open(self.folder, bm25)
+            except UserError:
+                if self._is_there() and last_commit_file(self.folder) == self.commit.file:
+                    raise
+            else:
+                if found.identity == self.identity:
+                    return found
+                found.close()
         with tempfile.TemporaryDirectory(prefix="retriever-") as links:
             for name, descriptor in self._files.items():
                 (Path(links) / name).symlink_to(DESCRIPTORS / str(descriptor))
             return LuceneReader.open(Path(links), bm25, of=self.folder)
+
+    def _is_there(self) -> bool:
+        """Say whether the folder has a commit, this one or another."""
+        return any(self.folder.glob("segments_*"))
 
     def close(self) -> None:
         """Let the files go."""

@@ -86,7 +86,8 @@ class Cli(click.Group):
             if error.errno == errno.EPIPE:  # the reader of our output has seen enough
                 raise
             name = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(_one_line(f"{name}{error.strerror or error}")) from None
+            remedy = "; check the path, permissions and free space" if name else ""
+            raise click.ClickException(_one_line(f"{name}{error.strerror or error}{remedy}")) from None
         except KeyboardInterrupt:
             click.echo(INTERRUPTION.get(ctx.invoked_subcommand or "", "interrupted"), err=True)
             ctx.exit(INTERRUPTED)

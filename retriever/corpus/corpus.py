@@ -101,7 +101,7 @@ def _key(fields: dict[str, Any], keys: Sequence[str], role: str) -> str:
         if key in fields:
             return key
     found = ", ".join(map(str, fields)) or "no field"
-    raise ValueError(f"no {role}: found {_shown(found)}, need a field named {_either(keys)}; add it")
+    raise ValueError(f"no {role}: found {_shown(found)}, need a field named {_either(keys)}; add it or rename one")
 
 
 def _text(key: str, value: object) -> str:

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from retriever.index.files import DamagedError
+from retriever.index.files import DamagedError, MissingError
 from retriever.serve.problems import ProblemError, validation_detail
 from retriever.types import ShardLostError, UserError
 
@@ -24,7 +24,11 @@ DETAILS = {
     404: "nothing is here; /openapi.json says what is where",
     405: "not with this method; /openapi.json says which",
 }
-UNAVAILABLE: dict[type[UserError], str] = {DamagedError: "damaged", ShardLostError: "shard-lost"}
+UNAVAILABLE: dict[type[UserError], str] = {
+    DamagedError: "damaged",
+    MissingError: "missing-index",
+    ShardLostError: "shard-lost",
+}
 log = logging.getLogger(__name__)
 
 

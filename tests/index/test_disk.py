@@ -205,3 +205,8 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    with pytest.raises(UserError, match=r"cannot be made there.*give another folder"):
+        FolderWriter.create(Path("/proc/no-process/index"), IndexSettings(ENCODER.identity))

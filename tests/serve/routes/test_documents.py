@@ -263,12 +263,16 @@ def test_an_index_that_another_takes_the_place_of(tmp_path: Path, caplog: pytest
     for name in ("old", "new"):
         build_index([Document(name, f"A {name} stone")], folders[name], encoder="none")
     folders["old"].rename(folders["served"])
-    settings = ServeSettings({"x": folders["served"]})
+    settings = ServeSettings({"x": folders["served"]}, write=True)
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         assert seen("stone") == {"old"}
         folders["served"].rename(tmp_path / "away")
         wait_until(lambda: client.get("/readyz").status_code == 503)
         assert seen("stone") == {"old"}  # from the files that are open
+        assert client.get("/indexes/x").json()["documents"] == 1  # its fields need Lucene, which starts now
+        refused = client.post("/indexes/x/documents/delete", json={"ids": ["old"]})
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:retriever:problem:missing-index")
+        assert not folders["served"].exists()
         folders["new"].rename(folders["served"])
         wait_until(lambda: seen("stone") == {"new"})
         wait_until(lambda: client.get("/readyz").status_code == 200)

@@ -34,6 +34,7 @@ __all__ = [
     "Cli",
     "cluster_options",
     "encoder_option",
+    "field_options",
     "fusion_from",
     "fusion_options",
     "index_encoder_option",
@@ -169,6 +170,14 @@ quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress bar
 
 NOTHING_ASKED: dict[str, Any] = {"offset": 0, "min_score": None, "fields": None, "highlight": False}
 """What `showing_options` gives where none of them is used."""
+
+
+def field_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what the fields of a corpus are called."""
+    for role, usual in (("title", "title"), ("text", "text, contents or abstract"), ("id", "_id, id, docid ...")):
+        help = f"The field of CORPUS with the {role}, where it is not {usual}."
+        command = click.option(f"--{role}-field", metavar="NAME", help=help)(command)
+    return command
 
 
 def showing_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -24,11 +25,23 @@ from retriever.types import Document, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Self
 
-__all__ = ["Corpus", "NumberedDocument", "Record", "Survey", "documents", "load_queries", "open_corpus", "survey"]
+__all__ = [
+    "Corpus",
+    "FieldNames",
+    "NumberedDocument",
+    "Record",
+    "Survey",
+    "documents",
+    "load_queries",
+    "open_corpus",
+    "survey",
+]
 
 ID_KEYS = ("_id", "id", "doc_id", "docid", "docno")
 TEXT_KEYS = ("text", "contents", "abstract")
+TITLE_KEY = "title"
 NO_CORPUS = re.compile(r"queries|qrels|readme|licen[cs]e|corpus\.jsonl(\.gz)?$", re.IGNORECASE)
 """Files of a BEIR folder that are not left out of its corpus; corpus.jsonl may lie there packed, too."""
 FOLDER_FILES = ("corpus.jsonl", "corpus.jsonl.gz")
@@ -56,6 +69,14 @@ class Record(NamedTuple):
     problem: str | None
 
 
+class FieldNames(NamedTuple):
+    """The fields that hold a record's id, text and title; None for the usual names, see `open_corpus`."""
+
+    id: str | None = None
+    text: str | None = None
+    title: str | None = None
+
+
 class Corpus:
     """The records of one source; each iteration reads it from the start and holds one record at a time."""
 
@@ -66,9 +87,16 @@ class Corpus:
         self.spec = spec
         self._rows = rows
         self._left_out = left_out
+        self._names = FieldNames()
 
     def __repr__(self) -> str:
         return f"Corpus({self.spec!r})"
+
+    def named(self, names: FieldNames) -> Self:
+        """Return the same source, read by these names of its fields."""
+        other = copy.copy(self)
+        other._names = names
+        return other
 
     @property
     def left_out(self) -> list[LeftOut]:
@@ -81,7 +109,7 @@ class Corpus:
                 yield Record(row.source, None, row.problem)
                 continue
             try:
-                yield Record(row.source, _document(row.fields), None)
+                yield Record(row.source, _document(row.fields, self._names), None)
             except ValueError as error:
                 yield Record(row.source, None, str(error))
 
@@ -96,12 +124,17 @@ def _either(keys: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(keys[:-1]), keys[-1])))
 
 
-def _key(fields: dict[str, Any], keys: Sequence[str], role: str) -> str:
-    for key in keys:
+def _key(fields: dict[str, Any], keys: Sequence[str], role: str, chosen: str | None) -> str:
+    """Return the field that was chosen for a role, or else the first of the usual ones."""
+    for key in keys if chosen is None else [chosen]:
         if key in fields:
             return key
     found = ", ".join(map(str, fields)) or "no field"
-    raise ValueError(f"no {role}: found {_shown(found)}, need a field named {_either(keys)}; add it or rename one")
+    if chosen is not None:
+        raise ValueError(f"no field {chosen!r}: found {_shown(found)}; name one of these with --{role}-field")
+    raise ValueError(
+        f"no {role}: found {_shown(found)}, need a field named {_either(keys)}; add it, or name one with --{role}-field"
+    )
 
 
 def _text(key: str, value: object) -> str:
@@ -113,10 +146,11 @@ def _text(key: str, value: object) -> str:
     return value
 
 
-def _document(fields: dict[str, Any]) -> Document:
+def _document(fields: dict[str, Any], names: FieldNames) -> Document:
     """Build a document from the fields of a row; raise ValueError that says what is wrong with them."""
-    id_key = _key(fields, ID_KEYS, "id")
-    text_key = _key(fields, TEXT_KEYS, "text")
+    id_key = _key(fields, ID_KEYS, "id", names.id)
+    text_key = _key(fields, TEXT_KEYS, "text", names.text)
+    title_key = names.title or TITLE_KEY
     doc_id = fields[id_key]
     if isinstance(doc_id, int) and not isinstance(doc_id, bool):
         doc_id = str(doc_id)
@@ -131,8 +165,8 @@ def _document(fields: dict[str, Any]) -> Document:
     return Document(
         doc_id,
         _text(text_key, fields[text_key]),
-        _text("title", fields.get("title")),
-        _metadata(fields, (id_key, text_key, "title")),
+        _text(title_key, fields.get(title_key)),
+        _metadata(fields, (id_key, text_key, title_key)),
     )
 
 
@@ -150,7 +184,7 @@ def open_corpus(spec: str | Path, *, spool: Path | None = None) -> Corpus:
     Several files are named by a pattern ("parts/*.jsonl.gz"), and read in the order of their names. Files and BEIR
     folders in object stores have addresses ("s3://bucket/parts/*.parquet"), as fsspec takes them.
     Fields: the id is the first of `_id`, `id`, `doc_id`, `docid`, `docno`, the text the first of `text`, `contents`,
-    `abstract`;
+    `abstract`, unless `Corpus.named` says others;
     `title` may be missing or null, the text may be empty or null; all other fields are metadata.
     An id is a string, or a whole number, which becomes its decimal text.
     What can be read only once ("-" for standard input, pipes) is copied to a temporary file in the folder `spool` (the

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.corpus.corpus import NumberedDocument, Survey, documents, survey
+from retriever.corpus.corpus import FieldNames, NumberedDocument, Survey, documents, survey
 from retriever.encoder.load import load_encoder
 from retriever.encoder.tokens import load_token_encoder, token_encoder_of
 from retriever.functions import check_function_name
@@ -52,6 +52,7 @@ class IndexingConfig:
     """How to build an index.
 
     on_duplicate: error, skip (keep the first) or replace (keep the last). on_bad: error or skip.
+    id_field, text_field, title_field: of a corpus, where they have other names than `open_corpus` knows.
     language: of the documents, by code or English name, for the analyser that BM25 reads with: "auto" for an analyser
     by document, by its own language, "other" for words as they stand.
     dense_type: one of `DENSE_TYPES`, or auto (by size). batch: about so many chunks are encoded together.
@@ -71,6 +72,9 @@ class IndexingConfig:
 
     on_duplicate: str = "error"
     on_bad: str = "error"
+    id_field: str | None = None
+    text_field: str | None = None
+    title_field: str | None = None
     dense_type: str = "auto"
     batch: int = 256
     commit_every_documents: int = 20_000
@@ -100,6 +104,11 @@ class IndexingConfig:
         if self.batch < 1 or self.commit_every_documents < 1 or not self.commit_every_seconds > 0:
             raise UserError("batch, commit_every_documents and commit_every_seconds must be above 0")
         self.settings(EncoderIdentity("none", "", 0, 0))
+
+    @property
+    def field_names(self) -> FieldNames:
+        """Return what the fields of a corpus are called."""
+        return FieldNames(self.id_field, self.text_field, self.title_field)
 
     def settings(self, encoder: EncoderIdentity) -> IndexSettings:
         """Return what an index of this encoder may never change; raise UserError for what cannot be stored."""
@@ -163,7 +172,7 @@ def build_index(
     check_output(folder, resume)
     expansion_of(config.expand)  # what cannot be imported is known before anything is done
     network = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    with opened(corpus, folder.absolute().parent) as source:
+    with opened(corpus, folder.absolute().parent, config.field_names) as source:
         found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
         with _open_writer(folder, network, config, found, resume) as writer:
             _write(writer, source, found, network, config, progress)

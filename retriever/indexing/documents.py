@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retriever.corpus.corpus import Corpus, Record, open_corpus
+from retriever.corpus.corpus import Corpus, FieldNames, Record, open_corpus
 from retriever.files import file_errors
 from retriever.index.stored import check_document, read_stored, stored_text
 from retriever.types import Document, UserError
@@ -18,21 +18,29 @@ if TYPE_CHECKING:
 
 __all__ = ["opened"]
 
+USUAL = FieldNames()
 NAME = "documents"
 """What messages call documents that come from Python, each with its number."""
 
 
 @contextmanager
-def opened(corpus: str | Path | Corpus | Iterable[Document], beside: Path) -> Iterator[Corpus]:
+def opened(
+    corpus: str | Path | Corpus | Iterable[Document], beside: Path, names: FieldNames = USUAL
+) -> Iterator[Corpus]:
     """Give the corpus of a path, or of documents from Python.
 
     A corpus is read twice, first to check it. What can be iterated over once, such as a generator, is therefore written
-    to a temporary file `beside` the index: memory does not grow with it.
+    to a temporary file `beside` the index: memory does not grow with it. names: of the fields of a corpus.
+
+    Raises:
+        UserError: names are given for documents from Python, which have their own.
     """
     if isinstance(corpus, str | Path):
-        yield open_corpus(corpus, spool=beside)
+        yield open_corpus(corpus, spool=beside).named(names)
     elif isinstance(corpus, Corpus):
-        yield corpus
+        yield corpus if names == USUAL else corpus.named(names)
+    elif names != USUAL:
+        raise UserError("id_field, text_field, title_field: documents have names of their own; leave these out")
     elif iter(corpus) is not corpus:
         yield _Documents(corpus)
     else:

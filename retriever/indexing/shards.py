@@ -171,7 +171,7 @@ def build_shards(
     check_output(folder, resume)
     how = Loading(encoder, runtime, config)
     settings = index_settings(config, how.load())
-    with opened(corpus, folder.parent) as source:
+    with opened(corpus, folder.parent, config.field_names) as source:
         found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
         folder.mkdir(parents=True, exist_ok=True)
         lock = WriteLock(folder)

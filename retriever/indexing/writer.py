@@ -175,7 +175,7 @@ def add_corpus(
     expansion_of(config.expand)  # what cannot be imported is known before anything is done
     with IndexWriter.open(folder, encoder, runtime=runtime) as writer:
         network = writer.encoder  # refused before the survey, which may take long
-        with opened(corpus, Path(folder).absolute().parent) as source:
+        with opened(corpus, Path(folder).absolute().parent, config.field_names) as source:
             found = survey(source, config.on_duplicate, config.on_bad, progress)  # type: ignore[arg-type]  # checked there
             before = len(writer)
             note = writer.folder.committed.note

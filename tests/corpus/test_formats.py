@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from retriever.corpus.arrow import _plain
-from retriever.corpus.corpus import open_corpus, survey
+from retriever.corpus.corpus import FieldNames, open_corpus, survey
 from retriever.types import Document, UserError
 from tests.helpers.corpora import ROWS, as_csv, as_jsonl, found, problems, write
 
@@ -126,6 +126,20 @@ def test_a_data_set_out_of_reach_is_one_line(tmp_path: Path) -> None:
 def test_fields_have_an_order_of_preference(tmp_path: Path) -> None:
     path = write(tmp_path / "c.jsonl", '{"docno": "n", "id": "i", "contents": "c", "title": null, "x": {"y": [1]}}\n')
     assert found(open_corpus(path)) == [Document("i", "c", "", {"docno": "n", "x": {"y": [1]}})]
+
+
+def test_fields_of_other_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.csv", "ident,id,head,body\nx1,7,Bread,It rises\n")
+    names = FieldNames(id="ident", text="body", title="head")
+    corpus = open_corpus(path)
+    assert found(corpus.named(names)) == [Document("x1", "It rises", "Bread", {"id": "7"})]
+    assert found(corpus.named(FieldNames(text="body"))) == [
+        Document("7", "It rises", "", {"ident": "x1", "head": "Bread"})
+    ]
+    (problem,) = problems(corpus.named(FieldNames(id="number", text="body")))
+    assert "no field 'number': found 'ident, id, head, body'; name one of these with --id-field" in problem
+    (problem,) = problems(corpus)
+    assert "no text: found" in problem and "name one with --text-field" in problem
 
 
 def test_escaped_surrogate_pairs_and_odd_line_separators_are_text(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from retriever.encoder.base import EncoderBase
 from retriever.encoder.load import load_encoder
 from retriever.index import FolderReader
 from retriever.indexing.build import IndexingConfig, build_index, interrupted
+from retriever.indexing.writer import add_corpus
 from retriever.types import Document, Encoded, EncoderIdentity, UserError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -99,6 +100,19 @@ def test_the_report_counts(tmp_path: Path) -> None:
     with FolderReader.open(tmp_path / "index") as reader:
         assert reader.documents(["a"]) == {"a": Document("a", "river", "first")}
         assert reader.num_documents == 4
+
+
+def test_fields_of_other_names(tmp_path: Path) -> None:
+    config = IndexingConfig(id_field="n", text_field="body", title_field="head")
+    corpus = write(tmp_path / "c.jsonl", [{"n": "a", "body": "river", "head": "first"}])
+    build_index(corpus, tmp_path / "index", encoder=Stub(), config=config)
+    add_corpus(
+        tmp_path / "index", write(tmp_path / "d.jsonl", [{"n": "b", "body": "lake"}]), encoder=Stub(), config=config
+    )
+    with FolderReader.open(tmp_path / "index") as reader:
+        assert reader.documents("ab") == {"a": Document("a", "river", "first"), "b": Document("b", "lake")}
+    with pytest.raises(UserError, match="documents have names of their own"):
+        build_index([Document("a", "x")], tmp_path / "other", encoder=Stub(), config=config)
 
 
 def test_replace_keeps_the_last(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from retriever.cli.options import (
     ON_BAD,
     ON_DUPLICATE,
     UNFINISHED_INDEX,
+    field_options,
     index_encoder_option,
     json_option,
     quiet_option,
@@ -45,6 +46,7 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_t
     help="Ids that stand twice in CORPUS: skip keeps the first.",
 )
 @click.option("--on-bad", type=ON_BAD, default="error", show_default=True, help="Unreadable records.")
+@field_options
 @click.option("--expand", metavar="MODULE:FUNCTION", help="As for `index`.")
 @json_option
 @quiet_option
@@ -58,6 +60,7 @@ def add(
     expand: str | None,
     as_json: bool,
     quiet: bool,
+    **fields: Any,
 ) -> None:
     """Add CORPUS to the index DIR; a document whose id is there already replaces it.
 
@@ -75,7 +78,7 @@ def add(
         corpus,
         encoder=encoder,
         runtime=runtime,
-        config=IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad, expand=expand),
+        config=IndexingConfig(on_duplicate=on_duplicate, on_bad=on_bad, expand=expand, **fields),
         progress=not quiet,
     )
     say_left_out(report)

@@ -12,6 +12,7 @@ from retriever.cli.options import (
     ON_BAD,
     ON_DUPLICATE,
     encoder_option,
+    field_options,
     json_option,
     quiet_option,
     report_json,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     help="Ids that stand twice: skip keeps the first.",
 )
 @click.option("--on-bad", type=ON_BAD, help="Records that cannot be read.")
+@field_options
 @click.option("--dense-type", type=DENSE_TYPE, help="FAISS index; auto goes by size.")
 @click.option("--rows", type=click.Choice(ROW_TYPES), help="How vectors are stored.")
 @click.option("--language", metavar="L", help="de, zh, ...: how BM25 reads words; auto: each document in its own.")

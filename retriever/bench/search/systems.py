@@ -13,6 +13,7 @@ from retriever.bench.search.engines import Bm25s, Qdrant, Seismic
 from retriever.bench.search.peers import Faiss, Pyserini
 from retriever.bench.search.task import SHOWN, Answers, Built, Request, System, Task, one_thread
 from retriever.encoder.base import EncoderBase
+from retriever.encoder.runtime import RuntimeConfig
 from retriever.experiments.environment import peak_mib, resident_mib
 from retriever.rank import Pipeline
 from retriever.search.leg import LEGS, LegOptions, LegQuery
@@ -87,7 +88,7 @@ class Ours:
         self._legs = {**open_legs(reader, LegOptions()), **others}
         self._retriever = Retriever(reader, KnownQueries(reader.settings.encoder, self._task.texts, self._task.encoded))
         self._whole = {
-            leg: Retriever(reader, self._task.encoder, query_mode=mode)
+            leg: Retriever(reader, self._task.encoder, query_mode=mode, runtime=RuntimeConfig(recent_queries=0))
             for leg, mode in ((WITH_ENCODER, "encoder"), (LEXICAL, "lexical"))
             if self._task.encoder
         }

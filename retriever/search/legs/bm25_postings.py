@@ -68,7 +68,11 @@ class StoredWords:
             return {}
         eligible = np.zeros_like(self._words.alive)
         eligible[rows] = True
-        found = self._best(self._query(weights), eligible, len(rows))
+        query = self._query(weights)
+        held = np.zeros((len(self._words.blocks), 1), np.bool_)
+        held[np.searchsorted(self._words.first_rows, rows, side="right") - 1] = True
+        query = query._replace(last=np.where(held, query.last, query.first))  # no postings of other blocks
+        found = self._best(query, eligible, len(rows))
         return dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True))
 
     def _query(self, weights: Mapping[str, float]) -> _Query:

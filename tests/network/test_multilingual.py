@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from retriever import Query, Retriever, build_index
+from retriever import IndexingConfig, Query, Retriever, build_index
 from retriever.encoder.moe.encoder import MoEEncoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.network.folder import save_encoder
@@ -139,9 +139,11 @@ def test_trained_expansions_are_impacts_postings_and_explained(tiny_multilingual
         own = encoder.lexicon.counts(encoder.lexicon.token_ids(SENTENCES))
         assert (stored.getnnz(axis=1) > own.getnnz(axis=1)).sum() > 2, "there are expansions"
         scores = (stored @ asked.T).toarray()[:, 0]
-        expected = {f"d{number}": score for number, score in enumerate(scores) if score > 0}
+        # A stored weight is rounded to a step: half of one is what each shared term may be off.
+        rounding = ((stored > 0) @ asked.T).toarray()[:, 0] / (2 * IndexingConfig.impact_scale)
         [ranked] = retriever.rank([Query("q", query)], mode="sparse")
-        assert dict(ranked.ranking) == pytest.approx(expected, rel=0.02) and len(expected) > 2
+        found = np.array([dict(ranked.ranking).get(f"d{number}", 0.0) for number in range(len(SENTENCES))])
+        assert (abs(found - scores) <= rounding + 1e-4).all() and (scores > 0).sum() > 2
         for backend in ("postings", "lucene"):
             with Retriever.open(tmp_path / "index", encoder, sparse_backend=backend) as same:
                 [again] = same.rank([Query("q", query)], mode="sparse")

@@ -80,7 +80,7 @@ class Block(NamedTuple):
     step: int = _STEP
 
     def find(self, terms: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return which of some terms the block holds, by their places among these, and their places in `terms`."""
+        """Return which of some terms (n,) the block holds, by their places among these, and their places in `terms`."""
         places = np.searchsorted(self.terms, terms)
         inside = np.flatnonzero(places < len(self.terms))
         held = inside[self.terms[places[inside]] == terms[inside]]

@@ -174,8 +174,12 @@ NOTHING_ASKED: dict[str, Any] = {"offset": 0, "min_score": None, "fields": None,
 
 def field_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what the fields of a corpus are called."""
-    for role, usual in (("title", "title"), ("text", "text, contents or abstract"), ("id", "_id, id, docid ...")):
-        help = f"The field of CORPUS with the {role}, where it is not {usual}."
+    for role, usual in (
+        ("title", "title"),
+        ("text", "text, contents or abstract"),
+        ("id", "_id, id, doc_id, docid or docno"),
+    ):
+        help = f"The field of CORPUS with the {role}; usually {usual}."
         command = click.option(f"--{role}-field", metavar="NAME", help=help)(command)
     return command
 

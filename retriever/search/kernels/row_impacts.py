@@ -9,7 +9,7 @@ from numba import i4, i8, njit, types, u4
 
 from retriever.instructions import GROUP, inner, ones, prefetch, vector_at
 from retriever.machine_code import COMPILED
-from retriever.search.kernels.sparse_sums import first_from
+from retriever.search.kernels.sparse_sums import first_from, impact_from
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,19 +39,15 @@ def _guess(count: Any, row: Any, block_rows: Any) -> Any:
 
 @inner
 def _read_ahead(start: Any, size: Any, row: Any, block_rows: Any) -> None:
+    """Have the place read where a row is looked up soon. size: as a `Block` has it."""
     prefetch(start + (row // 8 if size & 1 else 2 * _guess(size >> 1, row, block_rows)))
 
 
 @inner
 def _in_list(start: Any, count: Any, row: Any, block_rows: Any) -> Any:
-    """Return the impact of a row in a list; one above 255 stands in several parts."""
+    """Return the impact of a row in a list."""
     rows, impacts = vector_at(start, count, np.uint16), vector_at(start + 2 * count, count, np.uint8)
-    impact = np.int64(0)
-    place = _first_near(rows, row, _guess(count, row, block_rows))
-    while place < count and rows[place] == row:
-        impact += np.int64(impacts[place])
-        place += 1
-    return impact
+    return impact_from(rows, impacts, _first_near(rows, row, _guess(count, row, block_rows)), row)
 
 
 @inner

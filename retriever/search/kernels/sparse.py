@@ -14,7 +14,7 @@ from numba import b1, f4, f8, i8, njit, types, u2, u4
 
 from retriever.instructions import GROUP, inner, lowest, ones, push, vector_at
 from retriever.machine_code import COMPILED
-from retriever.search.kernels.sparse_sums import FEW, candidates, first_from
+from retriever.search.kernels.sparse_sums import FEW, candidates, first_from, impact_from
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,11 +74,7 @@ def _score_by_list(
         first = 0
         for j in range(rows.size):
             first += first_from(own[first:], np.uint16(rows[j]))
-            impact, place = np.int64(0), first
-            while place < count and own[place] == rows[j]:  # an impact above 255 stands in several parts
-                impact += np.int64(impacts[place])
-                place += 1
-            scores[j] += np.float64(weight * np.float32(impact))
+            scores[j] += np.float64(weight * np.float32(impact_from(own, impacts, first, rows[j])))
         return
     place = 0
     while place < count:

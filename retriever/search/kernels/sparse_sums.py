@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Sums = NDArray[np.uint16]
 
-__all__ = ["BLOCK_FIELDS", "FEW", "MANY", "SMALL", "candidates", "first_from"]
+__all__ = ["BLOCK_FIELDS", "FEW", "MANY", "SMALL", "candidates", "first_from", "impact_from"]
 
 BLOCK_FIELDS = 9
 """What `best_rows` is told of a block: its first row and its rows, its number of terms, the addresses of its terms,
@@ -50,6 +50,16 @@ def first_from(values: Any, value: Any) -> int:
         else:
             high = middle
     return low
+
+
+@inner
+def impact_from(rows: Any, impacts: Any, place: Any, row: Any) -> Any:
+    """Return the impact of a row in a list from its place on: one above 255 stands in several parts, none is 0."""
+    impact = np.int64(0)
+    while place < rows.size and rows[place] == row:
+        impact += np.int64(impacts[place])
+        place += 1
+    return impact
 
 
 @inner

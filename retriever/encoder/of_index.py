@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retriever.encoder.former import former_default
+from retriever.encoder.former import FORMER, former_default
 from retriever.encoder.load import load_encoder
 from retriever.encoder.runtime import RuntimeConfig
 from retriever.types import Encoder, EncoderIdentity, UserError
@@ -26,7 +26,7 @@ def load_index_encoder(
     """Return the encoder of the index in `folder`, whose settings name the `wanted` one.
 
     given: the encoder, or where it is, if not where it was when the index was built. lazy: as for `load_encoder`. An
-    index of the default encoder of version 0.1 gets that one.
+    index of the default encoder of an earlier version gets that one.
 
     Raises:
         UserError: it is not there, or not the same any more.
@@ -38,8 +38,9 @@ def load_index_encoder(
             raise UserError(f"{folder}: its encoder is not where it was ({error}); say where with --encoder") from None
     else:
         encoder = load_encoder(given, runtime, lazy=lazy) if isinstance(given, str) else given
-    if encoder.identity.sha256 != wanted.sha256 and encoder.identity.name == wanted.name == "default":
-        encoder = former_default(runtime, lazy=lazy)
+    for version in FORMER if encoder.identity.name == wanted.name == "default" else ():
+        if encoder.identity.sha256 != wanted.sha256:
+            encoder = former_default(version, runtime, lazy=lazy)
     if encoder.identity.sha256 != wanted.sha256:
         raise UserError(
             f"{folder}: built with the encoder {_shown(wanted)}, found {_shown(encoder.identity)}; "

@@ -63,7 +63,8 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     (else neither over these nor over the opening one, as in sentence-transformers), and whether the sparse head takes
     terms from them; all other tokens attend to them in any case.
     max_length: tokens read of a text; max_terms: most expanded terms of one; min_document_weight, min_query_weight: an
-    expanded term that is lighter is left out. query_mode: where queries' terms come from unless told otherwise,
+    expanded term that is lighter is left out; max_fraction: so is a term, own ones among them, that a larger share of
+    the training passages holds. query_mode: where queries' terms come from unless told otherwise,
     "encoder" or "lexical". query_prompt, document_prompt: put before a text.
     """
 
@@ -103,6 +104,7 @@ class RetrieverConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     max_terms: int = 256
     min_document_weight: float = 0.0
     min_query_weight: float = 0.0
+    max_fraction: float = 1.0
     query_mode: str = "encoder"
     query_prompt: str = ""
     document_prompt: str = ""

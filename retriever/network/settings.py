@@ -56,6 +56,7 @@ DEFAULTS: dict[str, Any] = {
     "max_terms": 256,
     "min_document_weight": 0.0,
     "min_query_weight": 0.0,
+    "max_fraction": 1.0,
     "query_mode": "encoder",
     "query_prompt": "",
     "document_prompt": "",

@@ -23,7 +23,7 @@ __all__ = ["associate"]
 @click.option(
     "--most-terms",
     type=click.IntRange(min=0),
-    default=20,
+    default=24,
     show_default=True,
     help="Of a query that the network expanded, the heaviest terms that are searched; 0: all.",
 )

@@ -77,7 +77,7 @@ class MoEEncoder(EncoderBase):
         self.runtime = runtime or RuntimeConfig()
         given = read_settings(self._folder)
         settings = self._settings = DEFAULTS | given
-        self.lexicon = Lexicon(self._folder)
+        self.lexicon = Lexicon(self._folder, settings["max_fraction"])
         self.vocabulary, self.languages = self.lexicon.vocabulary, self.lexicon.languages
         self.query_mode = given.get("query_mode", QUERY_MODES[0])
         self.identity = EncoderIdentity(

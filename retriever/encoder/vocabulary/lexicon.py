@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from retriever.encoder.vocabulary.long_words import LongWords
 from retriever.encoder.vocabulary.query_terms import heaviest, read_query_terms
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
     from tokenizers import Tokenizer
 
     from retriever.types import BoolArray, FloatArray, TermStatistics
@@ -48,8 +48,12 @@ class Lexicon:
     query's count of it is multiplied by. languages: that the network reads, None where its model card does not say.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read the folder; raise UserError where its tokeniser and weights are damaged or do not fit each other."""
+    def __init__(self, folder: Path, max_fraction: float = 1.0) -> None:
+        """Read the folder; raise UserError where its tokeniser and weights are damaged or do not fit each other.
+
+        max_fraction: terms that a larger share of the training passages holds are in no sparse view: function words
+        and punctuation, whose postings are the longest and whose weights in a query the smallest.
+        """
         from tokenizers import Tokenizer
 
         try:
@@ -65,6 +69,9 @@ class Lexicon:
         self.stem: NDArray[np.int32] = values["sparse_head.stem"]
         self.fraction: FloatArray = values["lexical.fraction"]
         self._gain, self._expansion = float(values["lexical.gain"]), float(values["lexical.expansion"])
+        if not isinstance(max_fraction, int | float) or not 0 <= max_fraction <= 1:
+            raise UserError(f"{folder}/config.json: max_fraction is {max_fraction!r}, allowed are 0 to 1")
+        self._told = self.fraction <= max_fraction
         self.query_weight: FloatArray = idf(self.fraction) * np.exp(values["lexical.log_weight"])
         size = self.tokenizer.get_vocab_size()
         if size != len(self.stem):
@@ -146,9 +153,7 @@ class Lexicon:
     def documents(self, counts: csr_matrix, expansions: csr_matrix | None) -> csr_matrix:
         """Return the sparse view of documents, float32 (n, vocab_size), of their token counts and maybe expansions."""
         own = document_terms(counts, self._gain)
-        terms: csr_matrix = own if expansions is None else (expansions + own).tocsr()
-        terms.sort_indices()
-        return terms
+        return self._telling(own if expansions is None else (expansions + own).tocsr())
 
     def queries(self, counts: csr_matrix, expansions: csr_matrix | None) -> csr_matrix:
         """Return the sparse view of queries, float32 (n, vocab_size), of token counts and the network's expansions.
@@ -157,10 +162,17 @@ class Lexicon:
         """
         if expansions is None and self._query_terms is not None:
             expansions = self._query_terms.expansions(counts)
-        terms = counts.copy() if expansions is None else (counts + self._expansion * expansions).tocsr()
-        terms.sort_indices()
+        terms = self._telling(counts if expansions is None else (counts + self._expansion * expansions).tocsr())
         terms.data *= self.query_weight[terms.indices]
         return terms
+
+    def _telling(self, terms: csr_matrix) -> csr_matrix:
+        """Return the terms (n, vocab_size) without those that too many passages hold, sorted, in arrays of their own."""
+        told = self._told[terms.indices]
+        ends = np.concatenate([[0], np.cumsum(told)])[terms.indptr].astype(terms.indptr.dtype)
+        found = csr_matrix((terms.data[told], terms.indices[told], ends), terms.shape)
+        found.sort_indices()
+        return found
 
     def adapt(self, terms: csr_matrix, statistics: TermStatistics, *, expanded: bool) -> csr_matrix:
         """Return query terms (n, vocab_size) weighted for the document frequencies of the collection searched.

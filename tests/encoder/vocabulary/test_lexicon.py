@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from retriever.encoder.vocabulary.lexicon import Lexicon
-
-if TYPE_CHECKING:
-    pass
+from retriever.types import UserError
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -57,3 +56,28 @@ def test_a_text_has_the_same_tokens_in_pieces(
 @cache
 def load_lexicon(folder: Path) -> Lexicon:
     return Lexicon(folder)
+
+
+@pytest.mark.parametrize("side", ["documents", "queries"])
+def test_terms_of_too_many_passages_are_left_out_and_the_others_weigh_as_before(
+    tiny_encoder_folder: Path, side: str
+) -> None:
+    whole = load_lexicon(tiny_encoder_folder)
+    limit = float(np.median(whole.fraction))
+    cut = Lexicon(tiny_encoder_folder, limit)
+    rng = np.random.default_rng(0)
+    counts, expansions = (
+        sparse.csr_matrix(rng.poisson(0.1, (6, len(whole.stem))) * scale, dtype=np.float32) for scale in (1, 0.3)
+    )
+    for added in (None, expansions):
+        before, after = (getattr(lexicon, side)(counts, added).toarray() for lexicon in (whole, cut))
+        common = whole.fraction > limit
+        assert before[:, common].any() and before[:, ~common].any()
+        assert not after[:, common].any()
+        np.testing.assert_array_equal(after[:, ~common], before[:, ~common])
+
+
+@pytest.mark.parametrize("limit", [-0.1, 1.5, "few", None, float("nan")])
+def test_an_impossible_share_is_refused_in_a_line(tiny_encoder_folder: Path, limit: object) -> None:
+    with pytest.raises(UserError, match=r"config.json: max_fraction is .*, allowed are 0 to 1$"):
+        Lexicon(tiny_encoder_folder, limit)  # type: ignore[arg-type]

@@ -167,7 +167,7 @@ class Lexicon:
         return terms
 
     def _telling(self, terms: csr_matrix) -> csr_matrix:
-        """Return the terms (n, vocab_size) without those that too many passages hold, sorted, in arrays of their own."""
+        """Return the terms (n, vocab_size) that not too many passages hold, sorted, in arrays of their own."""
         told = self._told[terms.indices]
         ends = np.concatenate([[0], np.cumsum(told)])[terms.indptr].astype(terms.indptr.dtype)
         found = csr_matrix((terms.data[told], terms.indices[told], ends), terms.shape)

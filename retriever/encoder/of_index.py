@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from retriever.encoder.former import FORMER, former_default
@@ -38,9 +39,9 @@ def load_index_encoder(
             raise UserError(f"{folder}: its encoder is not where it was ({error}); say where with --encoder") from None
     else:
         encoder = load_encoder(given, runtime, lazy=lazy) if isinstance(given, str) else given
-    for version in FORMER if encoder.identity.name == wanted.name == "default" else ():
-        if encoder.identity.sha256 != wanted.sha256:
-            encoder = former_default(version, runtime, lazy=lazy)
+    if encoder.identity.name == wanted.name == "default":
+        former = (former_default(version, runtime, lazy=lazy) for version in FORMER)
+        encoder = next((one for one in chain([encoder], former) if one.identity.sha256 == wanted.sha256), encoder)
     if encoder.identity.sha256 != wanted.sha256:
         raise UserError(
             f"{folder}: built with the encoder {_shown(wanted)}, found {_shown(encoder.identity)}; "

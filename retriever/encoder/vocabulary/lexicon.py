@@ -71,7 +71,7 @@ class Lexicon:
         self._gain, self._expansion = float(values["lexical.gain"]), float(values["lexical.expansion"])
         if not isinstance(max_fraction, int | float) or not 0 <= max_fraction <= 1:
             raise UserError(f"{folder}/config.json: max_fraction is {max_fraction!r}, allowed are 0 to 1")
-        self._told = self.fraction <= max_fraction
+        self._distinctive = self.fraction <= max_fraction
         self.query_weight: FloatArray = idf(self.fraction) * np.exp(values["lexical.log_weight"])
         size = self.tokenizer.get_vocab_size()
         if size != len(self.stem):
@@ -153,7 +153,7 @@ class Lexicon:
     def documents(self, counts: csr_matrix, expansions: csr_matrix | None) -> csr_matrix:
         """Return the sparse view of documents, float32 (n, vocab_size), of their token counts and maybe expansions."""
         own = document_terms(counts, self._gain)
-        return self._telling(own if expansions is None else (expansions + own).tocsr())
+        return self._without_common(own if expansions is None else (expansions + own).tocsr())
 
     def queries(self, counts: csr_matrix, expansions: csr_matrix | None) -> csr_matrix:
         """Return the sparse view of queries, float32 (n, vocab_size), of token counts and the network's expansions.
@@ -162,15 +162,15 @@ class Lexicon:
         """
         if expansions is None and self._query_terms is not None:
             expansions = self._query_terms.expansions(counts)
-        terms = self._telling(counts if expansions is None else (counts + self._expansion * expansions).tocsr())
+        terms = self._without_common(counts if expansions is None else (counts + self._expansion * expansions).tocsr())
         terms.data *= self.query_weight[terms.indices]
         return terms
 
-    def _telling(self, terms: csr_matrix) -> csr_matrix:
+    def _without_common(self, terms: csr_matrix) -> csr_matrix:
         """Return the terms (n, vocab_size) that not too many passages hold, sorted, in arrays of their own."""
-        told = self._told[terms.indices]
-        ends = np.concatenate([[0], np.cumsum(told)])[terms.indptr].astype(terms.indptr.dtype)
-        found = csr_matrix((terms.data[told], terms.indices[told], ends), terms.shape)
+        kept = self._distinctive[terms.indices]
+        ends = np.concatenate([[0], np.cumsum(kept)])[terms.indptr].astype(terms.indptr.dtype)
+        found = csr_matrix((terms.data[kept], terms.indices[kept], ends), terms.shape)
         found.sort_indices()
         return found
 
